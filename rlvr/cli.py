@@ -1,0 +1,124 @@
+"""The command line: a thin shell over `rlvr.train`, `rlvr.evaluate` and the report.
+
+Exit status 2 is bad input (one line on standard error), 1 a failure while running, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    from rlvr.errors import RunError, UserError
+
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse does not see overrides that stand behind an option, as in `rlvr train demo --resume run.steps=80`.
+    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    try:
+        return options.run(options) or 0
+    except UserError as error:
+        print(f"rlvr: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"rlvr: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("rlvr: stopped at once; what was saved stays", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rlvr", description="Reinforcement learning with verifiable rewards.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train by a recipe")
+    train.add_argument("recipe", help="a YAML file or the name of a shipped recipe")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as rollout.samples=4")
+    train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    train.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    train.set_defaults(run=_train)
+    show = commands.add_parser("show", help="print the resolved recipe and what it will cost; starts nothing")
+    show.add_argument("recipe")
+    show.add_argument("overrides", nargs="*", metavar="key=value")
+    show.set_defaults(run=_show)
+    evaluate = commands.add_parser("eval", help="evaluate a model on benchmarks")
+    evaluate.add_argument("model", help="a model folder, hub id or built-in model")
+    evaluate.add_argument("--benchmarks", required=True, metavar="A,B")
+    evaluate.add_argument("--prompt", default="chat")
+    evaluate.add_argument("--samples", type=int, default=1)
+    evaluate.add_argument("--temperature", type=float, default=0.0)
+    evaluate.add_argument("--max-tokens", type=int, default=256)
+    evaluate.add_argument("--out", type=Path, default=Path("eval"))
+    evaluate.set_defaults(run=_eval)
+    data = commands.add_parser("data", help="write generated problems as JSON lines", add_help=False)
+    data.add_argument("task")
+    data.add_argument("options", nargs=argparse.REMAINDER, metavar="--key value")
+    data.set_defaults(run=_data)
+    report = commands.add_parser("report", help="(re)build the report of a run, or compare several")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    report.add_argument("--out", type=Path, default=Path("compare.html"), help="where a comparison goes")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from rlvr import recipe
+
+    recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
+    from rlvr.run import Interrupted, train
+
+    try:
+        train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
+    except Interrupted as stop:
+        words = " ".join(["rlvr train", options.recipe, *options.overrides])
+        print(f"rlvr: {stop}: {words} --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _show(options: argparse.Namespace) -> None:
+    from rlvr import recipe
+    from rlvr.cost import estimate
+
+    resolved = recipe.load(options.recipe, options.overrides)
+    print(recipe.dump(resolved), end="")
+    print("\n".join(f"# {line}" for line in estimate(resolved)))
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from rlvr.run import evaluate
+
+    names = [name for name in options.benchmarks.split(",") if name]
+    asked = {"samples": options.samples, "temperature": options.temperature, "max_tokens": options.max_tokens}
+    evaluate(options.model, names, prompt=options.prompt, out=options.out, **asked)
+
+
+def _data(options: argparse.Namespace) -> None:
+    import json
+
+    import yaml
+
+    from rlvr import registry
+    from rlvr.errors import UserError
+    from rlvr.tasks.files import to_json
+
+    words = [part for word in options.options for part in word.split("=", 1)]
+    if len(words) % 2 or any(not key.startswith("--") for key in words[::2]):
+        raise UserError(f"data {options.task}: options come in pairs, such as --count 100 --seed 0")
+    params = {key[2:].replace("-", "_"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+    for problem in registry.find("data", options.task, "data").bind(params, f"data {options.task}")():
+        print(json.dumps(to_json(problem), ensure_ascii=False))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from rlvr.report import compare, write_report
+
+    pages = [write_report(run) for run in options.runs] if len(options.runs) == 1 else [compare(options.runs, options.out)]
+    print(pages[0])

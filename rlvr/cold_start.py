@@ -1,0 +1,69 @@
+"""A cold start: supervised steps on the problems' own solutions, through the same learner as reinforcement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rlvr.batch import Batch, Tokens
+from rlvr.errors import UserError
+from rlvr.learner import Learner
+from rlvr.rollouts import Renderer, Rollouts
+from rlvr.source import Sources
+from rlvr.step import State, StepResult
+from rlvr.types import Problem, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """The parts of a supervised step."""
+
+    problems: int
+    sources: Sources
+    render: Renderer
+    rollouts: Rollouts
+    learner: Learner
+
+
+def cold_step(cold: ColdStart, state: State) -> StepResult:
+    """Problems -> prompts and solutions -> batch -> update -> new weights in the engine."""
+    draws, after = cold.sources.draw(state.source, cold.problems)
+    prompts = cold.render(draws)
+    batch = solved([Tokens(p.token_ids, solution_ids(p, cold.render.tokenizer)) for p in prompts], cold.learner)
+    metrics = cold.learner.update(batch)
+    cold.rollouts.load(cold.learner.weights(), version=state.step + 1)
+    return StepResult(State(state.step + 1, after), metrics, (), ())
+
+
+def solution_ids(prompt: Prompt, tokenizer: object) -> tuple[int, ...]:
+    """The solution as the model should have written it: without what the prompt already opened, with the end of text."""
+    solution = prompt.problem.solution or ""
+    ids = tokenizer(solution.removeprefix(prompt.prefill.strip()), add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+    return (*ids, tokenizer.eos_token_id)  # type: ignore[attr-defined]
+
+
+def solved(sequences: Sequence[Tokens], learner: Learner) -> Batch:
+    """Given responses as a batch whose advantages are zero.   [N] sequences"""
+    lengths = torch.tensor([len(s.response) for s in sequences])
+    count, policy = int(lengths.sum()), learner.policy
+    zeros = torch.zeros(count, dtype=policy.dtype, device=policy.device)
+    return Batch(
+        sequences=tuple(sequences),
+        sample=torch.repeat_interleave(lengths).to(policy.device),
+        mask=torch.ones_like(zeros),
+        advantage=zeros,
+        rollout_logprob=zeros,
+        old_logprob=None,
+        ref_logprob=None,
+        total_samples=len(sequences),
+        total_tokens=count,
+    )
+
+
+def check_solutions(problems: Sequence[Problem]) -> None:
+    """Refuse a cold start on problems that bring no solution."""
+    missing = next((p for p in problems if not p.solution), None)
+    if missing is not None:
+        raise UserError(f"cold_start: problem '{missing.id}' has no solution to learn from; leave cold_start out or add it")

@@ -1,0 +1,186 @@
+"""Decoding in process: each prompt is read once, its keys and values are shared by its samples, the finished leave.
+
+A token is decided by one uniform number that is a function of the sample's key and the position, so a sample depends on
+nothing else: not on its neighbours, their order, or an earlier interruption.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from rlvr.sampler import choose
+from rlvr.types import Finish, Generation, Request, Sampling
+
+# Waves shrink when at least this share of their rows has finished: a copy of the cache costs about one step.
+FINISHED_SHARE = 0.25
+
+
+class _Layer(DynamicLayer):
+    """Keys and values of one layer in a buffer with room for the whole response, so that a step copies one position."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.used = room, 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        end = self.used + key_states.shape[2]
+        if not self.is_initialized:
+            self.keys = key_states.new_empty(*key_states.shape[:2], end + self.room, key_states.shape[3])
+            self.values = value_states.new_empty(*value_states.shape[:2], end + self.room, value_states.shape[3])
+            self.is_initialized = True
+        self.keys[:, :, self.used : end] = key_states
+        self.values[:, :, self.used : end] = value_states
+        self.used = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.used
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention for decoding: the query heads that share a key head become its query positions, so no key is repeated."""
+    batch, heads, length, size = query.shape
+    if length == 1:
+        grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
+        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+        return out.reshape(batch, 1, heads, size), None
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2), None
+
+
+AttentionInterface.register("rlvr_decode", _attend)
+
+
+@dataclass
+class _Row:
+    """One response in the making."""
+
+    slot: int
+    key: int
+    tokens: list[int]
+    logprobs: list[float]
+    ended: bool = False
+
+
+class Decoder:
+    """The local engine: a replica of the model in the compute dtype, which `load` fills."""
+
+    def __init__(self, module: Any, tokenizer: Any, compute: torch.dtype, max_sequences: int) -> None:
+        # Only full attention sees exactly what the buffers hold; other kinds keep the masks and caches of transformers.
+        kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
+        sliding = getattr(module.config, "sliding_window", None) and getattr(module.config, "use_sliding_window", True)
+        self.buffered = module._supports_attention_backend and kinds == {"full_attention"} and not sliding
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.module.set_attn_implementation("rlvr_decode" if self.buffered else "sdpa")
+        self.parameters = dict(self.module.named_parameters())
+        for parameter in self.parameters.values():  # buffers, such as those of rotary embeddings, keep their precision
+            parameter.data = parameter.data.to(compute)
+        self.tokenizer, self.max_sequences, self.version = tokenizer, max_sequences, -1
+        self.device = module.device
+        self.ends = _end_tokens(module, tokenizer)
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        with torch.no_grad():
+            for name, weight in weights:
+                self.parameters[name].copy_(weight)
+        self.version = version
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        """One generation for each key of each request, in order; longest prompts first, so that waves are even."""
+        done: dict[int, Generation] = {}
+        with torch.inference_mode():
+            for wave in self._waves(requests):
+                done.update(self._decode(wave, requests, sampling))
+        return [done[slot] for slot in range(len(done))]
+
+    def _waves(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, _Row]]]:
+        """Parts of at most `max_sequences` rows, each a pair of request and row."""
+        starts = np.cumsum([0, *(len(r.keys) for r in requests)])
+        order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].token_ids), i))
+        rows = [(i, _Row(int(starts[i]) + k, key, [], [])) for i in order for k, key in enumerate(requests[i].keys)]
+        return (rows[at : at + self.max_sequences] for at in range(0, len(rows), self.max_sequences))
+
+    def _decode(self, wave: list[tuple[int, _Row]], requests: Sequence[Request], sampling: Sampling) -> dict[int, Generation]:
+        asked = list(dict.fromkeys(i for i, _ in wave))
+        ids, mask = self._left_padded([requests[i].token_ids for i in asked])
+        layer = functools.partial(_Layer, sampling.max_tokens)
+        cache = Cache(layer_class_to_replicate=layer) if self.buffered else DynamicCache(config=self.module.config)
+        logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache)
+        owner = torch.tensor([asked.index(i) for i, _ in wave], device=self.device)
+        mask, position, logits = mask[owner], mask.sum(1)[owner], logits[owner]
+        cache.batch_select_indices(owner)
+        rows, done = [row for _, row in wave], {}
+        for step in range(sampling.max_tokens):
+            token, logprob = choose(logits, [row.key for row in rows], step, sampling)
+            done.update(self._record(rows, token.tolist(), logprob.tolist(), sampling, step))
+            alive = torch.tensor([i for i, row in enumerate(rows) if not row.ended], device=self.device)
+            if not len(alive):
+                break
+            if len(alive) <= len(rows) * (1 - FINISHED_SHARE):
+                rows = [rows[i] for i in alive.tolist()]
+                token, position, mask = token[alive], position[alive], mask[alive]
+                cache.batch_select_indices(alive)
+            mask = F.pad(mask, (0, 1), value=True)
+            logits = self._forward(token[:, None], position[:, None], mask, cache)
+            position = position + 1
+        return done
+
+    def _record(
+        self, rows: list[_Row], tokens: list[int], logprobs: list[float], sampling: Sampling, step: int
+    ) -> dict[int, Generation]:
+        """Append the tokens; the generations that end with them. A row that ended earlier waits for its removal."""
+        done: dict[int, Generation] = {}
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+            if not row.ended:
+                row.tokens.append(token)
+                row.logprobs.append(logprob)
+                stopped = token in self.ends or self._stops(row, sampling)
+                row.ended = stopped or step + 1 == sampling.max_tokens
+                if row.ended:
+                    finish = Finish.STOP if stopped else Finish.LENGTH
+                    done[row.slot] = Generation(tuple(row.tokens), tuple(row.logprobs), finish)
+        return done
+
+    def _stops(self, row: _Row, sampling: Sampling) -> bool:
+        if not sampling.stop:
+            return False
+        tail = self.tokenizer.decode(row.tokens[-max(map(len, sampling.stop)) - 1 :])
+        return any(stop in tail for stop in sampling.stop)
+
+    def _forward(self, ids: Tensor, position: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """Logits of the last position.   [B, L] -> [B, V]"""
+        if self.buffered:
+            length = ids.shape[1]
+            causal = torch.ones(length, mask.shape[1], dtype=torch.bool, device=self.device).tril(mask.shape[1] - length)
+            # A padded position sees itself, so that no row of the mask is empty.
+            own = torch.eye(length, mask.shape[1], dtype=torch.bool, device=self.device)
+            mask = (mask[:, None, None, :] & causal) | own if length > 1 else mask[:, None, None, :]
+        out = self.module(
+            input_ids=ids, position_ids=position, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return out.logits[:, -1]
+
+    def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        width = max(map(len, prompts))
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.device)
+        mask = torch.tensor([[False] * (width - len(p)) + [True] * len(p) for p in prompts], device=self.device)
+        return ids, mask
+
+
+def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
+    configured = module.generation_config.eos_token_id if module.generation_config is not None else None
+    several = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in [*several, tokenizer.eos_token_id] if token is not None)

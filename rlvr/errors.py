@@ -1,0 +1,25 @@
+"""The two ways in which a command may fail: the user's input (exit status 2) and the running (exit status 1)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input: the message is one line that names the file, the key and the fix."""
+
+
+class RunError(Exception):
+    """A failure while running; what was saved before it stays."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for a near miss, else the list of what is known.
+
+    >>> suggest("gpro", ["grpo", "rloo"])
+    " (did you mean 'grpo'?)"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else f" (known: {', '.join(names) or 'none'})"

@@ -1,0 +1,1 @@
+"""Held-out evaluation: benchmarks are rows, scoring reads only verdicts."""

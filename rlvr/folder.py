@@ -1,0 +1,97 @@
+"""The run folder: what a run leaves behind, and how a resumed run takes back what came after its checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlvr.errors import RunError, UserError
+from rlvr.evals.suite import Evaluation, sample_row
+from rlvr.step import StepResult
+from rlvr.trackers import JsonLines
+from rlvr.types import SampleGroup
+
+
+class RunFolder:
+    """`runs/NAME/` with its files; every record is on the disk when its method returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.samples, self.checkpoints = path, path / "samples", path / "checkpoints"
+        self.samples.mkdir(parents=True, exist_ok=True)
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.evals = JsonLines(path / "evals.jsonl")
+        self.history = JsonLines(path / "history.jsonl")
+
+    @staticmethod
+    def create(path: Path, overwrite: bool) -> RunFolder:
+        """A fresh folder; raises UserError where a run lies there already and may not be overwritten."""
+        if path.exists() and any(path.iterdir()):
+            if not overwrite:
+                raise UserError(f"{path}: a run lies here already; add --resume to go on, --overwrite to start afresh, or run.name=…")
+            if not (path / "recipe.yaml").is_file():
+                raise UserError(f"{path}: is not empty and not a run folder, so it is not overwritten; choose another run.name")
+            shutil.rmtree(path)
+        return RunFolder(path)
+
+    def cut_back(self, step: int | None) -> None:
+        """Forget everything after a checkpoint's step (all, where there is no checkpoint)."""
+        for log in (self.metrics, self.evals, self.history):
+            log.close()
+            JsonLines.cut(log.path, lambda row: step is not None and row["step"] <= step)
+        for path in self.samples.glob("*.jsonl"):
+            if step is None or int(path.stem.rpartition("-")[2]) > step:
+                path.unlink()
+        self.__init__(self.path)
+
+    def record_step(self, result: StepResult, record: Mapping[str, Any]) -> None:
+        """The step's metrics, its rollouts with their advantages, and the accuracy of each problem that it visited."""
+        step = result.state.step
+        rows = list(_train_rows(step, result.groups, result.advantages))
+        if rows:
+            _write(self.samples / f"train-{step:06d}.jsonl", rows)
+        for group in result.groups:
+            right = sum(sample.verdict.correct for sample in group.samples)
+            count = len(group.samples)
+            self.history.append({"step": step, "id": group.problem.id, "accuracy": right / count, "n": count})
+        self.metrics.append(record)
+
+    def record_eval(self, evaluation: Evaluation) -> None:
+        record = evaluation.record
+        _write(self.samples / f"eval-{record['benchmark']}-{record['step']:06d}.jsonl", evaluation.samples)
+        self.evals.append(record)
+
+    def write(self, name: str, content: str) -> None:
+        """A whole file, replaced in one step."""
+        _replace(self.path / name, content)
+
+    def close(self) -> None:
+        for log in (self.metrics, self.evals, self.history):
+            log.close()
+
+
+def _train_rows(step: int, groups: Sequence[SampleGroup], advantages: Sequence[float]) -> Iterable[dict[str, Any]]:
+    at = 0
+    for group in groups:
+        for sample in group.samples:
+            size = len(sample.rollout.token_ids) if group.trained else 0
+            mean = sum(advantages[at : at + size]) / size if size else None
+            at += size
+            worth = {"reward": sample.reward.value, "parts": dict(sample.reward.parts), "advantage": mean}
+            yield {**sample_row(step, sample.rollout, sample.verdict), **worth}
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _replace(path: Path, content: str) -> None:
+    aside = path.with_name(f".{path.name}.unfinished")
+    try:
+        aside.write_text(content, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from error

@@ -1,0 +1,110 @@
+"""Where the answer stands in a text. Every function is one linear scan and answers one of three things:
+None = the form does not occur, "" = its last occurrence is empty or not terminated, else the text inside it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Form = Literal["box", "answer", "hash", "number"]
+
+MAX_ANSWER = 2000  # a longer "answer" is a text, not an answer
+MAX_TAGGED = 20_000  # tags also hold boards and lists of moves
+END_MARKERS = ("<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
+
+# A run of backslashes is one token, so that `\{` and `\\{` are told apart without looking back.
+_BRACES = re.compile(r"(?P<slash>\\++)(?:(?P<box>(?:boxed|fbox)\s*+\{)|[{}])?|(?P<brace>[{}])")
+_BOX_ONLY = re.compile(r"\\+(?:boxed|fbox)\s*+\{")
+_NUMBER = re.compile(
+    r"(?<![0-9.)}\]])-?\\[dt]?frac\{-?[0-9]{1,40}\}\{[0-9]{1,40}\}"
+    r"|(?:(?<![0-9a-zA-Z)}\]])[-\u2212])?"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3}){1,20}(?![0-9])|[0-9]++)(?:\.[0-9]++)?|\.[0-9]++)(?:/[0-9]++|\\?%|[eE][-+]?[0-9]++)?"
+)
+
+
+def final_turn(text: str) -> str:
+    """The text up to the first end-of-turn marker.   final_turn("4<|im_end|>User: 5") -> "4" """
+    ends = [place for marker in END_MARKERS if (place := text.find(marker)) >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def after_thinking(text: str, prefill: str = "") -> str:
+    """What follows the last `</think>`; nothing where thinking was opened and never closed.
+
+    >>> after_thinking("<think>3?</think>4"), after_thinking("3, no, 4", prefill="<think>"), after_thinking("4")
+    ('4', '', '4')
+    """
+    _, closed, tail = text.rpartition("</think>")
+    opened = "<think>" in text or prefill.rstrip().endswith("<think>")
+    return tail if closed or not opened else ""
+
+
+def find_form(form: Form, text: str) -> str | None:
+    """The answer in that form.   find_form("hash", "6*7\\n#### 42") -> "42" """
+    return _FINDERS[form](text)
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the last `\boxed{}` or `\fbox{}`; never an earlier one where the last is empty or unterminated.
+
+    >>> last_box(r"\boxed{3}, no: $\boxed{\{1\}}$"), last_box(r"\boxed{3} \boxed{"), last_box("3")
+    ('\\{1\\}', '', None)
+    """
+    span = _last_box_span(text)
+    if span is None or not span[1]:
+        return None if span is None else ""
+    if span[1] - span[0] > MAX_ANSWER:
+        return ""
+    content = text[span[0] : span[1]].strip()
+    while opening := _BOX_ONLY.match(content):  # a box in a box: short by now, so a scan for each level is cheap
+        if _last_box_span(content) != (opening.end(), len(content) - 1):
+            break
+        content = content[opening.end() : -1].strip()
+    return content
+
+
+def _last_box_span(text: str) -> tuple[int, int] | None:
+    """Where the outermost box around the last opened box begins and ends; its end is 0 where that one stays open."""
+    open_braces: list[int] = []  # for a box where its content begins, for a plain brace -1
+    span: tuple[int, int] | None = None
+    for token in _BRACES.finditer(text):
+        slashes, symbol = token.end("slash") - token.start("slash"), token[0][-1]
+        if token["box"]:
+            span = (token.end(), 0)
+            open_braces.append(token.end())
+        elif symbol == "\\" or (token["slash"] and slashes % 2):
+            continue
+        elif symbol == "{":
+            open_braces.append(-1)
+        elif open_braces and (start := open_braces.pop()) >= 0:
+            span = (start, token.end() - 1)
+    return span
+
+
+def last_answer_tag(text: str) -> str | None:
+    """The content of the last `<answer>…</answer>`.   last_answer_tag("<answer> 4 </answer>") -> "4" """
+    start = text.rfind("<answer>")
+    if start < 0:
+        return None
+    end = text.find("</answer>", start)
+    content = text[start + len("<answer>") : end].strip() if end >= 0 else ""
+    return content if len(content) <= MAX_TAGGED else ""
+
+
+def last_hash(text: str) -> str | None:
+    """The rest of the line after the last `####`.   last_hash("6 * 7 = 42\\n#### 42\\n") -> "42" """
+    _, marker, tail = text.rpartition("####")
+    content = tail.split("\n", 1)[0].strip()
+    return (content if len(content) <= MAX_ANSWER else "") if marker else None
+
+
+def last_number(text: str) -> str | None:
+    """The last number as it is written.   last_number("7 - 12 is $-5.") -> "-5" """
+    found = ""
+    for match in _NUMBER.finditer(text):
+        found = match[0]
+    return found if found and len(found) <= MAX_ANSWER else None
+
+
+_FINDERS = {"box": last_box, "answer": last_answer_tag, "hash": last_hash, "number": last_number}

@@ -1,0 +1,311 @@
+"""What a run shows while it runs: a live display on a terminal, one line a step elsewhere, the same figures in both."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+RECENT = 8  # steps whose mean duration gives the time left
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+class Progress:
+    """The display of one run; leaving the `with` block restores the terminal whatever happened inside."""
+
+    def __init__(self, name: str, total: int, out: Console | None = None) -> None:
+        self.name = name
+        self.total = total
+        self.out = out or Console(highlight=False)
+        self._step = 0
+        self._record: Mapping[str, Any] = {}
+        self._sample: Mapping[str, Any] | None = None
+        self._stage = ""
+        self._stages: set[str] = set()
+        self._evals: list[tuple[int, float]] = []
+        self._benchmark: str | None = None
+        self._accuracy: list[float] = []
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self._since = time.monotonic()
+        self._spinner = Spinner("dots" if self._unicode else "line")
+        rich = self.out.is_terminal and not self.out.is_dumb_terminal and not self.out.is_jupyter
+        self._live = Live(self, console=self.out, refresh_per_second=2, transient=True) if rich else None
+
+    def __enter__(self) -> Self:
+        self._since = time.monotonic()
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+            if self._step:  # the display is gone now; where the run stood stays readable
+                self._print(self._line())
+
+    def stage(self, text: str) -> None:
+        """Say what is going on now; plain output repeats no text, so a stage of every step is printed once."""
+        self._stage = text
+        if not self._live and text not in self._stages:
+            self._print(f"{text} …")
+        self._stages.add(text)
+
+    def step(self, record: Mapping[str, Any], sample: Mapping[str, Any] | None) -> None:
+        """Show the figures of a finished step (a line of metrics.jsonl) and one of its rollouts."""
+        now = time.monotonic()
+        self._seconds.append(number(_times(record).get("step")) or now - self._since)
+        self._since = now
+        self._step = int(record.get("step", self._step + 1))
+        self._record, self._sample = record, sample
+        accuracy = number(record.get("accuracy"))
+        if accuracy is not None:
+            self._accuracy.append(accuracy)
+        if self._live:
+            self._live.refresh()
+        else:
+            self._print(" · ".join(filter(None, [self._line(), self._short_sample()])))
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        """Print the result of an evaluation (a line of evals.jsonl), which stays above the live display."""
+        self._since = time.monotonic()
+        benchmark, step = str(record.get("benchmark", "")), int(record.get("step", 0))
+        accuracy = number((record.get("metrics") or {}).get("pass@1"))
+        self._benchmark = self._benchmark or benchmark
+        if benchmark == self._benchmark and accuracy is not None:
+            self._evals.append((step, accuracy))
+        problems = (record.get("counts") or {}).get("problems")
+        figures = [f"{benchmark} at step {step}: {percent(accuracy)} correct"]
+        interval = (record.get("ci95") or {}).get("pass@1")
+        figures += [f"95 % interval {_interval(interval)}"] if interval else []
+        figures += [f"{problems} problems"] if problems else []
+        self._print(" · ".join(figures), "bold")
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        self._print(text)
+
+    def summary(self, summary: Mapping[str, Any], report: Path) -> None:
+        """Print the table of before and after, and where the report lies."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+        evals: Mapping[str, Any] = summary.get("evals") or {}
+        cold = any("after_cold_start" in result for result in evals.values())
+        table = Table(title=f"{self.name}: share of problems solved", title_justify="left", title_style="bold")
+        table.box = box.SIMPLE_HEAD
+        table.add_column("benchmark")
+        for heading in ("before", *(["cold start"] if cold else []), "after", "gain (points)"):
+            table.add_column(heading, justify="right")
+        for name, result in evals.items():
+            keys = ("before", *(["after_cold_start"] if cold else []), "after")
+            problems = (result.get("after") or result.get("before") or {}).get("n")
+            about = f"{name}\n{problems} problems" if problems else name
+            table.add_row(about, *(_scored(result.get(key)) for key in keys), _gain(result))
+        self.out.print(table)
+        self._print(f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}")
+        self._print(f"report: {report}", "bold")
+
+    def __rich__(self) -> RenderableType:
+        """The live display as it stands now."""
+        width = self.out.width
+        head = Table.grid(expand=True)
+        head.add_column(no_wrap=True, overflow="ellipsis")
+        head.add_column(justify="right", no_wrap=True)
+        phase = str(self._record.get("phase", "")).replace("_", " ")
+        title = Text.assemble(
+            (self._safe(self.name), "bold"), f"  step {self._step}/{self.total}", (f"  {phase}", "dim")
+        )
+        head.add_row(title, Text(f"{duration(self._left())} left" if self._left() is not None else ""))
+        figures = [Text.assemble((f"{name} ", "dim"), value) for name, value in self._figures()]
+        parts: list[RenderableType] = [head, Padding(ProgressBar(total=max(self.total, 1), completed=self._step), 0)]
+        parts += [Columns(figures, padding=(0, 3))] if figures else []
+        if len(self._accuracy) > 1 and self._unicode:
+            parts.append(
+                Text.assemble(("accuracy ", "dim"), spark(self._accuracy, max(width - 24, 8)), (" by step", "dim"))
+            )
+        if self._sample:
+            parts.append(Padding(self._show_sample(width), (1, 0, 0, 0)))
+        if self._stage:
+            self._spinner.update(text=Text(self._safe(self._stage)))
+            parts.append(Padding(self._spinner, (1, 0, 0, 0)))
+        return Padding(Group(*parts), (1, 1, 0, 0))
+
+    def _figures(self) -> list[tuple[str, str]]:
+        record = self._record
+        speed = number(_times(record).get("tokens_per_second"))
+        shown = {
+            "reward": _decimal(record.get("reward"), 2),
+            "accuracy": percent(record["accuracy"]) if number(record.get("accuracy")) is not None else None,
+            "length": _decimal(record.get("length"), 1),
+            "loss": _decimal(record.get("loss"), 3) if record.get("phase") == "cold_start" else None,
+            "tokens/s": f"{speed:,.0f}" if speed is not None else None,
+        }
+        figures = [(name, value) for name, value in shown.items() if value is not None]
+        if self._evals:
+            first, last = self._evals[0], self._evals[-1]
+            change = (
+                f"{percent(first[1])} {self._arrow} {percent(last[1])}" if len(self._evals) > 1 else percent(last[1])
+            )
+            figures.append(("held-out", change))
+        return figures
+
+    def _line(self) -> str:
+        phase = str(self._record.get("phase", "")).replace("_", " ")
+        figures = [f"{name} {value}" for name, value in self._figures()]
+        left = self._left()
+        parts = [f"step {self._step}/{self.total}", phase, *figures, "" if left is None else f"{duration(left)} left"]
+        return " · ".join(filter(None, parts))
+
+    def _left(self) -> float | None:
+        if not self._seconds:
+            return None
+        mean = sum(self._seconds) / len(self._seconds)
+        return max(self.total - self._step, 0) * mean
+
+    def _show_sample(self, width: int) -> RenderableType:
+        sample = self._sample or {}
+        mark, style = self._mark(sample)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        room = max(width - 12, 16)
+        grid.add_row("problem", Text(self._safe(shorten(str(sample.get("question", "")), 2 * room))))
+        grid.add_row("response", Text(self._safe(shorten(str(sample.get("text", "")), 4 * room))))
+        grid.add_row("verdict", Text(self._safe(f"{mark} {_verdict(sample)}"), style=style))
+        return grid
+
+    def _short_sample(self) -> str:
+        if not self._sample:
+            return ""
+        question, text = (shorten(str(self._sample.get(key, "")), 48) for key in ("question", "text"))
+        return f"{self._mark(self._sample)[0]} {question} {self._arrow} {text}"
+
+    def _mark(self, sample: Mapping[str, Any]) -> tuple[str, str]:
+        if sample.get("status") == "correct":
+            return ("✓" if self._unicode else "ok"), "green"
+        return ("✗" if self._unicode else "no"), "red"
+
+    @property
+    def _unicode(self) -> bool:
+        return self.out.encoding.lower().startswith("utf")
+
+    @property
+    def _arrow(self) -> str:
+        return "→" if self._unicode else "->"
+
+    def _safe(self, text: str) -> str:
+        """Text that this output can show: no control codes (model output may hold any), no letter it cannot encode."""
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+        return text.encode(self.out.encoding, "replace").decode(self.out.encoding)
+
+    def _print(self, text: str, style: str = "") -> None:
+        text = text if self._unicode else text.replace("·", "|").replace("…", "...")
+        self.out.print(Text(self._safe(text), style=style), soft_wrap=not self.out.is_terminal)
+
+
+def duration(seconds: float | None) -> str:
+    """Minutes and seconds.
+
+    >>> duration(62.4), duration(3723), duration(None)
+    ('1:02', '1:02:03', '?')
+    """
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share as people read it.
+
+    >>> percent(0.384), percent(0.384, 1), percent(None)
+    ('38 %', '38.4 %', '?')
+    """
+    return "?" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def shorten(text: str, limit: int) -> str:
+    """One line of at most `limit` letters that keeps the beginning and the end, where answers stand.
+
+    >>> shorten("one two\\nthree four five", 16)
+    'one tw … ur five'
+    """
+    text = " ".join(text.split())
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) // 2
+    return f"{text[:head].rstrip()} … {text[len(text) - (limit - 3 - head) :].lstrip()}"
+
+
+def spark(values: list[float], width: int) -> str:
+    """Shares as bars of one letter each, averaged where there are more values than letters.
+
+    >>> spark([0.0, 0.5, 1.0], 8)
+    '▁▅█'
+    """
+    width = min(width, len(values))
+    edges = [round(index * len(values) / width) for index in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    return "".join(SPARKS[min(max(round(mean * 7 + 1e-9), 0), 7)] for mean in means)
+
+
+def number(value: Any) -> float | None:
+    """The value where it is a finite number: records hold null for what was not."""
+    return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else None
+
+
+def _verdict(sample: Mapping[str, Any]) -> str:
+    words = [str(sample.get("status", "")).replace("_", " ")]
+    if sample.get("answer") is not None:
+        words.append(f"answer {shorten(str(sample['answer']), 40)}")
+    if sample.get("status") != "correct" and sample.get("gold") is not None:
+        words.append(f"expected {shorten(str(sample['gold']), 40)}")
+    reward = _decimal(sample.get("reward"), 2)
+    return ", ".join([*words, f"reward {reward}"] if reward else words)
+
+
+def _scored(result: Mapping[str, Any] | None) -> str:
+    if not result:
+        return "-"
+    interval = result.get("ci95")
+    return percent(number(result.get("pass@1")), 1) + (f"\n{_interval(interval)}" if interval else "")
+
+
+def _gain(result: Mapping[str, Any]) -> str:
+    gain = result.get("gain") or {}
+    value = number(gain.get("pass@1"))
+    if value is None:
+        before, after = (number((result.get(key) or {}).get("pass@1")) for key in ("before", "after"))
+        if before is None or after is None:
+            return "-"
+        value = after - before
+    points = f"{100 * value:+.1f}"
+    return f"{points}\n{_interval(gain['ci95'])}" if gain.get("ci95") else points
+
+
+def _interval(interval: list[float] | tuple[float, float]) -> str:
+    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _times(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return record.get("time") or {}
+
+
+def _decimal(value: Any, digits: int) -> str | None:
+    known = number(value)
+    return None if known is None else f"{known:.{digits}f}"

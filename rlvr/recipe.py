@@ -1,0 +1,341 @@
+"""Recipes: strict YAML to frozen sections that mirror the flow of a step; imports nothing heavy.
+
+Every mistake is refused here, before a model or a data set is touched, in one line that names the key and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+
+from rlvr import registry
+from rlvr.errors import UserError, suggest
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) and "name" in cls.model_fields else value
+
+
+class Spec(BaseModel):
+    """A plug-in with its parameters; in a recipe a bare string equals `{name: …}`."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "name" not in value:
+            raise ValueError("should be a name or a mapping with the key 'name'")
+        if isinstance(value, Mapping) and set(value) != {"name", "params"}:
+            return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+        return value
+
+    @model_serializer
+    def _write(self) -> dict[str, Any]:
+        return {"name": self.name, **self.params}
+
+
+class Run(Section):
+    """`steps` counts updates by reinforcement; a cold start adds its own before them."""
+
+    name: str | None = None
+    folder: str = "runs"
+    seed: int = 0
+    steps: int = Field(100, ge=0)
+    threads: int | None = Field(None, ge=1)
+
+
+class Model(Section):
+    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes bf16 where it is fast."""
+
+    name: str = "smollm2-135m-instruct"
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    compute: Literal["auto", "float64", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    gradient_checkpointing: bool = False
+
+
+class Source(Section):
+    """Where problems come from, how they are asked and verified, and how often they are drawn."""
+
+    data: Spec
+    task: Spec | None = None
+    prompt: Spec = Spec(name="chat")
+    weight: float = Field(1.0, gt=0)
+    select: Spec = Spec(name="all")
+
+
+class Rollout(Section):
+    """`problems` a step times `samples` each; `score_temperature` 1.0 scores as SimpleRL v0 did."""
+
+    engine: Spec = Spec(name="local")
+    problems: int = Field(8, ge=1)
+    samples: int = Field(8, ge=1)
+    max_tokens: int = Field(256, ge=1)
+    max_prompt_tokens: int = Field(1024, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    score_temperature: float | None = Field(None, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    stop: tuple[str, ...] = ()
+
+
+class Verify(Section):
+    """What a failure of the verifier itself counts as, and the share of failures at which the run stops."""
+
+    error: Literal["mask", "wrong"] = "mask"
+    timeout: Literal["mask", "wrong"] = "wrong"
+    stop_above: float = Field(0.2, gt=0, le=1)
+
+
+class Optimizer(Section):
+    lr: float = Field(1e-6, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Spec = Spec(name="constant")
+    warmup: int = Field(0, ge=0)
+    clip: float | None = Field(1.0, gt=0)
+
+
+class Loss(Section):
+    """The terms are summed per token and reduced with weights that are fixed before the batch is split."""
+
+    terms: tuple[Spec, ...] = (Spec(name="clip"),)
+    reduction: Spec = Spec(name="token")
+
+
+class Learn(Section):
+    """`tokens_per_pass` bounds one forward pass and never changes the result."""
+
+    epochs: int = Field(1, ge=1)
+    minibatches: int = Field(1, ge=1)
+    tokens_per_pass: int = Field(2048, ge=1)
+
+
+class ColdStart(Section):
+    """Supervised steps on the solutions of the training sources, before reinforcement begins."""
+
+    steps: int = Field(..., ge=1)
+    problems: int = Field(16, ge=1)
+    optimizer: Optimizer = Optimizer(lr=1e-4)
+
+
+class EvalSet(Section):
+    """A held-out set, or where `data` is left out the benchmark of that name; the summary leads with the first one."""
+
+    name: str
+    data: Spec | None = None
+    task: Spec | None = None
+    prompt: Spec = Spec(name="chat")
+
+
+class Eval(Section):
+    """When and how the held-out sets are asked; `every` 0 evaluates before and after only."""
+
+    sets: tuple[EvalSet, ...] = ()
+    every: int = Field(0, ge=0)
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int | None = Field(None, ge=1)
+
+
+class Checkpoint(Section):
+    """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep` stay."""
+
+    every: int = Field(0, ge=0)
+    keep: int = Field(1, ge=1)
+
+
+class Recipe(Section):
+    """A whole training run; see `rlvr show` for every key and its value."""
+
+    run: Run = Run()
+    model: Model = Model()
+    cold_start: ColdStart | None = None
+    train: tuple[Source, ...] = Field(..., min_length=1)
+    rollout: Rollout = Rollout()
+    verify: Verify = Verify()
+    reward: tuple[Spec, ...] = (Spec(name="correct"),)
+    gather: Spec = Spec(name="once")
+    filter: tuple[Spec, ...] = ()
+    advantage: Spec = Spec(name="grpo")
+    loss: Loss = Loss()
+    learn: Learn = Learn()
+    optimizer: Optimizer = Optimizer()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    trackers: tuple[Spec, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        lists = {"reward", "filter", "train", "trackers"} & set(value)
+        return {**value, **{k: [value[k]] for k in lists if isinstance(value[k], (str, Mapping))}}
+
+
+def needs_of(recipe: Recipe) -> frozenset[str]:
+    """What the advantage and the loss terms need beside the policy: any of `ref`, `old`, `value`."""
+    parts = [("advantage", recipe.advantage), *(("loss", term) for term in recipe.loss.terms)]
+    return frozenset().union(*(registry.find(kind, spec.name, kind).needs for kind, spec in parts))
+
+
+def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
+    """Read, override and check a recipe: a YAML file, the name of a shipped recipe, or a mapping.
+
+    Overrides are dotted keys: `["rollout.samples=4"]` or `{"rollout.samples": 4}`. Raises UserError.
+    """
+    where, tree = _read(source)
+    for key, value in _pairs(overrides):
+        _assign(tree, key, value)
+    try:
+        recipe = Recipe(**tree)
+    except ValidationError as error:
+        raise UserError(f"{where}: {registry.explain(error, '', Recipe)}") from None
+    try:
+        check(recipe)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": recipe.run.name or where})})
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, which loads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in resources.files("rlvr.recipes").iterdir() if p.name.endswith(".yaml"))
+
+
+def check(recipe: Recipe) -> None:
+    """Everything that a schema of single keys cannot see; raises UserError."""
+    for where, kind, spec in _specs(recipe):
+        params = {k: v for k, v in spec.params.items() if kind != "reward" or k != "weight"}
+        registry.find(kind, spec.name, f"{where}.name").check(params, where)
+    names = [held_out.name for held_out in recipe.eval.sets]
+    if len(set(names)) < len(names):
+        raise UserError("eval.sets: two sets have the same name; give each its own")
+    _check_batches(recipe)
+    if "value" in needs_of(recipe):
+        raise UserError("advantage: needs a critic, and this recipe has none; take an estimator without one, such as 'grpo'")
+
+
+def _check_batches(recipe: Recipe) -> None:
+    samples = recipe.rollout.problems * recipe.rollout.samples
+    if samples % recipe.learn.minibatches:
+        raise UserError(
+            f"learn.minibatches: {recipe.learn.minibatches} does not divide the {samples} samples of a step"
+            f" (rollout.problems x rollout.samples)"
+        )
+    truncated = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
+    corrected = [term.name for term in recipe.loss.terms if "rollout" in registry.find("loss", term.name, "loss").needs]
+    if truncated and corrected:
+        raise UserError(
+            f"loss.terms: importance correction ('{corrected[0]}') is biased together with rollout.top_p < 1 or"
+            f" rollout.top_k > 0; set top_p: 1.0 and top_k: 0"
+        )
+
+
+def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
+    found: list[tuple[str, str, Spec]] = []
+    for name, rows in (("train", recipe.train), ("eval.sets", recipe.eval.sets)):
+        for i, row in enumerate(rows):
+            kinds = ("data", "task", "prompt", "select") if isinstance(row, Source) else ("data", "task", "prompt")
+            found += [(f"{name}.{i}.{kind}", kind, getattr(row, kind)) for kind in kinds if getattr(row, kind)]
+    found += [(f"reward.{i}", "reward", spec) for i, spec in enumerate(recipe.reward)]
+    found += [(f"filter.{i}", "filter", spec) for i, spec in enumerate(recipe.filter)]
+    found += [(f"loss.terms.{i}", "loss", spec) for i, spec in enumerate(recipe.loss.terms)]
+    found += [(f"trackers.{i}", "tracker", spec) for i, spec in enumerate(recipe.trackers)]
+    found += [("rollout.engine", "engine", recipe.rollout.engine), ("loss.reduction", "reduction", recipe.loss.reduction)]
+    found += [(kind, kind, getattr(recipe, kind)) for kind in ("gather", "advantage")]
+    return [*found, ("optimizer.schedule", "schedule", recipe.optimizer.schedule)]
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if isinstance(source, Mapping):
+        return "recipe", yaml.safe_load(yaml.safe_dump(dict(source)))
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise UserError(f"{source}: no such recipe file")
+        return path.stem, _parse(path.read_text(encoding="utf-8"), str(source))
+    if str(source) not in shipped():
+        raise UserError(f"unknown recipe '{source}'{suggest(str(source), shipped())}; or give the path of a YAML file")
+    return str(source), _parse((resources.files("rlvr.recipes") / f"{source}.yaml").read_text("utf-8"), str(source))
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)})")
+    return tree
+
+
+def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    broken = next((text for text in overrides if "=" not in text), None)
+    if broken is not None:
+        raise UserError(f"'{broken}': an override is key=value, such as rollout.samples=4")
+    pairs = [text.partition("=") for text in overrides]
+    try:
+        return [(key, yaml.safe_load(value)) for key, _, value in pairs]
+    except yaml.YAMLError:
+        raise UserError(f"{' '.join(overrides)}: a value is not valid YAML") from None
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; a bare string on the way is the name of a plug-in, a number the row of a list."""
+    here: Any = tree
+    *path, last = key.split(".")
+    for i, part in enumerate(path):
+        put: Callable[[Any], None]
+        here, put = _descend(here, part, key, ".".join(path[:i]))
+        if isinstance(here, str):
+            here = {"name": here}
+            put(here)
+    if isinstance(here, list):
+        _row(here, last, key)
+        here[int(last)] = value
+    elif isinstance(here, dict):
+        here[last] = value
+    else:
+        raise UserError(f"{key}: '{'.'.join(path)}' is a plain value and has no key '{last}'")
+
+
+def _descend(here: Any, part: str, key: str, done: str) -> tuple[Any, Callable[[Any], None]]:
+    if isinstance(here, list):
+        row = _row(here, part, key)
+        return here[row], lambda value: here.__setitem__(row, value)
+    if not isinstance(here, dict):
+        raise UserError(f"{key}: '{done}' is a plain value and has no key '{part}'")
+    if here.get(part) is None:
+        here[part] = {}
+    return here[part], lambda value: here.__setitem__(part, value)
+
+
+def _row(rows: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(rows):
+        raise UserError(f"{key}: '{part}' should be the number of a row, 0 to {len(rows) - 1}")
+    return int(part)

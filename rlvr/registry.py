@@ -1,0 +1,174 @@
+"""Names for plug-ins: a plug-in is a registered function or class whose keyword-only parameters are its recipe schema.
+
+A built-in registers itself with `@register(kind, name)`. Code outside the repository needs no registration: the names
+`package.module:function` and `path/to/file.py:function` load it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from rlvr.errors import UserError, suggest
+
+# Where the built-ins of each kind live; a package is searched whole, so adding a file to it is enough.
+HOMES: Mapping[str, str] = {
+    "data": "rlvr.tasks",
+    "task": "rlvr.tasks",
+    "prompt": "rlvr.prompts",
+    "reward": "rlvr.rewards",
+    "gather": "rlvr.gather",
+    "filter": "rlvr.gather",
+    "select": "rlvr.selection",
+    "advantage": "rlvr.advantage",
+    "loss": "rlvr.loss",
+    "reduction": "rlvr.loss",
+    "schedule": "rlvr.optim",
+    "engine": "rlvr.engines",
+    "tracker": "rlvr.trackers",
+    "benchmark": "rlvr.evals",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A named function with what it needs (`ref`, `old`, `value`) and the schema of its parameters."""
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    needs: frozenset[str]
+    schema: type[BaseModel]
+
+    def bind(self, params: Mapping[str, Any], where: str) -> Callable[..., Any]:
+        """The function with its parameters fixed; raises UserError naming `where` for an unknown key or a wrong type."""
+        return functools.partial(self.function, **self.check(params, where))
+
+    def check(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
+        try:
+            checked = self.schema(**params)
+        except ValidationError as error:
+            raise UserError(explain(error, where, self.schema)) from None
+        return {name: getattr(checked, name) for name in self.schema.model_fields}
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PLUGINS: dict[tuple[str, str], Plugin] = {}
+
+
+def register(kind: str, name: str, *, needs: Iterable[str] = ()) -> Callable[[F], F]:
+    """Register a function or class under a name; its keyword-only parameters become keys of the recipe."""
+
+    def decorate(function: F) -> F:
+        _PLUGINS[kind, name] = Plugin(kind, name, function, frozenset(needs), _schema_of(function, name))
+        return function
+
+    return decorate
+
+
+def find(kind: str, name: str, where: str) -> Plugin:
+    """The plug-in of that name; raises UserError with a suggestion where there is none."""
+    if ":" in name:
+        return _external(kind, name, where)
+    _load_home(HOMES[kind])
+    if (kind, name) not in _PLUGINS:
+        raise UserError(f"{where}: unknown {kind} '{name}'{suggest(name, names(kind))}")
+    return _PLUGINS[kind, name]
+
+
+def names(kind: str) -> list[str]:
+    """All built-in names of a kind, sorted."""
+    _load_home(HOMES[kind])
+    return sorted(name for known, name in _PLUGINS if known == kind)
+
+
+def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:
+    """The first fault of a pydantic error as one line that names the key and the fix."""
+    fault = error.errors()[0]
+    path = ".".join([where, *(str(part) for part in fault["loc"])]) if where else ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        known = _fields_at(schema, fault["loc"][:-1])
+        return f"{path}: unknown key{suggest(str(fault['loc'][-1]), known)}"
+    if fault["type"] == "missing":
+        return f"{path}: is required"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if fault["type"] == "value_error":
+        return f"{path}: {message}"
+    return f"{path}: should be {message}, not {fault['input']!r}"
+
+
+def _fields_at(schema: type[BaseModel] | None, path: Iterable[int | str]) -> list[str]:
+    for part in path:
+        annotation = schema.model_fields[part].annotation if schema and part in schema.model_fields else schema
+        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        schema = next((a for a in inner if issubclass(a, BaseModel)), schema)
+    return list(schema.model_fields) if schema else []
+
+
+def _schema_of(function: Callable[..., Any], name: str) -> type[BaseModel]:
+    space = vars(sys.modules[function.__module__])
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            kind = parameter.annotation
+            # Only these annotations are evaluated: the others may name types of libraries that are not loaded yet.
+            kind = eval(kind, space) if isinstance(kind, str) else kind  # noqa: S307
+            fields[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(name, __config__=config, **fields)
+
+
+@functools.cache
+def _load_home(home: str) -> None:
+    module = importlib.import_module(home)
+    for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        importlib.import_module(f"{home}.{found.name}")
+
+
+def _external(kind: str, name: str, where: str) -> Plugin:
+    place, _, attribute = name.rpartition(":")
+    module = _from_file(place, where) if place.endswith(".py") else _from_import(place, where)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"{where}: '{place}' has no function '{attribute}'{suggest(attribute, known)}")
+    registered = next((p for p in _PLUGINS.values() if p.kind == kind and p.function is function), None)
+    return registered or Plugin(kind, name, function, frozenset(), _schema_of(function, attribute))
+
+
+def _from_import(place: str, where: str) -> Any:
+    try:
+        return importlib.import_module(place)
+    except ImportError as error:
+        raise UserError(f"{where}: cannot import '{place}': {error}") from None
+
+
+def _from_file(place: str, where: str) -> Any:
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"{where}: no such file '{place}'")
+    name = f"rlvr_file_{hashlib.blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own file: whatever it raises is reported in one line
+        del sys.modules[name]
+        raise UserError(f"{where}: '{place}' does not load: {type(error).__name__}: {error}") from None
+    return module

@@ -1,0 +1,310 @@
+"""The outer loop: step, evaluate, log, save; and the two functions that a script or notebook calls."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from rlvr import checkpoint, models, recipe as recipes, registry, timing
+from rlvr.build import Built, as_problems, build
+from rlvr.cold_start import cold_step
+from rlvr.errors import UserError
+from rlvr.evals.score import paired_gain
+from rlvr.evals.suite import evaluate as evaluate_one
+from rlvr.folder import RunFolder
+from rlvr.learner import Learner
+from rlvr.progress import Progress
+from rlvr.recipe import Recipe
+from rlvr.source import SourceState
+from rlvr.step import State, StepResult, train_step
+from rlvr.trackers import JsonLines, Tracker
+
+
+class Interrupted(Exception):
+    """The user asked to stop; everything is saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of steps of one kind: the cold start, or reinforcement."""
+
+    name: str
+    end: int
+    learner: Learner
+    advance: Callable[[State], StepResult]
+
+
+@dataclass
+class Session:
+    """One process's part of a run, from its start or resume to its end."""
+
+    recipe: Recipe
+    built: Built
+    folder: RunFolder
+    progress: Progress
+    trackers: Sequence[Tracker] = ()
+    stopping: bool = field(default=False)
+
+    @property
+    def phases(self) -> list[Phase]:
+        run, cold = self.built.run, self.built.cold
+        start = self.recipe.cold_start.steps if self.recipe.cold_start else 0
+        phases = [Phase("cold_start", start, cold.learner, partial(cold_step, cold))] if cold else []
+        return [*phases, Phase("rl", start + self.recipe.run.steps, run.learner, partial(train_step, run))]
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    problems: Sequence[Any] | None = None,
+    reward: Callable[..., Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Train by a recipe (file, shipped name or mapping) and return the run's summary.
+
+    `problems` (Problem, (question, answer) or mapping) take the place of the first source, `reward` (see verify.lift) of the
+    recipe's reward; further keywords are overrides, with `__` for the dot: `rollout__samples=4`. Raises UserError for bad
+    input before anything is loaded, RunError for a failure on the way.
+    """
+    named = [f"{key.replace('__', '.')}={value}" for key, value in more.items()]
+    resolved = recipes.load(recipe, [*overrides, *named])
+    path = Path(resolved.run.folder) / str(resolved.run.name)
+    folder = _resumed(path, resolved) if resume else RunFolder.create(path, overwrite)
+    with ExitStack() as stack:
+        stack.callback(folder.close)
+        total = resolved.run.steps + (resolved.cold_start.steps if resolved.cold_start else 0)
+        progress = stack.enter_context(Progress(str(resolved.run.name), total))
+        folder.write("recipe.yaml", recipes.dump(resolved))
+        progress.stage(f"loading {resolved.model.name}")
+        built = build(resolved, as_problems(problems) if problems is not None else None, reward)
+        session = Session(resolved, built, folder, progress, _trackers(resolved, path))
+        stack.callback(lambda: [tracker.close() for tracker in session.trackers])
+        stack.enter_context(_graceful(session))
+        state = _restore(session) if resume else State(0, built.run.sources.start())
+        return _finish(session, _loop(session, state))
+
+
+def _loop(session: Session, state: State) -> State:
+    if state.step == 0:
+        _evaluate(session, state)
+    for phase in session.phases:
+        while state.step < phase.end:
+            result = phase.advance(state)
+            state = result.state
+            _log(session, phase, result)
+            _evaluate_if_due(session, phase, state)
+            _save_if_due(session, phase, state)
+        _leave(session, phase)
+    return state
+
+
+def _log(session: Session, phase: Phase, result: StepResult) -> None:
+    measured = result.metrics.record()
+    seconds = timing.take()
+    seconds["step"] = sum(seconds.values())
+    tokens = measured.get("response_tokens", 0.0)
+    assert isinstance(tokens, float | int)
+    speed = {"tokens_per_second": tokens / seconds["step"]} if tokens else {}
+    spent = {**seconds, **speed, "peak_memory_gb": _peak_memory()}
+    record = {"step": result.state.step, "phase": phase.name, **measured, "time": spent}
+    session.folder.record_step(result, record)
+    session.progress.step(record, _one_sample(result))
+    for tracker in session.trackers:
+        tracker.log(record, "step")
+
+
+def _one_sample(result: StepResult) -> dict[str, Any] | None:
+    """A sample to look at: each step shows another group."""
+    if not result.groups:
+        return None
+    sample = result.groups[result.state.step % len(result.groups)].samples[0]
+    problem, verdict = sample.rollout.prompt.problem, sample.verdict
+    facts = {"status": verdict.status, "answer": verdict.answer, "reward": sample.reward.value}
+    return {"question": problem.question, "gold": problem.answer, "text": sample.rollout.text, **facts}
+
+
+def _evaluate_if_due(session: Session, phase: Phase, state: State) -> None:
+    every = session.recipe.eval.every
+    if state.step == phase.end or (every and phase.name == "rl" and state.step % every == 0):
+        _evaluate(session, state)
+
+
+def _evaluate(session: Session, state: State) -> None:
+    for benchmark in session.built.benchmarks:
+        session.progress.stage(f"evaluating {benchmark.name} ({len(benchmark.problems)} problems)")
+        evaluation = evaluate_one(
+            benchmark, session.built.run.rollouts, session.built.eval_sampling, state.step, session.recipe.run.seed
+        )
+        session.folder.record_eval(evaluation)
+        session.progress.evaluated(evaluation.record)
+        for tracker in session.trackers:
+            tracker.log(evaluation.record, "eval")
+    timing.take()
+
+
+def _save_if_due(session: Session, phase: Phase, state: State) -> None:
+    every = session.recipe.checkpoint.every
+    if session.stopping or (every and state.step % every == 0 and state.step < session.phases[-1].end):
+        _save(session, phase, state)
+    if session.stopping:
+        raise Interrupted(f"stopped at step {state.step} and saved; go on with --resume")
+
+
+def _save(session: Session, phase: Phase, state: State) -> None:
+    session.progress.stage("saving a checkpoint")
+    source = {"drawn": state.source.drawn, "positions": list(state.source.positions)}
+    position = {"step": state.step, "phase": phase.name, "source": source}
+    keep = session.recipe.checkpoint.keep
+    checkpoint.save(session.folder.checkpoints, phase.learner.weights(), phase.learner.state(), position, keep)
+    timing.take()
+
+
+def _leave(session: Session, phase: Phase) -> None:
+    """A cold start ends: its optimiser is dropped, and where a reference is needed it is the policy as it is now."""
+    if phase.name == "cold_start":
+        phase.learner.optimizer.state.clear()
+        reference = session.built.run.learner.reference
+        if reference is not None:
+            kept = session.folder.path / "checkpoints" / "reference"
+            if not kept.is_dir():
+                checkpoint.save_weights(kept, phase.learner.weights())
+            reference.load(checkpoint.load_weights(kept))
+
+
+def _restore(session: Session) -> State:
+    found, damaged = checkpoint.latest(session.folder.checkpoints)
+    for line in damaged:
+        session.progress.note(line)
+    session.folder.cut_back(found.position["step"] if found else None)
+    if found is None:
+        session.progress.note("there is no checkpoint yet, so the run starts from its beginning")
+        return State(0, session.built.run.sources.start())
+    phase = next(p for p in session.phases if p.name == found.position["phase"])
+    phase.learner.policy.load(found.weights)
+    phase.learner.load_state(found.learner)
+    session.built.run.rollouts.load(phase.learner.weights(), version=found.position["step"])
+    session.progress.note(f"resumed after step {found.position['step']}")
+    source = found.position["source"]
+    return State(found.position["step"], SourceState(source["drawn"], tuple(source["positions"])))
+
+
+def _resumed(path: Path, resolved: Recipe) -> RunFolder:
+    if not (path / "recipe.yaml").is_file():
+        raise UserError(f"{path}: there is no run to resume; leave --resume out")
+    before = recipes.load(path / "recipe.yaml").model_dump(mode="json")
+    now = resolved.model_dump(mode="json")
+    free = {"run", "checkpoint", "trackers", "eval"}
+    changed = next((key for key in now if key not in free and now[key] != before[key]), None)
+    changed = changed or ("run.seed" if now["run"]["seed"] != before["run"]["seed"] else None)
+    if changed:
+        raise UserError(f"{path}: the run was started with another '{changed}'; resume it with the same, or choose a new run.name")
+    return RunFolder(path)
+
+
+def _finish(session: Session, state: State) -> dict[str, Any]:
+    """Write the model, the summary and the report."""
+    from rlvr.report import write_report
+
+    session.progress.stage("saving the model")
+    policy, folder = session.built.run.learner.policy, session.folder
+    models.export(policy, folder.path / "model")
+    summary = summarise(folder.path, session.recipe, state.step)
+    import json
+
+    folder.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    session.progress.summary(summary, write_report(folder.path))
+    return summary
+
+
+def summarise(path: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
+    """What a finished run says of itself, from its files."""
+    records, evals = JsonLines.read(path / "metrics.jsonl"), JsonLines.read(path / "evals.jsonl")
+    times = [r["time"]["step"] for r in records] + [e["time"]["seconds"] for e in evals]
+    cold = recipe.cold_start.steps if recipe.cold_start else None
+    summary = {
+        "recipe": recipe.run.name,
+        "model": recipe.model.name,
+        "steps": steps,
+        "seconds": sum(times),
+        "response_tokens": sum(r.get("response_tokens", 0) for r in records),
+        "evals": {e["benchmark"]: _before_after(path, evals, e["benchmark"], steps, cold) for e in evals if e["step"] == 0},
+        "hardware": f"{_processor()}, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "finished": True,
+    }
+    return summary
+
+
+def _before_after(path: Path, evals: list[dict[str, Any]], name: str, last: int, cold: int | None) -> dict[str, Any]:
+    at = {e["step"]: e for e in evals if e["benchmark"] == name}
+
+    def result(step: int) -> dict[str, Any]:
+        return {"pass@1": at[step]["metrics"]["pass@1"], "ci95": at[step]["ci95"]["pass@1"], "n": at[step]["counts"]["problems"]}
+
+    def gain(first: int) -> dict[str, Any]:
+        return paired_gain(*(_shares(path / "samples" / f"eval-{name}-{step:06d}.jsonl") for step in (first, last)))
+
+    found = {"before": result(0), "after": result(last), "gain": gain(0)}
+    if cold is not None and cold in at:
+        found |= {"after_cold_start": result(cold), "gain_over_cold_start": gain(cold)}
+    return found
+
+
+def _shares(path: Path) -> list[float]:
+    right: dict[str, list[bool]] = {}
+    for row in JsonLines.read(path):
+        right.setdefault(row["id"], []).append(row["status"] == "correct")
+    return [sum(r) / len(r) for r in right.values()]
+
+
+def _trackers(recipe: Recipe, folder: Path) -> list[Tracker]:
+    config = recipe.model_dump(mode="json")
+    bound = [registry.find("tracker", spec.name, "trackers").bind(spec.params, "trackers") for spec in recipe.trackers]
+    return [make(str(recipe.run.name), config, folder) for make in bound]
+
+
+@contextmanager
+def _graceful(session: Session) -> Iterator[None]:
+    """Ctrl-C lets the step end, saves and says how to go on; a second one stops at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if session.stopping:
+            raise KeyboardInterrupt
+        session.stopping = True
+        session.progress.note("stopping after this step, then saving; Ctrl-C again stops at once and loses the step")
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not the main thread, which alone may set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _peak_memory() -> float:
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else named

@@ -1,0 +1,88 @@
+"""One training step, top to bottom; the page to read first.
+
+What a recipe chooses is bound into `Run` before the first step, so nothing here reads configuration and nothing branches.
+Attempts belong to the gatherer, timers to the callees, logs to the outer loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from rlvr.batch import Scored, pack
+from rlvr.describe import describe
+from rlvr.gather import Attempt, Gathered
+from rlvr.learner import Learner
+from rlvr.metrics import Metrics
+from rlvr.rollouts import Renderer, Rollouts
+from rlvr.source import Sources, SourceState
+from rlvr.types import Context, SampleGroup, Sampling
+from rlvr.verify import Rewarder, Verifier
+from rlvr.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The parts of a run, each with its options bound."""
+
+    seed: int
+    problems: int
+    minibatches: int
+    epochs: int
+    world: World
+    sources: Sources
+    render: Renderer
+    rollouts: Rollouts
+    sampling: Sampling
+    verifier: Verifier
+    reward: Rewarder
+    gather: Callable[[Attempt, SourceState, int], Gathered]
+    keep: Callable[[Sequence[SampleGroup]], Sequence[SampleGroup]]
+    learner: Learner
+    advantage: Callable[[Scored, World], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run is: the steps done and the source after them. With weights and optimiser this is all a resume needs."""
+
+    step: int
+    source: SourceState
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The state after a step, what it measured, and the groups that it saw with the advantage of each trained token."""
+
+    state: State
+    metrics: Metrics
+    groups: Sequence[SampleGroup]
+    advantages: Sequence[float]
+
+
+def attempt(run: Run, step: int, number: int, source: SourceState) -> tuple[Sequence[SampleGroup], SourceState]:
+    """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a step.   -> [P] groups"""
+    draws, after = run.sources.draw(source, run.problems)
+    prompts = run.render(run.world.share(draws))
+    rollouts = run.rollouts(prompts, run.sampling, run.seed, step, number)
+    groups = run.verifier.groups(rollouts, run.sampling.samples)
+    context = Context(run.seed, step, run.sampling.max_tokens)
+    return [run.reward(group, context) for group in groups], after
+
+
+def train_step(run: Run, state: State) -> StepResult:
+    """Groups -> scores -> advantages -> batch -> updates -> new weights in the engine."""
+    gathered = run.gather(partial(attempt, run, state.step), state.source, run.problems)
+    groups = run.keep(gathered.groups)
+    scored = run.learner.score(groups)
+    advantage = run.advantage(scored, run.world)
+    batch = pack(groups, scored, advantage)
+    metrics = describe(groups, gathered)
+    for minibatch in batch.minibatches(run.minibatches, run.epochs, run.seed, state.step):
+        metrics += run.learner.update(minibatch)
+    run.rollouts.load(run.learner.weights(), version=state.step + 1)
+    after = State(state.step + 1, gathered.source)
+    return StepResult(after, metrics.over(run.world), groups, advantage.tolist())

@@ -1,0 +1,150 @@
+"""Data "file" and "hub": problems from JSON, JSON Lines, Parquet and the Hugging Face hub, with mapped columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlvr.errors import UserError, suggest
+from rlvr.registry import register
+from rlvr.tasks.rows import read_rows
+from rlvr.types import Problem
+
+QUESTIONS = ("question", "problem", "prompt", "input")
+ANSWERS = ("answer", "ground_truth", "ground_truth_answer", "gt_answer", "final_answer", "target", "solution")
+FIELDS = ("id", "question", "answer", "solution")  # every other key of `columns` names an entry of meta
+
+Row = Mapping[str, Any]
+
+
+@register("data", "file")
+def file(
+    *,
+    path: str,
+    columns: Mapping[str, str] = {},
+    answer_after: str | None = None,
+    task: str = "math",
+) -> list[Problem]:
+    """The problems of a .json, .jsonl or .parquet file; `columns` says where a field or an entry of meta is found.
+
+    file(path="gsm8k.jsonl", answer_after="####")
+    file(path="train.parquet", columns={"question": "prompt.0.content", "answer": "reward_model.ground_truth"})
+    """
+    name = Path(path).expanduser()
+    return problems_of(read_rows(name), name.name, name.stem, columns, answer_after, task)
+
+
+@register("data", "hub")
+def hub(
+    *,
+    dataset: str,
+    subset: str | None = None,
+    split: str = "train",
+    columns: Mapping[str, str] = {},
+    answer_after: str | None = None,
+    task: str = "math",
+) -> list[Problem]:
+    """The problems of a Hugging Face data set.   hub(dataset="openai/gsm8k", subset="main", answer_after="####")"""
+    try:
+        import datasets  # heavy, and an extra
+    except ImportError:
+        raise UserError(f"data set '{dataset}': needs the package datasets; pip install datasets") from None
+    try:
+        rows = datasets.load_dataset(dataset, subset, split=split)
+    except Exception as error:  # no network, no such set or split, a fault in the set: each library has its own kinds
+        reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+        raise UserError(f"data set '{dataset}': cannot be loaded: {reason}") from None
+    numbered = ((f"row {i}", row) for i, row in enumerate(rows))
+    return problems_of(numbered, dataset, f"{dataset}/{split}", columns, answer_after, task)
+
+
+def to_json(problem: Problem) -> dict[str, Any]:
+    """The row of a problem in a file that `file` reads back unchanged."""
+    return {
+        "id": problem.id, "task": problem.task, "question": problem.question, "answer": problem.answer,
+        "solution": problem.solution, "meta": dict(problem.meta),
+    }  # fmt: skip
+
+
+def from_json(row: Row) -> Problem:
+    """The problem of such a row.   from_json(to_json(problem)) == problem"""
+    return Problem(row["id"], row["task"], row["question"], row["answer"], dict(row["meta"] or {}), row["solution"])
+
+
+def problems_of(
+    rows: Iterable[tuple[str, Row]], name: str, stem: str, columns: Mapping[str, str], after: str | None, task: str
+) -> list[Problem]:
+    """Problems from pairs of a place ("line 7") and a row; a fault is reported with its place."""
+    problems: dict[str, Problem] = {}
+    for index, (place, row) in enumerate(rows):
+        where = f"{name}, {place}"
+        if not isinstance(row, Mapping):
+            raise UserError(f"{where}: should be an object with named fields, not {type(row).__name__}")
+        problem = _problem(row, where, f"{stem}/{index}", columns, after, task)
+        if problem.id in problems:
+            raise UserError(f"{where}: the id '{problem.id}' occurs twice")
+        problems[problem.id] = problem
+    if not problems:
+        raise UserError(f"{name}: holds no problem")
+    return list(problems.values())
+
+
+def _problem(row: Row, where: str, default: str, columns: Mapping[str, str], after: str | None, task: str) -> Problem:
+    if not columns and after is None and _is_ours(row):
+        return from_json(row)
+    question_at = columns.get("question") or _first(row, QUESTIONS, "question", where)
+    answer_at = columns.get("answer") or _first(row, [c for c in ANSWERS if c != question_at], "answer", where)
+    answer = _text(lookup(row, answer_at, where), "answer", answer_at, where)
+    if after is not None:
+        _, found, answer = answer.rpartition(after)
+        if not found or not answer.strip():
+            raise UserError(f"{where}: no answer after '{after}' in '{answer_at}'")
+    meta = {key: lookup(row, column, where) for key, column in columns.items() if key not in FIELDS}
+    solution = lookup(row, columns["solution"], where) if "solution" in columns else None
+    name = lookup(row, columns["id"], where) if "id" in columns else row.get("id", default)
+    question = _text(lookup(row, question_at, where), "question", question_at, where)
+    return Problem(str(name), task, question, answer.strip(), meta, None if solution is None else str(solution))
+
+
+def _is_ours(row: Row) -> bool:
+    """Whether `to_json` wrote the row."""
+    texts = (row.get(key) for key in ("id", "task", "question", "answer"))
+    return set(row) == {*FIELDS, "task", "meta"} and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def lookup(row: Row, column: str, where: str) -> Any:
+    """The value at a dotted path.   lookup({"prompt": [{"content": "2+2"}]}, "prompt.0.content", "") -> "2+2" """
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list | tuple) and part.isascii() and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            known = _names(value)
+            raise UserError(f"{where}: no column '{column}'{suggest(part, known) if known else ''}")
+    return value
+
+
+def _names(value: Any) -> Iterator[str] | list[str]:
+    if isinstance(value, Mapping):
+        return [str(key) for key in value]
+    return [str(i) for i in range(len(value))] if isinstance(value, list | tuple) else []
+
+
+def _first(row: Row, names: Iterable[str], field: str, where: str) -> str:
+    found = next((name for name in names if name in row), None)
+    if found is None:
+        raise UserError(f"{where}: no {field} column; name it in columns: {{{field}: …}} (known: {', '.join(row)})")
+    return found
+
+
+def _text(value: Any, field: str, column: str, where: str) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        raise UserError(f"{where}: '{column}' is not a text; reach into it with a dotted column such as '{column}.0'")
+    if value is None or not str(value).strip():
+        raise UserError(f"{where}: the problem has no {field} ('{column}' is empty)")
+    return str(value)

@@ -1,0 +1,166 @@
+"""Data and task "gym": the data sets of reasoning-gym, scored where no text of the model can run or hang."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rlvr.errors import UserError, suggest
+from rlvr.grading.extract import after_thinking, final_turn, find_form
+from rlvr.grading.formula import calculate
+from rlvr.grading.killable import Died, Killable, Late
+from rlvr.grading.numbers import read_number
+from rlvr.registry import register
+from rlvr.seeds import uniform
+from rlvr.tasks.math import Forms
+from rlvr.types import Problem, Response, Status, Verdict
+
+TEST_SHARE = 0.25
+SECONDS = 5.0  # for one answer
+MAKE_SECONDS = 120.0  # for CHUNK problems
+CHUNK = 200
+
+# Their scorers (0.1.25) hand the text of the model to eval or to SymPy's parse_expr, which both execute it.
+UNSAFE = frozenset({
+    "binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24",
+    "simple_integration", "spiral_matrix", "string_insertion", "composite",
+})  # fmt: skip
+
+Info = Mapping[str, Any]
+
+
+def _same(gold: str, answer: str, info: Info) -> bool:
+    """Equal up to case, quotes, `.0` and spaces around signs.   _same("['1.0', '2.5']", "[1,2.5]", {}) -> True"""
+    left, right = (re.sub(r"\.0+(?![0-9])|['\"]", "", " ".join(text.casefold().split())) for text in (gold, answer))
+    left, right = (re.sub(r" ?([^\w.]) ?", r"\1", text) for text in (left, right))
+    return left == right
+
+
+def _number(gold: str, answer: str, info: Info) -> bool:
+    """Exactly the same number.   _number("3/8", "0.375", {}) -> True"""
+    return _same(gold, answer, info) or read_number(gold) == read_number(answer) is not None
+
+
+def _board(gold: str, answer: str, info: Info) -> bool:
+    return answer in [board.strip() for board in info["valid_answers"]]
+
+
+def _calculation(gold: str, answer: str, info: Info) -> bool:
+    """Whether the calculation uses each number once and gives the target.   "6 * 4 * (3 - 2)" """
+    found = calculate(answer)
+    return found is not None and found[0] == info.get("target", 24) and sorted(found[1]) == sorted(info["numbers"])
+
+
+# Comparisons of ours: in place of scorers that execute text, and of those that accept answers which are not right
+# (`True` and `False` alike, 0 for 3/8, any first number, a right beginning).
+OWN: dict[str, Callable[[str, str, Info], bool]] = {
+    "n_queens": _board, "countdown": _calculation, "puzzle24": _calculation,
+    "coin_flip": _number, "gsm_symbolic": _number,
+    **dict.fromkeys(("binary_matrix", "spiral_matrix", "string_insertion", "game_of_life_halting"), _same),
+    **dict.fromkeys(("spell_backward", "letter_jumble", "number_sorting", "complex_arithmetic"), _same),
+}  # fmt: skip
+
+_WORKER = Killable(
+    str(Path(__file__).with_name("gym_worker.py")),
+    {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+)
+
+
+@register("data", "gym")
+def gym(
+    *,
+    dataset: str,
+    count: int = 1000,
+    seed: int = 0,
+    config: Mapping[str, Any] = {},
+    split: Literal["train", "test"] = "train",
+) -> list[Problem]:
+    """Distinct problems of a data set of reasoning-gym; a question belongs to one split whatever the seed.
+
+    gym(dataset="leg_counting", count=100, config={"max_animals": 4})
+    """
+    _refuse(dataset)
+    if importlib.util.find_spec("reasoning_gym") is None:
+        raise UserError("data 'gym': needs the package reasoning-gym; pip install 'rlvr[gym]'")
+    size = count * (8 if split == "test" else 3)
+    # The library gives problem i the seed `seed + i`, so neighbouring seeds of ours must lie far apart.
+    settings = json.dumps(dict(config) | {"seed": seed * 1_000_003 % 2**31, "size": size}, sort_keys=True)
+    found: dict[str, Problem] = {}
+    for start in range(0, size, CHUNK):
+        for index, entry in enumerate(_make(dataset, settings, start, min(start + CHUNK, size)), start):
+            question = entry["question"]
+            wanted = question not in found and entry["answer"].strip() and split_of(question) == split
+            if wanted and len(found) < count:
+                meta = {"dataset": dataset, "config": settings, "index": index, "category": dataset}
+                name = f"gym/{dataset}/{split}/{seed}/{index}"
+                found[question] = Problem(name, "gym", question, entry["answer"], meta)
+        if len(found) == count:
+            return list(found.values())
+    raise UserError(f"gym: count={count} is too many: '{dataset}' has only {len(found)} questions in split '{split}'")
+
+
+def split_of(question: str) -> str:
+    """The split that a question belongs to, by its hash."""
+    return "test" if uniform("gym-split", question) < TEST_SHARE else "train"
+
+
+@register("task", "gym")
+def check_gym(problem: Problem, response: Response, *, extract: Forms = ("answer", "box")) -> Verdict:
+    """Correct where the data set's scorer gives the full score (or the comparison of ours, see OWN)."""
+    dataset = str(problem.meta.get("dataset", ""))
+    _refuse(dataset)
+    text = after_thinking(final_turn(response.text), response.prefill)
+    found = {form: find_form(form, text) for form in extract}
+    formatted = bool(found[extract[0]])
+    form = next((form for form in extract if found[form] is not None), None)
+    answer = found[form] if form else None
+    if not answer:
+        status = Status.TRUNCATED if response.truncated else Status.NO_ANSWER
+        return Verdict(status, None, formatted, f"{form}:empty" if form else "none")
+    status, how = _judge(problem, dataset, answer)
+    return Verdict(status, answer, formatted, f"{form}:{how}")
+
+
+def _judge(problem: Problem, dataset: str, answer: str) -> tuple[Status, str]:
+    where = {"dataset": dataset, "config": problem.meta["config"], "index": problem.meta["index"]}
+    try:
+        if dataset in OWN:
+            info = _WORKER.ask({"do": "info", **where}, SECONDS) if OWN[dataset] is not _same else {}
+            if "error" in info:
+                return Status.ERROR, info["error"].split(":", 1)[0]
+            return (Status.CORRECT if OWN[dataset](problem.answer, answer, info) else Status.WRONG), "own"
+        reply = _WORKER.ask({"do": "score", **where, "question": problem.question, "answer": answer}, SECONDS)
+    except Late:
+        return Status.TIMEOUT, "timeout"
+    except Died:
+        return Status.ERROR, "died"
+    if "stale" in reply:
+        return Status.ERROR, "another version of reasoning-gym"
+    if "error" in reply:  # the scorer stumbled over the text; it does not over a well-formed answer
+        return Status.UNPARSEABLE, reply["error"].split(":", 1)[0]
+    return (Status.CORRECT if reply["score"] >= 1.0 - 1e-9 else Status.WRONG), "scorer"
+
+
+def _refuse(dataset: str) -> None:
+    if not dataset:
+        raise UserError("task 'gym': the problem names no data set; it should come from data 'gym'")
+    if dataset in UNSAFE and dataset not in OWN:
+        raise UserError(f"gym: '{dataset}' is refused: its scorer executes model text")
+
+
+def _make(dataset: str, config: str, start: int, stop: int) -> list[dict[str, str]]:
+    request = {"do": "make", "dataset": dataset, "config": config, "start": start, "stop": stop}
+    try:
+        reply = _WORKER.ask(request, MAKE_SECONDS)
+    except (Late, Died) as error:
+        raise UserError(f"gym: '{dataset}' makes no problems with this config: {error}") from None
+    if "error" not in reply:
+        return reply["entries"]
+    kind, _, message = reply["error"].partition(": ")
+    if kind == "LookupError":
+        raise UserError(f"gym: unknown data set '{dataset}'{suggest(dataset, re.findall(r'[a-z0-9_]+', message))}")
+    raise UserError(f"gym: '{dataset}' does not take this config: {message or kind}")

@@ -1,0 +1,249 @@
+"""Where records go: JSON Lines in the run folder always, and the trackers that a recipe names.
+
+A tracker is registered with `@register("tracker", name)`. It is called with the run's name, its configuration and its
+folder, its keyword-only parameters come from the recipe, and it answers `log` and `close`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from rlvr.errors import UserError
+from rlvr.registry import register
+
+Kind = Literal["step", "eval"]
+
+
+class Tracker(Protocol):
+    """What receives every record of a run: one `step` record a step, one `eval` record a benchmark."""
+
+    def log(self, record: Mapping[str, Any], kind: Kind) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """A file of one JSON object a line that survives a crash: a record is on the disk when `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self._drop_broken_tail()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record; where the disk refuses, the file is left as it was and OSError is raised."""
+        data = encode(record)
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(data):  # an unbuffered write may be short
+                written += self._file.write(data[written:]) or 0
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _drop_broken_tail(self) -> None:
+        """Make the file end in a whole line, so that the next record does not melt into half of another."""
+        self._file.seek(0)
+        data = self._file.readall() or b""
+        body = data.rstrip()
+        start = body.rfind(b"\n") + 1
+        if body and _parse(body[start:]) is None:
+            self._file.truncate(start)
+        elif not data.endswith(b"\n") and body:
+            self._file.write(b"\n")
+
+    @staticmethod
+    def read(path: Path) -> list[dict[str, Any]]:
+        """All records; a half-written last line is passed over, a broken line elsewhere raises UserError."""
+        lines = Path(path).read_bytes().rstrip().split(b"\n")
+        records = []
+        for number, line in enumerate(lines, start=1):
+            record = _parse(line)
+            if record is not None:
+                records.append(record)
+            elif line.strip() and number < len(lines):
+                raise UserError(f"{path}, line {number}: is not a JSON object; repair or remove the line")
+        return records
+
+    @staticmethod
+    def write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the file by these records at one stroke: a crash leaves the old file or the new one."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(handle, "wb") as file:
+                os.fchmod(handle, 0o666 & ~_umask())
+                file.writelines(encode(record) for record in records)
+                file.flush()
+                os.fsync(handle)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    @staticmethod
+    def cut(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Keep only the records that `keep` approves; a file that is not there stays so."""
+        if Path(path).exists():
+            JsonLines.write(path, [record for record in JsonLines.read(path) if keep(record)])
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """One JSON line; NaN and infinities become null because JSON has no word for them.
+
+    >>> encode({"step": 1, "loss": float("nan")})
+    b'{"step": 1, "loss": null}\\n'
+    """
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+
+
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The finite numbers of a nested record with paths as names.
+
+    >>> dict(flatten({"reward": 1, "reward_parts": {"answer": 0.5}, "ci95": [0, 1], "phase": "rl"}))
+    {'reward': 1.0, 'reward_parts/answer': 0.5, 'ci95/0': 0.0, 'ci95/1': 1.0}
+    """
+    for key, value in record.items():
+        if isinstance(value, list | tuple):
+            value = {str(index): item for index, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and math.isfinite(value):
+            yield f"{prefix}{key}", float(value)
+
+
+@register("tracker", "wandb")
+class Wandb:
+    """Weights & Biases; a resumed run goes on in the same page."""
+
+    def __init__(
+        self,
+        run_name: str,
+        config: Mapping[str, Any],
+        folder: Path,
+        *,
+        project: str = "rlvr",
+        entity: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+    ) -> None:
+        wandb = _import("wandb", "wandb")
+        mark = Path(folder) / "wandb_id"
+        known = mark.read_text().strip() if mark.exists() else None
+        self._run = wandb.init(
+            project=project,
+            entity=entity,
+            name=run_name,
+            config=dict(config),
+            dir=str(folder),
+            mode=mode,
+            id=known,
+            resume="allow",
+        )
+        mark.write_text(f"{self._run.id}\n")
+        # Our own axis: wandb's must not go back, and a resumed run repeats the steps after its checkpoint.
+        self._run.define_metric("*", step_metric="step")
+
+    def log(self, record: Mapping[str, Any], kind: Kind) -> None:
+        self._run.log({"step": record.get("step", 0), **_named(record, kind)})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+@register("tracker", "tensorboard")
+class TensorBoard:
+    """Event files in the run folder: `tensorboard --logdir runs`."""
+
+    def __init__(self, run_name: str, config: Mapping[str, Any], folder: Path) -> None:
+        module = _import("torch.utils.tensorboard", "tensorboard")
+        self._writer = module.SummaryWriter(log_dir=str(Path(folder) / "tensorboard"))
+        text = json.dumps(_finite(config), indent=2, default=str).replace("\n", "\n    ")
+        self._writer.add_text(run_name, f"    {text}")
+
+    def log(self, record: Mapping[str, Any], kind: Kind) -> None:
+        for name, value in _named(record, kind).items():
+            self._writer.add_scalar(name, value, record.get("step", 0))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@register("tracker", "trackio")
+class Trackio:
+    """Trackio: a local dashboard (`trackio show`), or a Hugging Face Space where `space_id` names one."""
+
+    def __init__(
+        self,
+        run_name: str,
+        config: Mapping[str, Any],
+        folder: Path,
+        *,
+        project: str = "rlvr",
+        space_id: str | None = None,
+    ) -> None:
+        trackio = _import("trackio", "trackio")
+        self._run = trackio.init(project=project, name=run_name, config=dict(config), space_id=space_id, resume="allow")
+
+    def log(self, record: Mapping[str, Any], kind: Kind) -> None:
+        self._run.log(_named(record, kind), step=int(record.get("step", 0)))
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _named(record: Mapping[str, Any], kind: Kind) -> dict[str, float]:
+    prefix = f"eval/{record.get('benchmark', 'benchmark')}/" if kind == "eval" else "train/"
+    return dict(flatten({key: value for key, value in record.items() if key != "step"}, prefix))
+
+
+def _import(module: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"tracker '{extra}' cannot be loaded ({error}): pip install 'rlvr[{extra}]'") from None
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # JSON and UTF-8 errors both
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
