@@ -38,7 +38,7 @@ CHAT = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
     "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 )
-ASK = "Explain in two short sentences."
+ASK = "Explain in three short sentences."
 
 
 def main() -> None:
@@ -69,16 +69,20 @@ def problems(steps: int) -> Iterator[dict[str, str]]:
     """Word problems that the model answers in about 60 tokens, as prompt texts that both sides tokenise unchanged."""
     draw = random.Random(0)
     kinds = [
-        ("Tom has {a} apples and gets {b} more. How many apples does he have?", lambda a, b: a + b),
-        ("There are {a} boxes with {b} pens each. How many pens are there?", lambda a, b: a * b),
-        ("A bus has {a} seats and {b} more are added. How many seats are there?", lambda a, b: a + b),
-        ("What is {a} + {b}?", lambda a, b: a + b),
+        ("A bus starts with {a} people. At the first stop {b} get on, at the second stop {c} get on. "
+         "How many people are on the bus?", lambda a, b, c: a + b + c),
+        ("There are {a} boxes with {b} apples each. {c} more apples lie on the table. How many apples are there?",
+         lambda a, b, c: a * b + c),
+        ("Anna walks {a} km on each of {b} days and then {c} km on Sunday. How many km does she walk in all?",
+         lambda a, b, c: a * b + c),
+        ("Tom has {a} pens and buys {b} more. Then he finds {c} pens. How many pens does he have?",
+         lambda a, b, c: a + b + c),
     ]  # fmt: skip
     for index in range(steps * SETTINGS["problems_per_step"]):
         text, solve = kinds[index % len(kinds)]
-        a, b = draw.randint(2, 12), draw.randint(2, 9)
-        question = f"{text.format(a=a, b=b)} {ASK}"
-        yield {"id": f"bench/{index}", "text": CHAT.format(question=question), "answer": str(solve(a, b))}
+        a, b, c = draw.randint(2, 9), draw.randint(2, 5), draw.randint(1, 9)
+        question = f"{text.format(a=a, b=b, c=c)} {ASK}"
+        yield {"id": f"bench/{index}", "text": CHAT.format(question=question), "answer": str(solve(a, b, c))}
 
 
 def make_peer() -> None:

@@ -8,7 +8,8 @@ from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 
 if TYPE_CHECKING:
-    from rlvr.run import evaluate, train
+    from rlvr.evaluate import evaluate
+    from rlvr.run import train
 
 __version__ = "0.1.0"
 __all__ = ["RunError", "UserError", "__version__", "evaluate", "register", "train"]
@@ -16,8 +17,12 @@ __all__ = ["RunError", "UserError", "__version__", "evaluate", "register", "trai
 
 def __getattr__(name: str) -> Any:
     """`train` and `evaluate` load torch, so they are imported when they are first asked for."""
-    if name in ("train", "evaluate"):
-        from rlvr import run
+    if name == "train":
+        from rlvr.run import train
 
-        return getattr(run, name)
+        return train
+    if name == "evaluate":
+        from rlvr.evaluate import evaluate
+
+        return evaluate
     raise AttributeError(f"module 'rlvr' has no attribute '{name}'")

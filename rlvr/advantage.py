@@ -1,7 +1,7 @@
 """Advantage estimators: how much better each response was than expected.
 
-An estimator reads `Scored` and returns one advantage for every response token. Only methods of tensors are used, so that
-reading a recipe does not load torch.
+An estimator reads `Scored` and returns one advantage for every response token. Only methods of tensors are used, so
+that reading a recipe does not load torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""From groups to tensors. Response tokens of all samples lie end to end in one dimension, so no padding reaches the maths.
+"""From groups to tensors. Response tokens of all samples lie end to end in one dimension, so no padding reaches the
+maths.
 
 The only padding is inside `rows`, which lays sequences out for one forward pass and says where each response token is.
 """
@@ -77,7 +78,9 @@ class Batch:
         owner = torch.tensor([i for i, row in enumerate(rows) for _ in range(lengths[row])], dtype=torch.long)
         named = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
         cut = {name: tensor[index.to(tensor.device)] for name, tensor in named.items()}
-        return replace(self, sequences=tuple(self.sequences[row] for row in rows), **cut | {"sample": owner.to(self.mask.device)})
+        return replace(
+            self, sequences=tuple(self.sequences[row] for row in rows), **cut | {"sample": owner.to(self.mask.device)}
+        )
 
     def minibatches(self, count: int, epochs: int, *seed: int | str) -> Iterator[Batch]:
         """`count` shuffled parts in each epoch; what a filter left out is shared evenly among their denominators."""
@@ -97,7 +100,9 @@ class Batch:
 def _check_tokens(stage: Scored | Batch, names: Sequence[str]) -> None:
     for name in names:
         tensor = getattr(stage, name)
-        assert tensor is None or tensor.shape == stage.sample.shape, f"{name} is {tensor.shape}, expected {stage.sample.shape}"
+        assert tensor is None or tensor.shape == stage.sample.shape, (
+            f"{name} is {tensor.shape}, expected {stage.sample.shape}"
+        )
 
 
 def tokens_of(samples: Sequence[Sample]) -> tuple[Tokens, ...]:

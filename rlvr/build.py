@@ -17,7 +17,7 @@ from rlvr.errors import UserError
 from rlvr.evals.suite import Benchmark
 from rlvr.learner import Learner, Objective, Rate
 from rlvr.policy import Policy
-from rlvr.recipe import EvalSet, Optimizer, Recipe, Source, Spec, needs_of
+from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, needs_of
 from rlvr.rollouts import Renderer, Rollouts
 from rlvr.source import Sources
 from rlvr.step import Run
@@ -45,16 +45,19 @@ class Loaded:
 
 
 def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Callable[..., Any] | None = None) -> Built:
-    """Read the problems, load the model, bind every option. `problems` and `reward` take the recipe's place where given."""
+    """Read the problems, load the model, bind every option. `problems` and `reward` take the recipe's place where
+    given."""
     torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
     sources = _sources(recipe, problems)
-    held_out = [(row, _problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
+    held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
     loaded = load(recipe)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
     render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], tokenizer, limit)
-    benchmarks = tuple(_benchmark(row, rows, tokenizer, limit) for row, rows in held_out)
+    benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit) for row, rows in held_out)
     for source, rows in enumerate(sources.problems):
-        render([Draw(problem, source) for problem in {p.id: p for p in rows}.values()])  # a prompt that is too long fails here
+        render(
+            [Draw(problem, source) for problem in {p.id: p for p in rows}.values()]
+        )  # a prompt that is too long fails here
     run = Run(
         seed=recipe.run.seed,
         problems=recipe.rollout.problems,
@@ -79,16 +82,28 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
 
 def load(recipe: Recipe) -> Loaded:
     """The recipe's model as a policy, and its engine with the same weights."""
-    device, dtype = models.device_of(recipe.model.device), getattr(torch, recipe.model.dtype)
-    module, tokenizer = models.load(recipe.model.name, dtype)
-    compute = models.compute_dtype(recipe.model.compute, dtype, device)
+    module, tokenizer, compute = _module(recipe.model)
     if recipe.model.gradient_checkpointing:
         module.gradient_checkpointing_enable()
     scored_at = recipe.rollout.score_temperature or recipe.rollout.temperature
-    policy = Policy(module.to(device), compute, scored_at, recipe.learn.tokens_per_pass, tokenizer)
+    policy = Policy(module, compute, scored_at, recipe.learn.tokens_per_pass, tokenizer)
     engine: Engine = _bind("engine", recipe.rollout.engine)(policy.module, tokenizer, compute)
     engine.load(policy.weights(), version=0)
     return Loaded(policy, Rollouts(engine, tokenizer))
+
+
+def load_engine(model: Model, engine: Spec) -> Rollouts:
+    """An engine alone, for evaluation."""
+    module, tokenizer, compute = _module(model)
+    made: Engine = _bind("engine", engine)(module, tokenizer, compute)
+    made.load(((name, parameter.detach()) for name, parameter in module.named_parameters()), version=0)
+    return Rollouts(made, tokenizer)
+
+
+def _module(model: Model) -> tuple[Any, Any, torch.dtype]:
+    device, dtype = models.device_of(model.device), getattr(torch, model.dtype)
+    module, tokenizer = models.load(model.name, dtype)
+    return module.to(device), tokenizer, models.compute_dtype(model.compute, dtype, device)
 
 
 def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
@@ -96,16 +111,16 @@ def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
 
 
 def _sources(recipe: Recipe, given: Sequence[Problem] | None) -> Sources:
-    rows = [_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
+    rows = [read_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
     if given is not None:
         rows[0] = tuple(given)
     chosen = [tuple(_bind("select", s.select)(row)) for s, row in zip(recipe.train, rows, strict=True)]
     return Sources(tuple(chosen), tuple(s.weight for s in recipe.train), recipe.run.seed)
 
 
-def _problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
-    if row.data is None:
-        raise UserError(f"{where}.data: is required")
+def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
+    """The problems of a source or held-out set, each with an answer and the task that its row names."""
+    assert row.data is not None
     problems = _bind("data", row.data)()
     if not problems:
         raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
@@ -115,7 +130,8 @@ def _problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
     return tuple(replace(p, task=row.task.name) if row.task else p for p in problems)
 
 
-def _benchmark(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int) -> Benchmark:
+def benchmark_of(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int) -> Benchmark:
+    """A held-out set ready to be asked."""
     judge = _bind("task", row.task) if row.task else _by_task
     return Benchmark(row.name, tuple(problems), judge, Renderer([_bind("prompt", row.prompt)], tokenizer, limit))
 
@@ -166,7 +182,12 @@ def _learner_of(
     policy: Policy, reference: Policy | None, objective: Objective, options: Optimizer, updates: int, keeps_old: bool
 ) -> Learner:
     optimizer = torch.optim.AdamW(
-        policy.master, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, fused=True
+        policy.master,
+        lr=options.lr,
+        betas=options.betas,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+        fused=True,
     )
     rate = Rate(options.lr, options.warmup, updates, _bind("schedule", options.schedule))
     return Learner(policy, reference, objective, optimizer, rate, options.clip, keeps_old, World())
@@ -184,7 +205,9 @@ def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
         return None
     for rows in run.sources.problems:
         check_solutions(rows)
-    objective = Objective([("supervised", _bind("loss", Spec(name="supervised")))], _bind("reduction", Spec(name="token")))
+    objective = Objective(
+        [("supervised", _bind("loss", Spec(name="supervised")))], _bind("reduction", Spec(name="token"))
+    )
     options = recipe.cold_start
     learner = _learner_of(run.learner.policy, None, objective, options.optimizer, options.steps, False)
     return ColdStart(options.problems, run.sources, run.render, run.rollouts, learner)
@@ -198,7 +221,7 @@ def as_problems(rows: Sequence[Problem | Mapping[str, Any] | tuple[str, str]]) -
 def _as_problem(row: Problem | Mapping[str, Any] | tuple[str, str], number: int) -> Problem:
     if isinstance(row, Problem):
         return row
-    fields = dict(row) if isinstance(row, Mapping) else dict(zip(("question", "answer"), row, strict=True))
+    fields: dict[str, Any] = dict(row) if isinstance(row, Mapping) else dict(zip(("question", "answer"), row, strict=True))
     if not {"question", "answer"} <= set(fields):
         raise UserError(f"problems, row {number}: needs the keys 'question' and 'answer'")
     known = {k: fields[k] for k in ("meta", "solution") if k in fields}

@@ -29,8 +29,15 @@ class Checkpoint:
     position: dict[str, Any]
 
 
-def save(folder: Path, weights: Iterable[tuple[str, Tensor]], learner: Mapping[str, Any], position: Mapping[str, Any], keep: int) -> Path:
-    """Write `folder/step-N`, of which the last `keep` stay; raises RunError where the disk refuses, leaving the older ones."""
+def save(
+    folder: Path,
+    weights: Iterable[tuple[str, Tensor]],
+    learner: Mapping[str, Any],
+    position: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write `folder/step-N`, of which the last `keep` stay; raises RunError where the disk refuses, leaving the
+    older ones."""
     target, aside = folder / f"step-{position['step']:06d}", folder / ".unfinished"
     try:
         shutil.rmtree(aside, ignore_errors=True)

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="evaluate a model on benchmarks")
     evaluate.add_argument("model", help="a model folder, hub id or built-in model")
     evaluate.add_argument("--benchmarks", required=True, metavar="A,B")
-    evaluate.add_argument("--prompt", default="chat")
+    evaluate.add_argument("--prompt", help="a prompt template in place of the benchmark's own")
     evaluate.add_argument("--samples", type=int, default=1)
     evaluate.add_argument("--temperature", type=float, default=0.0)
     evaluate.add_argument("--max-tokens", type=int, default=256)
@@ -93,7 +93,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from rlvr.run import evaluate
+    from rlvr.evaluate import evaluate
 
     names = [name for name in options.benchmarks.split(",") if name]
     asked = {"samples": options.samples, "temperature": options.temperature, "max_tokens": options.max_tokens}
@@ -112,7 +112,9 @@ def _data(options: argparse.Namespace) -> None:
     words = [part for word in options.options for part in word.split("=", 1)]
     if len(words) % 2 or any(not key.startswith("--") for key in words[::2]):
         raise UserError(f"data {options.task}: options come in pairs, such as --count 100 --seed 0")
-    params = {key[2:].replace("-", "_"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+    params = {
+        key[2:].replace("-", "_"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)
+    }
     for problem in registry.find("data", options.task, "data").bind(params, f"data {options.task}")():
         print(json.dumps(to_json(problem), ensure_ascii=False))
 
@@ -120,5 +122,7 @@ def _data(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from rlvr.report import compare, write_report
 
-    pages = [write_report(run) for run in options.runs] if len(options.runs) == 1 else [compare(options.runs, options.out)]
+    pages = (
+        [write_report(run) for run in options.runs] if len(options.runs) == 1 else [compare(options.runs, options.out)]
+    )
     print(pages[0])

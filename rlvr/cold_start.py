@@ -38,7 +38,8 @@ def cold_step(cold: ColdStart, state: State) -> StepResult:
 
 
 def solution_ids(prompt: Prompt, tokenizer: object) -> tuple[int, ...]:
-    """The solution as the model should have written it: without what the prompt already opened, with the end of text."""
+    """The solution as the model should have written it: without what the prompt already opened, with the end of
+    text."""
     solution = prompt.problem.solution or ""
     ids = tokenizer(solution.removeprefix(prompt.prefill.strip()), add_special_tokens=False)["input_ids"]  # type: ignore[operator]
     return (*ids, tokenizer.eos_token_id)  # type: ignore[attr-defined]
@@ -66,4 +67,6 @@ def check_solutions(problems: Sequence[Problem]) -> None:
     """Refuse a cold start on problems that bring no solution."""
     missing = next((p for p in problems if not p.solution), None)
     if missing is not None:
-        raise UserError(f"cold_start: problem '{missing.id}' has no solution to learn from; leave cold_start out or add it")
+        raise UserError(
+            f"cold_start: problem '{missing.id}' has no solution to learn from; leave cold_start out or add it"
+        )

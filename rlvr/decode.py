@@ -35,7 +35,7 @@ class _Layer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         end = self.used + key_states.shape[2]
-        if not self.is_initialized:
+        if self.keys is None or self.values is None:
             self.keys = key_states.new_empty(*key_states.shape[:2], end + self.room, key_states.shape[3])
             self.values = value_states.new_empty(*value_states.shape[:2], end + self.room, value_states.shape[3])
             self.is_initialized = True
@@ -49,9 +49,16 @@ class _Layer(DynamicLayer):
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention for decoding: the query heads that share a key head become its query positions, so no key is repeated."""
+    """Attention for decoding: the query heads that share a key head become its query positions, so no key is
+    repeated."""
     batch, heads, length, size = query.shape
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
@@ -91,6 +98,18 @@ class Decoder:
         self.tokenizer, self.max_sequences, self.version = tokenizer, max_sequences, -1
         self.device = module.device
         self.ends = _end_tokens(module, tokenizer)
+        self.head = self.module.get_output_embeddings()
+        self.direct_head = self._head_is_all()
+
+    def _head_is_all(self) -> bool:
+        """Whether the logits are the head of the last hidden state and nothing more; then the last position goes
+        there as a
+        matrix, where through the model it is a strided slice, whose product copies the head once for each row."""
+        ids = torch.arange(3, 9, device=self.device)[None]
+        with torch.inference_mode():
+            plain = self.module(input_ids=ids).logits[:, -1]
+            direct = self.head(self.module.base_model(input_ids=ids).last_hidden_state[:, -1])
+        return bool(torch.allclose(plain, direct, atol=1e-2, rtol=1e-2))
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         with torch.no_grad():
@@ -113,10 +132,12 @@ class Decoder:
         rows = [(i, _Row(int(starts[i]) + k, key, [], [])) for i in order for k, key in enumerate(requests[i].keys)]
         return (rows[at : at + self.max_sequences] for at in range(0, len(rows), self.max_sequences))
 
-    def _decode(self, wave: list[tuple[int, _Row]], requests: Sequence[Request], sampling: Sampling) -> dict[int, Generation]:
+    def _decode(
+        self, wave: list[tuple[int, _Row]], requests: Sequence[Request], sampling: Sampling
+    ) -> dict[int, Generation]:
         asked = list(dict.fromkeys(i for i, _ in wave))
         ids, mask = self._left_padded([requests[i].token_ids for i in asked])
-        layer = functools.partial(_Layer, sampling.max_tokens)
+        layer: Any = functools.partial(_Layer, sampling.max_tokens)
         cache = Cache(layer_class_to_replicate=layer) if self.buffered else DynamicCache(config=self.module.config)
         logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache)
         owner = torch.tensor([asked.index(i) for i, _ in wave], device=self.device)
@@ -164,14 +185,22 @@ class Decoder:
         """Logits of the last position.   [B, L] -> [B, V]"""
         if self.buffered:
             length = ids.shape[1]
-            causal = torch.ones(length, mask.shape[1], dtype=torch.bool, device=self.device).tril(mask.shape[1] - length)
+            causal = torch.ones(length, mask.shape[1], dtype=torch.bool, device=self.device).tril(
+                mask.shape[1] - length
+            )
             # A padded position sees itself, so that no row of the mask is empty.
             own = torch.eye(length, mask.shape[1], dtype=torch.bool, device=self.device)
             mask = (mask[:, None, None, :] & causal) | own if length > 1 else mask[:, None, None, :]
-        out = self.module(
-            input_ids=ids, position_ids=position, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
-        return out.logits[:, -1]
+        inputs = {
+            "input_ids": ids,
+            "position_ids": position,
+            "attention_mask": mask,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        if self.direct_head:
+            return self.head(self.module.base_model(**inputs).last_hidden_state[:, -1])
+        return self.module(**inputs, logits_to_keep=1).logits[:, -1]
 
     def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         width = max(map(len, prompts))

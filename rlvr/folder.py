@@ -31,9 +31,11 @@ class RunFolder:
         """A fresh folder; raises UserError where a run lies there already and may not be overwritten."""
         if path.exists() and any(path.iterdir()):
             if not overwrite:
-                raise UserError(f"{path}: a run lies here already; add --resume to go on, --overwrite to start afresh, or run.name=…")
+                raise UserError(f"{path}: a run lies here already; add --resume to go on or --overwrite to replace it")
             if not (path / "recipe.yaml").is_file():
-                raise UserError(f"{path}: is not empty and not a run folder, so it is not overwritten; choose another run.name")
+                raise UserError(
+                    f"{path}: is not empty and not a run folder, so it is not overwritten; choose another run.name"
+                )
             shutil.rmtree(path)
         return RunFolder(path)
 

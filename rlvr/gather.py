@@ -1,7 +1,7 @@
 """Gathering owns the attempt loop: a gatherer asks for attempts until the step has its groups; filters mark groups.
 
-A filter never deletes: a group that cannot change the weights is marked `trained=False`, is not computed, and stays in the
-denominator of the loss.
+A filter never deletes: a group that cannot change the weights is marked `trained=False`, is not computed, and stays
+in the denominator of the loss.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def once(attempt: Attempt, source: SourceState, wanted: int) -> Gathered:
 
 @register("gather", "refill")
 def refill(attempt: Attempt, source: SourceState, wanted: int, *, max_attempts: int = 4) -> Gathered:
-    """Attempts until `wanted` groups have a signal, at most `max_attempts` (DAPO's dynamic sampling, 2025, section 3.2)."""
+    """Attempts until `wanted` groups have a signal, at most `max_attempts` (DAPO's dynamic sampling, 2025, section
+    3.2)."""
     found: list[SampleGroup] = []
     drawn = attempts = 0
     while len(found) < wanted and attempts < max_attempts:

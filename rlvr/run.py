@@ -1,8 +1,9 @@
-"""The outer loop: step, evaluate, log, save; and the two functions that a script or notebook calls."""
+"""The outer loop around the step: evaluate, log, save, resume; `train` is what a script, a notebook or the shell
+calls."""
 
 from __future__ import annotations
 
-import platform
+import json
 import resource
 import signal
 import sys
@@ -14,13 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
-from rlvr import checkpoint, models, recipe as recipes, registry, timing
+from rlvr import checkpoint, models, registry, timing
+from rlvr import recipe as recipes
 from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
 from rlvr.errors import UserError
-from rlvr.evals.score import paired_gain
 from rlvr.evals.suite import evaluate as evaluate_one
 from rlvr.folder import RunFolder
 from rlvr.learner import Learner
@@ -28,7 +27,8 @@ from rlvr.progress import Progress
 from rlvr.recipe import Recipe
 from rlvr.source import SourceState
 from rlvr.step import State, StepResult, train_step
-from rlvr.trackers import JsonLines, Tracker
+from rlvr.summary import summarise
+from rlvr.trackers import Tracker
 
 
 class Interrupted(Exception):
@@ -76,9 +76,10 @@ def train(
 ) -> dict[str, Any]:
     """Train by a recipe (file, shipped name or mapping) and return the run's summary.
 
-    `problems` (Problem, (question, answer) or mapping) take the place of the first source, `reward` (see verify.lift) of the
-    recipe's reward; further keywords are overrides, with `__` for the dot: `rollout__samples=4`. Raises UserError for bad
-    input before anything is loaded, RunError for a failure on the way.
+    `problems` (Problem, (question, answer) or mapping) take the place of the first source, `reward` (see
+    verify.lift) of the
+    recipe's reward; further keywords are overrides, with `__` for the dot: `rollout__samples=4`. Raises UserError
+    for bad input before anything is loaded, RunError for a failure on the way.
     """
     named = [f"{key.replace('__', '.')}={value}" for key, value in more.items()]
     resolved = recipes.load(recipe, [*overrides, *named])
@@ -211,7 +212,9 @@ def _resumed(path: Path, resolved: Recipe) -> RunFolder:
     changed = next((key for key in now if key not in free and now[key] != before[key]), None)
     changed = changed or ("run.seed" if now["run"]["seed"] != before["run"]["seed"] else None)
     if changed:
-        raise UserError(f"{path}: the run was started with another '{changed}'; resume it with the same, or choose a new run.name")
+        raise UserError(
+            f"{path}: the run was started with another '{changed}'; resume it with the same, or choose a new run.name"
+        )
     return RunFolder(path)
 
 
@@ -223,52 +226,9 @@ def _finish(session: Session, state: State) -> dict[str, Any]:
     policy, folder = session.built.run.learner.policy, session.folder
     models.export(policy, folder.path / "model")
     summary = summarise(folder.path, session.recipe, state.step)
-    import json
-
     folder.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
     session.progress.summary(summary, write_report(folder.path))
     return summary
-
-
-def summarise(path: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
-    """What a finished run says of itself, from its files."""
-    records, evals = JsonLines.read(path / "metrics.jsonl"), JsonLines.read(path / "evals.jsonl")
-    times = [r["time"]["step"] for r in records] + [e["time"]["seconds"] for e in evals]
-    cold = recipe.cold_start.steps if recipe.cold_start else None
-    summary = {
-        "recipe": recipe.run.name,
-        "model": recipe.model.name,
-        "steps": steps,
-        "seconds": sum(times),
-        "response_tokens": sum(r.get("response_tokens", 0) for r in records),
-        "evals": {e["benchmark"]: _before_after(path, evals, e["benchmark"], steps, cold) for e in evals if e["step"] == 0},
-        "hardware": f"{_processor()}, {torch.get_num_threads()} threads",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "finished": True,
-    }
-    return summary
-
-
-def _before_after(path: Path, evals: list[dict[str, Any]], name: str, last: int, cold: int | None) -> dict[str, Any]:
-    at = {e["step"]: e for e in evals if e["benchmark"] == name}
-
-    def result(step: int) -> dict[str, Any]:
-        return {"pass@1": at[step]["metrics"]["pass@1"], "ci95": at[step]["ci95"]["pass@1"], "n": at[step]["counts"]["problems"]}
-
-    def gain(first: int) -> dict[str, Any]:
-        return paired_gain(*(_shares(path / "samples" / f"eval-{name}-{step:06d}.jsonl") for step in (first, last)))
-
-    found = {"before": result(0), "after": result(last), "gain": gain(0)}
-    if cold is not None and cold in at:
-        found |= {"after_cold_start": result(cold), "gain_over_cold_start": gain(cold)}
-    return found
-
-
-def _shares(path: Path) -> list[float]:
-    right: dict[str, list[bool]] = {}
-    for row in JsonLines.read(path):
-        right.setdefault(row["id"], []).append(row["status"] == "correct")
-    return [sum(r) / len(r) for r in right.values()]
 
 
 def _trackers(recipe: Recipe, folder: Path) -> list[Tracker]:
@@ -301,10 +261,3 @@ def _graceful(session: Session) -> Iterator[None]:
 def _peak_memory() -> float:
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else named

@@ -1,7 +1,7 @@
 """One training step, top to bottom; the page to read first.
 
-What a recipe chooses is bound into `Run` before the first step, so nothing here reads configuration and nothing branches.
-Attempts belong to the gatherer, timers to the callees, logs to the outer loop.
+What a recipe chooses is bound into `Run` before the first step, so nothing here reads configuration and nothing
+branches. Attempts belong to the gatherer, timers to the callees, logs to the outer loop.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run is: the steps done and the source after them. With weights and optimiser this is all a resume needs."""
+    """Where a run is: the steps done and the source after them. With weights and optimiser this is all a resume
+    needs."""
 
     step: int
     source: SourceState

@@ -1,8 +1,8 @@
 """The named, frozen values that travel through a training step, one per stage.
 
 Letters used in shape comments everywhere: P problems of a step, G samples of one problem (a group), N samples that are
-trained on, R tokens of one response, T response tokens of all samples laid end to end (there is no padding), V vocabulary.
-This module imports nothing heavy, so verifiers and rewards run anywhere.
+trained on, R tokens of one response, T response tokens of all samples laid end to end (there is no padding), V
+vocabulary. This module imports nothing heavy, so verifiers and rewards run anywhere.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Problem:
     task: str
     question: str
     answer: str
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     solution: str | None = None
 
 
@@ -57,7 +57,8 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One problem drawn for a step; `copy` tells repeats of one problem in one step apart, each is a group of its own."""
+    """One problem drawn for a step; `copy` tells repeats of one problem in one step apart, each is a group of its
+    own."""
 
     problem: Problem
     source: int
@@ -110,7 +111,8 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One sampled response.   Example: Rollout(prompt, 0, (17, 5, 2), (-0.1, -1.3, -0.0), (1, 1, 1), "42", Finish.STOP, 7)"""
+    """One sampled response.   Example: Rollout(prompt, 0, (17, 5, 2), (-0.1, -1.3, -0.0), (1, 1, 1), "42",
+    Finish.STOP, 7)"""
 
     prompt: Prompt
     index: int
@@ -193,7 +195,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SampleGroup:
-    """A rewarded group. `trained` is false where a filter found that it cannot change the weights; it is still counted."""
+    """A rewarded group. `trained` is false where a filter found that it cannot change the weights; it is still
+    counted."""
 
     problem: Problem
     samples: tuple[Sample, ...]  # [G]

@@ -1,7 +1,7 @@
 """The boundary to code that judges: verifiers and rewards may be anybody's, and are handed model output.
 
-A verifier that raises gives the verdict `error`, which is counted and never scored as a wrong answer in silence; a reward
-that raises or is not a finite number ends the run, because there is no honest value to put in its place.
+A verifier that raises gives the verdict `error`, which is counted and never scored as a wrong answer in silence; a
+reward that raises or is not a finite number ends the run, because there is no honest value to put in its place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,21 @@ from typing import Any
 
 from rlvr import registry
 from rlvr.errors import RunError
-from rlvr.types import Context, Finish, Group, Member, Problem, Response, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.timing import timed
+from rlvr.types import (
+    Context,
+    Finish,
+    Group,
+    Member,
+    Problem,
+    Response,
+    Reward,
+    Rollout,
+    Sample,
+    SampleGroup,
+    Status,
+    Verdict,
+)
 
 Judge = Callable[[Problem, Response], Verdict]
 
@@ -28,6 +42,7 @@ class Verifier:
     masked: frozenset[Status]
     stop_above: float
 
+    @timed("verify")
     def groups(self, rollouts: Sequence[Rollout], samples: int) -> list[Group]:
         """Verdicts for all, in groups of `samples`; what `masked` names leaves its group.   [P*G] -> [P]"""
         verdicts = [self._judge(rollout) for rollout in rollouts]
@@ -54,7 +69,9 @@ def judge_safely(judge: Judge, problem: Problem, response: Response) -> Verdict:
     start = time.perf_counter()
     try:
         verdict = judge(problem, response)
-    except Exception as error:  # a verifier may be anybody's code; the failure is counted, and stops the run when frequent
+    except (
+        Exception
+    ) as error:  # a verifier may be anybody's code; the failure is counted, and stops the run when frequent
         verdict = Verdict(Status.ERROR, rule=f"{type(error).__name__}: {error}"[:200])
     return replace(verdict, ms=1000 * (time.perf_counter() - start))
 
@@ -87,12 +104,16 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[[Group, Context
         try:
             rewards = list(lifted(group, context))
         except Exception as error:  # a reward may be anybody's code; the run ends with its name and the problem's
-            raise RunError(f"reward '{name}' raised {type(error).__name__}: {error} (problem '{group.problem.id}')") from error
+            raise RunError(
+                f"reward '{name}' raised {type(error).__name__}: {error} (problem '{group.problem.id}')"
+            ) from error
         if len(rewards) != len(group.members):
             raise RunError(f"reward '{name}' returned {len(rewards)} values for {len(group.members)} responses")
         bad = next((r for r in rewards if not math.isfinite(r.value)), None)
         if bad is not None:
-            raise RunError(f"reward '{name}' returned {bad.value} (problem '{group.problem.id}'); it must be a finite number")
+            raise RunError(
+                f"reward '{name}' returned {bad.value} (problem '{group.problem.id}'); it must be a finite number"
+            )
         return rewards
 
     return call

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 @register("engine", "local")
-def local(module: Any, tokenizer: Any, compute: torch.dtype, *, max_sequences: Annotated[int, Field(ge=1)] = 128) -> Decoder:
+def local(
+    module: Any, tokenizer: Any, compute: torch.dtype, *, max_sequences: Annotated[int, Field(ge=1)] = 128
+) -> Decoder:
     """At most `max_sequences` responses are decoded at a time; more wait for the next wave."""
     from rlvr.decode import Decoder
 

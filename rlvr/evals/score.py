@@ -24,9 +24,14 @@ def interval(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, object]:
-    """The mean gain over the same problems with its 95 % interval, from the deviation of the per-problem differences."""
+    """The mean gain over the same problems with its 95 % interval, from the deviation of the per-problem
+    differences."""
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    return {"pass@1": math.fsum(differences) / len(differences), "ci95": list(_normal(differences)), "n": len(differences)}
+    return {
+        "pass@1": math.fsum(differences) / len(differences),
+        "ci95": list(_normal(differences)),
+        "n": len(differences),
+    }
 
 
 def _normal(values: Sequence[float]) -> tuple[float, float]:

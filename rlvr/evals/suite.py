@@ -33,7 +33,8 @@ class Evaluation:
 
 
 def evaluate(benchmark: Benchmark, rollouts: Rollouts, sampling: Sampling, step: int, seed: int) -> Evaluation:
-    """Accuracy of the engine's present weights. The keys do not depend on the step, so evaluations pair sample by sample."""
+    """Accuracy of the engine's present weights. The keys do not depend on the step, so evaluations pair sample by
+    sample."""
     start = time.perf_counter()
     prompts = benchmark.render([Draw(problem, 0) for problem in benchmark.problems])
     found = rollouts(prompts, sampling, seed, "eval", benchmark.name)

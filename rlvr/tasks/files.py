@@ -35,6 +35,12 @@ def file(
     return problems_of(read_rows(name), name.name, name.stem, columns, answer_after, task)
 
 
+@register("data", "inline")
+def inline(*, rows: tuple[Mapping[str, Any], ...], task: str = "math") -> list[Problem]:
+    """Problems written into the recipe itself.   inline(rows=({"question": "What is 7 + 8?", "answer": "15"},))"""
+    return problems_of(((f"row {i}", row) for i, row in enumerate(rows)), "inline", "inline", {}, None, task)
+
+
 @register("data", "hub")
 def hub(
     *,

@@ -1,0 +1,434 @@
+"""What may not change a gradient: the split into passes, the order, shared prompts, chunks, padding, and what is silent.
+
+Everything is compared in float64, to 1e-12 of the largest entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from transformers import CohereConfig, Gemma3TextConfig, GraniteConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+
+from rlvr import loss, policy
+from rlvr import recipe as recipes
+from rlvr.advantage import grpo
+from rlvr.batch import Batch, Tokens, pack
+from rlvr.build import build, load
+from rlvr.gather import no_signal
+from rlvr.learner import Learner, Objective, Rate
+from rlvr.policy import Policy
+from rlvr.step import State, train_step
+from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.world import World
+
+TEMPERATURE = 0.7
+PROMPTS = [4, 11, 2, 7]
+LENGTHS = [[3, 9, 1], [5, 5, 12], [1, 1, 4], [8, 2, 6]]
+TERMS: dict[str, Any] = {
+    "clip": partial(loss.clip, low=0.1, high=0.2),
+    "kl": partial(loss.kl, coef=0.3, estimator="k3"),
+    "entropy": partial(loss.entropy, coef=0.2),
+}
+REDUCTIONS: dict[str, Callable[[Batch], Tensor]] = {
+    "token": loss.token_mean,
+    "sequence": loss.sequence_mean,
+    "constant": partial(loss.constant, length=16),
+}
+every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
+
+
+@pytest.fixture(autouse=True)
+def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers normalises in float32 whatever the model's dtype is, which hides agreement beyond seven digits."""
+
+    def forward(self: Any, hidden: Tensor) -> Tensor:
+        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+
+
+class Recorder:
+    """An optimiser that keeps the gradients of each update and moves nothing."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters, self.param_groups, self.seen = parameters, [{"lr": 0.0}], []
+
+    def step(self) -> None:
+        self.seen.append([p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in self.parameters])
+
+    def zero_grad(self, set_to_none: bool) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+
+def sharp(seed: int, dtype: torch.dtype = torch.float64) -> Any:
+    """The tiny model with weights so large that every token depends on those before it."""
+    module = tiny.model(seed, dtype)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(6 if parameter.dim() > 1 else 1)
+    return module
+
+
+def policy_of(seed: int = 0, budget: int = 100_000, compute: torch.dtype = torch.float64) -> Policy:
+    master = torch.float32 if compute is torch.bfloat16 else compute
+    return Policy(sharp(seed, master), compute, TEMPERATURE, budget, tiny.tokenizer())
+
+
+def learner_of(actor: Policy, reduction: str = "token", terms: Sequence[str] = tuple(TERMS)) -> Learner:
+    objective = Objective([(name, TERMS[name]) for name in terms], REDUCTIONS[reduction])
+    recorder: Any = Recorder(actor.master)
+    return Learner(actor, policy_of(1), objective, recorder, Rate(1, 0, 1, lambda at: 1), None, True, World())
+
+
+def gradients(learner: Learner, batches: Sequence[Batch]) -> Tensor:
+    """The sum of the gradients of the batches, all at the same weights, as one vector."""
+    recorder: Any = learner.optimizer
+    recorder.seen.clear()
+    for batch in batches:
+        assert learner.update(batch).record()["skipped_updates"] == 0
+    return sum(torch.cat([grad.flatten() for grad in grads]) for grads in recorder.seen)  # type: ignore[return-value]
+
+
+def groups_of(rewards: Sequence[Sequence[float]] | None = None, equal_lengths: bool = False) -> list[SampleGroup]:
+    """Four ragged groups of three samples of random tokens, some of them written by a tool."""
+    draw = torch.Generator().manual_seed(7)
+    groups = []
+    for g, size in enumerate(PROMPTS):
+        problem = Problem(f"p{g}", "math", "q", "a")
+        prompt = Prompt(Draw(problem, 0), tokens(size, draw), "q")
+        samples = []
+        for i, length in enumerate(LENGTHS[g]):
+            length = 5 if equal_lengths else length
+            mask = (1,) * length if equal_lengths or length < 8 else (1, 1, 0, 0, *(1,) * (length - 4))
+            logprobs = tuple((-torch.rand(length, generator=draw)).tolist())
+            rollout = Rollout(prompt, i, tokens(length, draw), logprobs, mask, "", Finish.STOP, 0)
+            value = rewards[g][i] if rewards else float(torch.rand((), generator=draw))
+            samples.append(Sample(rollout, Verdict(Status.WRONG), Reward(value, {})))
+        groups.append(SampleGroup(problem, tuple(samples)))
+    return groups
+
+
+def tokens(count: int, draw: torch.Generator) -> tuple[int, ...]:
+    return tuple(torch.randint(3, 80, (count,), generator=draw).tolist())
+
+
+def batch_of(learner: Learner, groups: Sequence[SampleGroup], moved: float = 0.3) -> Batch:
+    """The batch of a later update: the old log-probabilities are not the policy's any more, so that some ratios clip."""
+    scored = learner.score(groups)
+    assert scored.old_logprob is not None
+    noise = torch.randn(scored.old_logprob.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    scored = replace(scored, old_logprob=scored.old_logprob + moved * noise)
+    return pack(groups, scored, grpo(scored, World()))
+
+
+def close(one: Tensor, other: Tensor, tolerance: float = 1e-12) -> bool:
+    assert other.abs().max() > 1e-3
+    return float((one - other).abs().max() / other.abs().max()) < tolerance
+
+
+@every_reduction
+@pytest.mark.parametrize("budget", [1, 16, 64])
+def test_the_split_into_passes_changes_no_gradient(reduction: str, budget: int) -> None:
+    learner = learner_of(policy_of(), reduction)
+    batch = batch_of(learner, groups_of())
+    assert len(list(learner.policy.passes(batch.sequences))) == 1
+    whole = gradients(learner, [batch])
+    learner.policy.tokens_per_pass = budget
+    assert len(list(learner.policy.passes(batch.sequences))) > 2
+    assert close(gradients(learner, [batch]), whole)
+
+
+@every_reduction
+def test_the_split_into_passes_changes_no_metric(reduction: str) -> None:
+    learner = learner_of(policy_of(), reduction)
+    batch = batch_of(learner, groups_of())
+    whole = learner.update(batch).record()
+    assert {"entropy", "mismatch", "kl", "clipped", "loss", "grad_norm"} <= set(whole)
+    learner.policy.tokens_per_pass = 16
+    split = learner.update(batch).record()
+    assert split.pop("losses") == pytest.approx(whole.pop("losses"), rel=1e-10)
+    assert split == pytest.approx(whole, rel=1e-10)
+
+
+@every_reduction
+def test_the_order_of_the_samples_changes_no_gradient(reduction: str) -> None:
+    learner = learner_of(policy_of(budget=64), reduction)
+    batch = batch_of(learner, groups_of())
+    for order in (range(11, -1, -1), [5, 0, 8, 2, 11, 1, 7, 3, 10, 4, 9, 6]):
+        assert close(gradients(learner, [batch.select(order)]), gradients(learner, [batch]))
+
+
+@every_reduction
+@pytest.mark.parametrize("budget", [16, 100_000])
+def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> None:
+    learner = learner_of(policy_of(budget=budget), reduction)
+    batch = batch_of(learner, groups_of())
+    assert learner.policy.shared_prompts
+    shared = gradients(learner, [batch])
+    assert any(part.mask is not None for part in learner.policy.passes(batch.sequences))
+    learner.policy.shared_prompts = False
+    assert all(part.mask is None for part in learner.policy.passes(batch.sequences))
+    assert close(gradients(learner, [batch]), shared)
+
+
+@every_reduction
+@pytest.mark.parametrize("chunk", [1, 3 * 84, 10**9])
+def test_chunks_of_the_head_change_no_gradient(reduction: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(policy_of(), reduction)
+    batch = batch_of(learner, groups_of())
+    assert learner.policy.chunked_head
+    learner.policy.chunked_head = False
+    plain = gradients(learner, [batch])
+    learner.policy.chunked_head = True
+    monkeypatch.setattr(policy, "CHUNK_LOGITS", chunk)
+    assert close(gradients(learner, [batch]), plain)
+
+
+@every_reduction
+@pytest.mark.parametrize("budget", [16, 100_000])
+def test_gradients_are_those_of_a_loop_over_single_samples(reduction: str, budget: int) -> None:
+    """No padding, no prompt and no tool's token is in the loop, so none is in the loss."""
+    learner = learner_of(policy_of(budget=budget), reduction)
+    groups = groups_of()
+    batch = batch_of(learner, groups)
+    found = gradients(learner, [batch])
+    assert close(found, by_hand(learner.policy.module, batch, groups, reduction))
+
+
+def by_hand(module: Any, batch: Batch, groups: Sequence[SampleGroup], reduction: str) -> Tensor:
+    assert batch.old_logprob is not None
+    module.zero_grad()
+    reference, at = sharp(1), 0
+    samples = [sample for group in groups for sample in group.samples]
+    rewards = [[s.reward.value for s in group.samples] for group in groups for _ in group.samples]
+    for sample, peers in zip(samples, rewards, strict=True):
+        prompt, response, mask = sample.rollout.prompt.token_ids, sample.rollout.token_ids, sample.rollout.mask
+        mean = sum(peers) / 3
+        deviation = (sum((r - mean) ** 2 for r in peers) / 2) ** 0.5
+        advantage = (sample.reward.value - mean) / (deviation + 1e-6)
+        logp = distributions(module, prompt, response)
+        with torch.no_grad():
+            ref = distributions(reference, prompt, response)
+        total = torch.zeros((), dtype=torch.float64)
+        for t, token in enumerate(response):
+            if mask[t]:
+                ratio = (logp[t, token] - batch.old_logprob[at + t]).exp()
+                d = ref[t, token] - logp[t, token]
+                gain = torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.2) * advantage)
+                entropy = -(logp[t].exp() * logp[t]).sum()
+                total = total - gain + 0.3 * (d.exp() - d - 1) - 0.2 * entropy
+        at += len(response)
+        everything = sum(sum(s.rollout.mask) for s in samples)
+        weight = {"token": 1 / everything, "sequence": 1 / sum(mask) / 12, "constant": 1 / (12 * 16)}[reduction]
+        (total * weight).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
+
+
+def distributions(module: Any, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
+    """The log-probabilities of every token at each place of the response, by the plain model.   -> [R, V]"""
+    logits = module(torch.tensor([[*prompt, *response]]), use_cache=False).logits[0]
+    return (logits[len(prompt) - 1 : -1] / TEMPERATURE).log_softmax(-1)
+
+
+@every_reduction
+def test_leaving_groups_without_signal_out_changes_no_gradient_of_the_policy_loss(reduction: str) -> None:
+    learner = learner_of(policy_of(), reduction, ["clip"])
+    groups = groups_of([[1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 2, 1]])
+    kept, left = batch_of(learner, groups, moved=0), batch_of(learner, no_signal(groups), moved=0)
+    assert (len(kept.sequences), len(left.sequences)) == (12, 6)
+    assert close(gradients(learner, [left]), gradients(learner, [kept]))
+
+
+@every_reduction
+@pytest.mark.parametrize("silent", [1, 2])
+@pytest.mark.parametrize("equal_lengths", [True, False])
+def test_leaving_groups_out_changes_no_sum_over_minibatches(reduction: str, silent: int, equal_lengths: bool) -> None:
+    """The parts differ, but at the same weights their gradients add up to the same: each token weighs as much as before."""
+    learner = learner_of(policy_of(), reduction, ["clip"])
+    groups = groups_of([[1, 0, 1], [1, 1, 1], [0, 0, 0 if silent == 2 else 1], [0, 2, 1]], equal_lengths)
+    kept, left = batch_of(learner, groups, moved=0), batch_of(learner, no_signal(groups), moved=0)
+    assert len(left.sequences) == 12 - 3 * silent
+    sums = [gradients(learner, list(batch.minibatches(2, 1, 0))) for batch in (left, kept)]
+    assert close(*sums)
+
+
+def test_minibatches_take_every_sample_once_an_epoch_in_an_order_of_their_own() -> None:
+    learner = learner_of(policy_of())
+    batch = batch_of(learner, groups_of())
+    parts = list(batch.minibatches(3, 2, 0, 5))
+    assert len(parts) == 6 and {len(part.sequences) for part in parts} == {4}
+    for epoch in (parts[:3], parts[3:]):
+        assert sorted(s.response for part in epoch for s in part.sequences) == sorted(s.response for s in batch.sequences)
+    assert parts[0].sequences != parts[3].sequences
+    assert [part.sequences for part in batch.minibatches(3, 2, 0, 5)] == [part.sequences for part in parts]
+
+
+def test_minibatches_carry_the_numbers_of_their_samples() -> None:
+    learner = learner_of(policy_of())
+    batch = batch_of(learner, groups_of())
+    rows = dict(zip(batch.sequences, batch.advantage.split([len(s.response) for s in batch.sequences]), strict=True))
+    for part in batch.minibatches(2, 1, 0):
+        pieces = part.advantage.split([len(s.response) for s in part.sequences])
+        assert all(torch.equal(rows[s], piece) for s, piece in zip(part.sequences, pieces, strict=True))
+        owners = [i for i, s in enumerate(part.sequences) for _ in s.response]
+        assert part.sample.tolist() == owners
+
+
+def function_of(which: str, target: Tensor, scale: float) -> Callable[..., Any]:
+    def run(hidden: Tensor, weight: Tensor) -> Any:
+        logprob, entropy = policy._LogProb.apply(hidden, weight, target, scale)
+        return {"logprob": logprob, "entropy": entropy, "both": (logprob, entropy)}[which]
+
+    return run
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 0.6])
+@pytest.mark.parametrize("which", ["logprob", "entropy", "both"])
+@pytest.mark.parametrize("chunk", [11, 33, 10**6])
+def test_the_chunked_head_passes_gradcheck(which: str, scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "CHUNK_LOGITS", chunk)
+    draw = torch.Generator().manual_seed(1)
+    hidden = torch.randn(7, 5, generator=draw, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(11, 5, generator=draw, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(11, (7,), generator=draw)
+    assert torch.autograd.gradcheck(function_of(which, target, scale), (hidden, weight), check_undefined_grad=False)
+    logp = (hidden @ weight.T * scale).log_softmax(-1)
+    found = function_of("both", target, scale)(hidden, weight)
+    assert torch.allclose(found[0], logp.gather(1, target[:, None])[:, 0], rtol=0, atol=1e-12)
+    assert torch.allclose(found[1], -(logp.exp() * logp).sum(-1), rtol=0, atol=1e-12)
+
+
+def test_several_updates_move_the_policy_until_ratios_clip(tiny_model: Path) -> None:
+    sections = {"learn": {"epochs": 2, "minibatches": 2}, "optimizer": {"lr": 2e-2}}
+    built = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, lambda response: float(len(set(response))))
+    result = train_step(built.run, State(0, built.run.sources.start()))
+    record = result.metrics.record()
+    assert built.run.learner.updates == 4 and result.metrics.means["grad_norm"][1] == 4
+    assert 0 < record["clipped"] < 1  # type: ignore[operator]
+    assert result.metrics.means["clipped"][1] == 2 * sum(len(s.rollout.token_ids) for g in result.groups for s in g.samples)
+
+
+def test_one_update_a_step_never_clips(tiny_model: Path) -> None:
+    built = build(recipes.load(tiny.recipe(tiny_model, optimizer={"lr": 2e-2})), None, lambda response: len(set(response)))
+    state = State(0, built.run.sources.start())
+    for _ in range(3):
+        result = train_step(built.run, state)
+        state = result.state
+        assert result.metrics.record()["clipped"] == 0
+
+
+def test_bf16_gradients_are_added_up_in_float32() -> None:
+    actor = policy_of(budget=1, compute=torch.bfloat16)
+    learner = learner_of(actor, terms=["clip"])
+    assert {p.dtype for p in actor.master} == {torch.float32}
+    assert {p.dtype for p in actor.module.parameters()} == {torch.bfloat16}
+    batch = batch_of(learner, groups_of(), moved=0)
+    assert len(list(actor.passes(batch.sequences))) >= 4
+    found = gradients(learner, [batch])
+    assert found.dtype is torch.float32 and {p.dtype for p in learner.optimizer.parameters} == {torch.float32}  # type: ignore[attr-defined]
+    weight, total = loss.token_mean(batch), torch.zeros_like(found)
+    for part in actor.passes(batch.sequences):
+        piece = batch.select(part.samples)
+        rows = torch.cat([weight.split([len(s.response) for s in batch.sequences])[i] for i in part.samples])
+        (rows * loss.clip(actor.forward(part), piece, low=0.1, high=0.2)[0]).sum().backward()
+        grads = [p.grad for p in actor.module.parameters()]
+        assert {g.dtype for g in grads if g is not None} == {torch.bfloat16}
+        total += torch.cat([g.flatten().float() for g in grads if g is not None])
+        actor.module.zero_grad()
+    assert torch.equal(found, total)
+
+
+def test_updates_too_small_for_bf16_add_up_in_the_master_weights(tiny_model: Path) -> None:
+    sections = {"model": {"name": str(tiny_model), "compute": "bfloat16"}, "optimizer": {"lr": 1e-7}}
+    built = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, lambda response: float(len(set(response))))
+    actor = built.run.learner.policy
+    before = [(m.detach().clone(), c.detach().clone()) for m, c in zip(actor.master, actor.module.parameters(), strict=True)]
+    train_step(built.run, State(0, built.run.sources.start()))
+    after = list(zip(actor.master, actor.module.parameters(), strict=True))
+    assert all(not torch.equal(m, old) for (m, _), (old, _) in zip(after, before, strict=True))
+    assert all(torch.equal(c, m.to(torch.bfloat16)) for m, c in after)
+    norms = [(c, old) for (_, c), (_, old) in zip(after, before, strict=True) if c.dim() == 1]
+    assert norms and all(torch.equal(c, old) for c, old in norms)  # near 1 a bf16 step is 0.004
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_gradient_checkpointing_computes_each_layer_twice(
+    tiny_model: Path, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = {"name": str(tiny_model), "compute": "float32", "gradient_checkpointing": checkpointing}
+    actor = load(recipes.load(tiny.recipe(tiny_model, model=model))).policy
+    calls, forward = [], LlamaDecoderLayer.forward
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", lambda self, *a, **k: calls.append(1) or forward(self, *a, **k))
+    for part in actor.passes([Tokens((5, 6, 7), (8, 9, 10))]):
+        actor.forward(part).logprob.sum().backward()
+    assert len(calls) == (4 if checkpointing else 2)
+
+
+SMALL = {"vocab_size": 84, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+SMALL |= {"initializer_range": 0.3}
+WINDOW = {"sliding_window": 8}
+CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "a head without bias": lambda: Qwen2Config(**SMALL),
+    "a window": lambda: MistralConfig(**SMALL, **WINDOW),
+    "a window in some layers": lambda: Qwen2Config(**SMALL, **WINDOW, use_sliding_window=True, max_window_layers=1),
+    "a window in most layers": lambda: Gemma3TextConfig(**SMALL, **WINDOW, head_dim=8, query_pre_attn_scalar=8),
+    "scaled logits": lambda: GraniteConfig(**SMALL, logits_scaling=8.0),
+    "scaled logits again": lambda: CohereConfig(**SMALL, logit_scale=0.25),
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_log_probabilities_are_those_of_the_plain_model_whatever_its_kind(kind: str) -> None:
+    """Prompts are longer than the windows, so that what a short probe cannot see matters."""
+    torch.manual_seed(0)
+    module = AutoModelForCausalLM.from_config(CONFIGS[kind](), attn_implementation="sdpa").double()
+    actor = Policy(module, torch.float64, TEMPERATURE, 100_000, tiny.tokenizer())
+    draw = torch.Generator().manual_seed(1)
+    prompt = tokens(20, draw)
+    sequences = [Tokens(prompt, tokens(length, draw)) for length in (5, 9, 3)]
+    with torch.no_grad():
+        plain = [distributions(module, s.prompt, s.response).gather(1, torch.tensor(s.response)[:, None]) for s in sequences]
+    assert torch.allclose(actor.logprobs(sequences), torch.cat(plain)[:, 0], rtol=0, atol=1e-5)
+
+
+def test_a_head_with_a_bias_is_not_chunked() -> None:
+    module = sharp(0)
+    module.lm_head = nn.Linear(32, 84, bias=True, dtype=torch.float64)
+    actor = Policy(module, torch.float64, TEMPERATURE, 100_000, tiny.tokenizer())
+    assert not actor.chunked_head
+
+
+def test_scores_are_in_the_order_of_the_samples() -> None:
+    actor = policy_of(budget=16)
+    sequences = [Tokens(s.rollout.prompt.token_ids, s.rollout.token_ids) for g in groups_of() for s in g.samples]
+    one_by_one = torch.cat([actor.logprobs([s]) for s in sequences])
+    assert torch.allclose(actor.logprobs(sequences), one_by_one, rtol=0, atol=1e-12)
+
+
+def every_row(batch: Batch, shared: bool) -> Iterator[int]:
+    from rlvr.layout import passes
+
+    return (length for part in passes(batch.sequences, 1, shared) for length in [part.input_ids.shape[1]])
+
+
+def test_rows_of_shared_prompts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlvr import layout
+
+    learner = learner_of(policy_of())
+    batch = batch_of(learner, groups_of())
+    whole = gradients(learner, [batch])
+    monkeypatch.setattr(layout, "ROW_TOKENS", 20)
+    assert max(every_row(batch, True)) <= 23  # a prompt and one response may be longer
+    assert close(gradients(learner, [batch]), whole)
