@@ -142,8 +142,8 @@ def _watch(kill_at: int) -> list[str]:
     seen: list[str] = []
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        opened = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR) and args[0] != os.devnull
-        if event in WRITES or opened:
+        opened = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if (event in WRITES or opened) and "__pycache__" not in str(args[0]):
             seen.append(event)
             if len(seen) == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -344,7 +344,7 @@ def test_resume_after_a_kill_in_the_middle_of_a_step_equals_the_undisturbed_run(
     assert_same(place.run(name), place.whole(variant))
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.75, 0.9, 1.0])
 def test_resume_after_a_kill_at_any_change_of_a_file_equals_the_undisturbed_run(place: Place, share: float) -> None:
     name, write = f"killed_at_{share}", max(1, round(share * place.writes("plain")))
     assert place.train("plain", name, kill_before_write=write).status == -signal.SIGKILL
