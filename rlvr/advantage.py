@@ -22,10 +22,21 @@ def group_mean(values: Tensor, group: Tensor) -> Tensor:
     return _sums(values, group) / _sums(values.new_ones(values.shape), group)
 
 
+def centre(values: Tensor, group: Tensor) -> Tensor:
+    """Each value minus its group's mean, and exactly 0 where all of a group are equal.   [N], [N] -> [N]
+
+    The mean of eight times 0.7 is not 0.7 in float32, and a deviation of 0 would blow the difference up, so the
+    smallest value is taken off first.
+    """
+    lowest = values.new_zeros(int(group.max()) + 1 if len(group) else 0)
+    above = values - lowest.scatter_reduce(0, group, values, "amin", include_self=False)[group]
+    return above - group_mean(above, group)
+
+
 def group_deviation(values: Tensor, group: Tensor, ddof: int = 1) -> Tensor:
     """The standard deviation of each sample's group, 0 for a group of one.   [N], [N] -> [N]"""
     count = _sums(values.new_ones(values.shape), group)
-    square = (values - group_mean(values, group)) ** 2
+    square = centre(values, group) ** 2
     return (_sums(square, group) / (count - ddof).clamp(min=1)) ** 0.5
 
 
@@ -40,7 +51,7 @@ def grpo(scored: Scored, world: World, *, std: bool = True, ddof: int = 1, eps: 
 
     Rewards 1, 0, 0, 1 give +-0.5 without, and +-0.866 with the deviation of one degree of freedom.
     """
-    centred = scored.reward - group_mean(scored.reward, scored.group)
+    centred = centre(scored.reward, scored.group)
     scale = group_deviation(scored.reward, scored.group, ddof) + eps
     return (centred / scale if std else centred)[scored.sample]
 
@@ -52,5 +63,5 @@ def rloo(scored: Scored, world: World) -> Tensor:
     Rewards 1, 0, 0, 1 give 2/3, -2/3, -2/3, 2/3.
     """
     count = _sums(scored.reward.new_ones(scored.reward.shape), scored.group)
-    centred = scored.reward - group_mean(scored.reward, scored.group)
+    centred = centre(scored.reward, scored.group)
     return (centred * count / (count - 1).clamp(min=1))[scored.sample]

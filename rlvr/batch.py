@@ -83,18 +83,15 @@ class Batch:
         )
 
     def minibatches(self, count: int, epochs: int, *seed: int | str) -> Iterator[Batch]:
-        """`count` shuffled parts in each epoch; what a filter left out is shared evenly among their denominators."""
-        silent_samples = self.total_samples - len(self.sequences)
-        silent_tokens = self.total_tokens - float(self.mask.sum())
+        """`count` shuffled parts in each epoch, each with an equal part of the one denominator.
+
+        So a token weighs the same whichever part it falls into, and what a filter left out stays counted.
+        """
+        shares = {"total_samples": self.total_samples / count, "total_tokens": self.total_tokens / count}
         for epoch in range(epochs):
             order = permutation(len(self.sequences), *seed, epoch).tolist() if count > 1 else range(len(self.sequences))
             for part in range(count):
-                chosen = self.select(sorted(order[part::count]))
-                yield replace(
-                    chosen,
-                    total_samples=len(chosen.sequences) + silent_samples / count,
-                    total_tokens=float(chosen.mask.sum()) + silent_tokens / count,
-                )
+                yield replace(self.select(sorted(order[part::count])), **shares)
 
 
 def _check_tokens(stage: Scored | Batch, names: Sequence[str]) -> None:

@@ -83,11 +83,11 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
 def load(recipe: Recipe) -> Loaded:
     """The recipe's model as a policy, and its engine with the same weights."""
     module, tokenizer, compute = _module(recipe.model)
-    if recipe.model.gradient_checkpointing:
-        module.gradient_checkpointing_enable()
     scored_at = recipe.rollout.score_temperature or recipe.rollout.temperature
     policy = Policy(module, compute, scored_at, recipe.learn.tokens_per_pass, tokenizer)
     engine: Engine = _bind("engine", recipe.rollout.engine)(policy.module, tokenizer, compute)
+    if recipe.model.gradient_checkpointing:
+        models.checkpoint_layers(policy.module)
     engine.load(policy.weights(), version=0)
     return Loaded(policy, Rollouts(engine, tokenizer))
 
@@ -221,7 +221,9 @@ def as_problems(rows: Sequence[Problem | Mapping[str, Any] | tuple[str, str]]) -
 def _as_problem(row: Problem | Mapping[str, Any] | tuple[str, str], number: int) -> Problem:
     if isinstance(row, Problem):
         return row
-    fields: dict[str, Any] = dict(row) if isinstance(row, Mapping) else dict(zip(("question", "answer"), row, strict=True))
+    fields: dict[str, Any] = (
+        dict(row) if isinstance(row, Mapping) else dict(zip(("question", "answer"), row, strict=True))
+    )
     if not {"question", "answer"} <= set(fields):
         raise UserError(f"problems, row {number}: needs the keys 'question' and 'answer'")
     known = {k: fields[k] for k in ("meta", "solution") if k in fields}

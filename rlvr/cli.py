@@ -93,9 +93,12 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from rlvr.evaluate import evaluate
+    from rlvr.errors import UserError
+    from rlvr.evals.session import evaluate
 
     names = [name for name in options.benchmarks.split(",") if name]
+    if not names:
+        raise UserError("--benchmarks: name at least one, such as --benchmarks arithmetic,knights")
     asked = {"samples": options.samples, "temperature": options.temperature, "max_tokens": options.max_tokens}
     evaluate(options.model, names, prompt=options.prompt, out=options.out, **asked)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from rlvr import models
 from rlvr.sampler import choose
 from rlvr.types import Finish, Generation, Request, Sampling
 
@@ -86,12 +87,10 @@ class Decoder:
     """The local engine: a replica of the model in the compute dtype, which `load` fills."""
 
     def __init__(self, module: Any, tokenizer: Any, compute: torch.dtype, max_sequences: int) -> None:
-        # Only full attention sees exactly what the buffers hold; other kinds keep the masks and caches of transformers.
-        kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
-        sliding = getattr(module.config, "sliding_window", None) and getattr(module.config, "use_sliding_window", True)
-        self.buffered = module._supports_attention_backend and kinds == {"full_attention"} and not sliding
+        self.buffered = models.full_attention(module)
         self.module = copy.deepcopy(module).requires_grad_(False)
-        self.module.set_attn_implementation("rlvr_decode" if self.buffered else "sdpa")
+        if self.buffered:  # other models keep the attention, masks and caches of transformers
+            self.module.set_attn_implementation("rlvr_decode")
         self.parameters = dict(self.module.named_parameters())
         for parameter in self.parameters.values():  # buffers, such as those of rotary embeddings, keep their precision
             parameter.data = parameter.data.to(compute)
@@ -99,17 +98,7 @@ class Decoder:
         self.device = module.device
         self.ends = _end_tokens(module, tokenizer)
         self.head = self.module.get_output_embeddings()
-        self.direct_head = self._head_is_all()
-
-    def _head_is_all(self) -> bool:
-        """Whether the logits are the head of the last hidden state and nothing more; then the last position goes
-        there as a
-        matrix, where through the model it is a strided slice, whose product copies the head once for each row."""
-        ids = torch.arange(3, 9, device=self.device)[None]
-        with torch.inference_mode():
-            plain = self.module(input_ids=ids).logits[:, -1]
-            direct = self.head(self.module.base_model(input_ids=ids).last_hidden_state[:, -1])
-        return bool(torch.allclose(plain, direct, atol=1e-2, rtol=1e-2))
+        self.direct_head = models.bare_head(self.module)
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         with torch.no_grad():
@@ -142,7 +131,7 @@ class Decoder:
         logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache)
         owner = torch.tensor([asked.index(i) for i, _ in wave], device=self.device)
         mask, position, logits = mask[owner], mask.sum(1)[owner], logits[owner]
-        cache.batch_select_indices(owner)
+        cache.reorder_cache(owner)
         rows, done = [row for _, row in wave], {}
         for step in range(sampling.max_tokens):
             token, logprob = choose(logits, [row.key for row in rows], step, sampling)
@@ -153,7 +142,7 @@ class Decoder:
             if len(alive) <= len(rows) * (1 - FINISHED_SHARE):
                 rows = [rows[i] for i in alive.tolist()]
                 token, position, mask = token[alive], position[alive], mask[alive]
-                cache.batch_select_indices(alive)
+                cache.reorder_cache(alive)
             mask = F.pad(mask, (0, 1), value=True)
             logits = self._forward(token[:, None], position[:, None], mask, cache)
             position = position + 1
@@ -178,7 +167,8 @@ class Decoder:
     def _stops(self, row: _Row, sampling: Sampling) -> bool:
         if not sampling.stop:
             return False
-        tail = self.tokenizer.decode(row.tokens[-max(map(len, sampling.stop)) - 1 :])
+        longest = max(len(stop.encode()) for stop in sampling.stop)  # a token may be a single byte
+        tail = self.tokenizer.decode(row.tokens[-longest - 1 :])
         return any(stop in tail for stop in sampling.stop)
 
     def _forward(self, ids: Tensor, position: Tensor, mask: Tensor, cache: Cache) -> Tensor:
@@ -199,6 +189,7 @@ class Decoder:
             "use_cache": True,
         }
         if self.direct_head:
+            # Through the model the last position would be a strided slice, whose product copies the head for each row.
             return self.head(self.module.base_model(**inputs).last_hidden_state[:, -1])
         return self.module(**inputs, logits_to_keep=1).logits[:, -1]
 

@@ -22,6 +22,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.checkpoints = path, path / "samples", path / "checkpoints"
         self.samples.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
         self.metrics = JsonLines(path / "metrics.jsonl")
         self.evals = JsonLines(path / "evals.jsonl")
         self.history = JsonLines(path / "history.jsonl")

@@ -24,10 +24,11 @@ def clip(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped policy loss -min(r A, clip(r, 1-low, 1+high) A), bounded by `dual` times A where A < 0.   -> [T]
 
-    r = exp(logprob - old). PPO (Schulman et al., 2017, eq. 7); a `high` of its own is DAPO's clip-higher; dual clip
-    by Ye et al., 2020. With r = 1.5, A = 1 and the defaults the loss is -1.2 and its gradient zero.
+    r = exp(logprob - old), its exponent bounded to +-20. PPO (Schulman et al., 2017, eq. 7); a `high` of its own is
+    DAPO's clip-higher; dual clip by Ye et al., 2020. With r = 1.5, A = 1 and the defaults the loss is -1.2 and its
+    gradient zero.
     """
-    ratio = (out.logprob - batch.anchor(out)).exp()
+    ratio = (out.logprob - batch.anchor(out)).clamp(-20, 20).exp()
     bounded = ratio.clamp(1 - low, 1 + (low if high is None else high))
     gain = (ratio * batch.advantage).minimum(bounded * batch.advantage)
     active = (bounded * batch.advantage) < (ratio * batch.advantage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import os
 import tempfile
@@ -37,7 +38,7 @@ def load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(place)
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model.name: cannot load '{name}': {str(error).strip().splitlines()[0]}") from None
     if tokenizer.chat_template is None and tokenizer.eos_token_id is None:
@@ -119,6 +120,34 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def full_attention(module: Any) -> bool:
+    """Whether every layer attends to all that its mask allows, so that masks and caches of our own are exact."""
+    kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
+    window = getattr(module.config, "sliding_window", None) and getattr(module.config, "use_sliding_window", True)
+    return bool(module._supports_attention_backend) and kinds == {"full_attention"} and not window
+
+
+@torch.inference_mode()
+def bare_head(module: Any) -> bool:
+    """Whether the logits are a linear head of the last hidden state and nothing more: no bias, scale or bound."""
+    head = module.get_output_embeddings()
+    bounded = getattr(module.config, "final_logit_softcapping", None)
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None or bounded:
+        return False
+    ids = torch.arange(3, 9, device=module.device)[None]
+    logits = module(input_ids=ids).logits.float()
+    direct = head(module.base_model(input_ids=ids).last_hidden_state).float()
+    return bool((logits - direct).norm() <= 0.01 * logits.norm())
+
+
+def checkpoint_layers(module: Any) -> None:
+    """Recompute each layer's activations in the backward pass; the layers train, dropout inside them stays off."""
+    module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for layer in module.modules():
+        if hasattr(layer, "gradient_checkpointing"):
+            layer.training = True
+
+
 def compute_dtype(wanted: str, master: torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype of the arithmetic: `auto` is bf16 on hardware that multiplies it natively, else that of the weights."""
     if wanted != "auto":
@@ -138,15 +167,11 @@ def device_of(wanted: str) -> torch.device:
 
 def export(policy: Any, folder: Path) -> None:
     """The policy's master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads."""
-    from transformers import AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    with quiet(), no_init_weights():
-        model = AutoModelForCausalLM.from_config(policy.module.config, dtype=policy.dtype)
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, weight in policy.weights():
-                parameters[name].copy_(weight)
-        model.generation_config = policy.module.generation_config
-        model.save_pretrained(folder)
+    module = copy.deepcopy(policy.module)  # with its ties between weights
+    parameters = dict(module.named_parameters())
+    for name, weight in policy.weights():
+        parameters[name].data = weight
+    module.config.dtype = policy.dtype
+    with quiet():
+        module.save_pretrained(folder)
         policy.tokenizer.save_pretrained(folder)

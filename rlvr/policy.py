@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlvr import models
 from rlvr.batch import Forward, Tokens
 from rlvr.layout import Pass, passes
 
@@ -83,7 +84,8 @@ class Policy:
             for parameter in parameters:  # buffers, such as those of rotary embeddings, keep their precision
                 parameter.data = parameter.data.to(compute)
         self.separate = compute is not self.dtype
-        self.chunked_head, self.shared_prompts = _abilities(self)
+        self.chunked_head = models.bare_head(module)
+        self.shared_prompts = _takes_shared_prompts(self)
 
     def passes(self, sequences: Sequence[Tokens]) -> Iterator[Pass]:
         return passes(sequences, self.tokens_per_pass, self.shared_prompts)
@@ -142,26 +144,13 @@ class Policy:
         self.publish()
 
 
-def _abilities(policy: Policy) -> tuple[bool, bool]:
-    """Whether the chunked head and shared prompts give what the plain model gives; tried, not guessed from its name."""
+def _takes_shared_prompts(policy: Policy) -> bool:
+    """Whether rows that share a prompt give what plain rows give; tried, since a model may ignore such a mask."""
     tokens = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6, 7, 8), (12, 13))]
-    policy.chunked_head = policy.shared_prompts = False
-    plain = policy.logprobs(tokens)
-    head = policy.module.get_output_embeddings()
-    policy.chunked_head = isinstance(head, nn.Linear) and head.bias is None and _agree(policy, tokens, plain)
-    policy.shared_prompts = True
-    return policy.chunked_head, _agree(policy, tokens, plain)
-
-
-def _agree(policy: Policy, tokens: list[Tokens], plain: Tensor) -> bool:
-    try:
-        other = policy.logprobs(tokens)
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-    ):  # a model that does not take such a mask says so in its way
+    if not models.full_attention(policy.module):
         return False
+    policy.shared_prompts = False
+    plain = policy.logprobs(tokens)
+    policy.shared_prompts = True
     tolerance = 0.15 if next(policy.module.parameters()).dtype is torch.bfloat16 else 1e-3
-    return bool((plain - other).abs().max() < tolerance)
+    return bool((plain - policy.logprobs(tokens)).abs().max() < tolerance)

@@ -5,16 +5,20 @@ Every mistake is refused here, before a model or a data set is touched, in one l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from rlvr import registry
 from rlvr.errors import UserError, suggest
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+LISTS = ("train", "reward", "filter", "trackers")  # sections where one row may stand for a list of one
 
 
 class Section(BaseModel):
@@ -105,7 +109,7 @@ class Verify(Section):
 
 class Optimizer(Section):
     lr: float = Field(default=1e-6, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Spec = Spec(name="constant")
@@ -182,12 +186,6 @@ class Recipe(Section):
     checkpoint: Checkpoint = Checkpoint()
     trackers: tuple[Spec, ...] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        lists = {"reward", "filter", "train", "trackers"} & set(value)
-        return {**value, **{k: [value[k]] for k in lists if isinstance(value[k], (str, Mapping))}}
-
 
 def needs_of(recipe: Recipe) -> frozenset[str]:
     """What the advantage and the loss terms need beside the policy: any of `ref`, `old`, `value`."""
@@ -195,16 +193,21 @@ def needs_of(recipe: Recipe) -> frozenset[str]:
     return frozenset().union(*(registry.find(kind, spec.name, kind).needs for kind, spec in parts))
 
 
-def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
+Pair = tuple[str, Any]
+
+
+def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str | Pair] = ()) -> Recipe:
     """Read, override and check a recipe: a YAML file, the name of a shipped recipe, or a mapping.
 
     Overrides are dotted keys: `["rollout.samples=4"]` or `{"rollout.samples": 4}`. Raises UserError.
     """
     where, tree = _read(source)
-    for key, value in _pairs(overrides):
+    tree = _listed(tree)
+    for key, value in pairs(overrides):
         _assign(tree, key, value)
+    tree = _listed(tree)
     try:
-        recipe = Recipe(**tree)
+        recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{where}: {registry.explain(error, '', Recipe)}") from None
     try:
@@ -240,7 +243,10 @@ def shipped() -> list[str]:
 def check(recipe: Recipe) -> None:
     """Everything that a schema of single keys cannot see; raises UserError."""
     for where, kind, spec in _specs(recipe):
-        params = {k: v for k, v in spec.params.items() if kind != "reward" or k != "weight"}
+        params = dict(spec.params)
+        weight = params.pop("weight", 1.0) if kind == "reward" else 1.0
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise UserError(f"{where}.weight: should be a number, not {weight!r}")
         registry.find(kind, spec.name, f"{where}.name").check(params, where)
     names = [held_out.name for held_out in recipe.eval.sets]
     if len(set(names)) < len(names):
@@ -283,17 +289,27 @@ def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
         ("loss.reduction", "reduction", recipe.loss.reduction),
     ]
     found += [(kind, kind, getattr(recipe, kind)) for kind in ("gather", "advantage")]
-    return [*found, ("optimizer.schedule", "schedule", recipe.optimizer.schedule)]
+    optimizers = {"optimizer": recipe.optimizer}
+    if recipe.cold_start:
+        optimizers["cold_start.optimizer"] = recipe.cold_start.optimizer
+    return [*found, *((f"{at}.schedule", "schedule", options.schedule) for at, options in optimizers.items())]
+
+
+def _listed(tree: dict[str, Any]) -> dict[str, Any]:
+    return {k: [v] if k in LISTS and isinstance(v, (str, Mapping)) else v for k, v in tree.items()}
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(source, Mapping):
-        return "recipe", yaml.safe_load(yaml.safe_dump(dict(source)))
+        return "recipe", _plain(dict(source))
     path = Path(source)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
             raise UserError(f"{source}: no such recipe file")
-        return path.stem, _parse(path.read_text(encoding="utf-8"), str(source))
+        try:
+            return path.stem, _parse(path.read_text(encoding="utf-8"), str(source))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{source}: cannot be read as UTF-8 text: {error}") from None
     if str(source) not in shipped():
         raise UserError(f"unknown recipe '{source}'{suggest(str(source), shipped())}; or give the path of a YAML file")
     return str(source), _parse((resources.files("rlvr.recipes") / f"{source}.yaml").read_text("utf-8"), str(source))
@@ -305,23 +321,32 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{where}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)})")
     return tree
 
 
-def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
-    if isinstance(overrides, Mapping):
-        return list(overrides.items())
-    broken = next((text for text in overrides if "=" not in text), None)
-    if broken is not None:
-        raise UserError(f"'{broken}': an override is key=value, such as rollout.samples=4")
-    pairs = [text.partition("=") for text in overrides]
+def pairs(overrides: Mapping[str, Any] | Sequence[str | Pair]) -> list[Pair]:
+    """Overrides as pairs of a dotted key and a value; raises UserError for a text that is not key=value."""
+    given = list(overrides.items()) if isinstance(overrides, Mapping) else overrides
+    return [_pair(one) if isinstance(one, str) else (one[0], _plain(one[1])) for one in given]
+
+
+def _pair(text: str) -> Pair:
+    key, found, value = text.partition("=")
+    if not key or not found:
+        raise UserError(f"'{text}': an override is key=value, such as rollout.samples=4")
     try:
-        return [(key, yaml.safe_load(value)) for key, _, value in pairs]
+        return key, yaml.safe_load(value)
     except yaml.YAMLError:
-        raise UserError(f"{' '.join(overrides)}: a value is not valid YAML") from None
+        raise UserError(f"'{text}': the value is not valid YAML") from None
+
+
+def _plain(value: Any) -> Any:
+    """A value from Python as YAML would have given it: tuples as lists, paths as texts."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -347,8 +372,8 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _defaults() -> dict[str, Any]:
     """The recipe's own values, so that an override of a plug-in's parameter finds the plug-in that is the default."""
-    fields = {name: field.default for name, field in Recipe.model_fields.items()}
-    return {name: value.model_dump(mode="json") for name, value in fields.items() if isinstance(value, BaseModel)}
+    filled = Recipe.model_construct().model_dump(mode="json", exclude={"train"}, warnings=False)
+    return {name: value for name, value in filled.items() if isinstance(value, (dict, list))}
 
 
 def _descend(here: Any, part: str, key: str, done: str, default: Any) -> tuple[Any, Callable[[Any], None]]:
@@ -358,11 +383,11 @@ def _descend(here: Any, part: str, key: str, done: str, default: Any) -> tuple[A
     if not isinstance(here, dict):
         raise UserError(f"{key}: '{done}' is a plain value and has no key '{part}'")
     if here.get(part) is None:
-        here[part] = default if isinstance(default, dict) else {}
+        here[part] = {} if default is None else default
     return here[part], lambda value: here.__setitem__(part, value)
 
 
 def _row(rows: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(rows):
+    if not (part.isascii() and part.isdigit()) or int(part) >= len(rows):
         raise UserError(f"{key}: '{part}' should be the number of a row, 0 to {len(rows) - 1}")
     return int(part)

@@ -38,7 +38,7 @@ HOMES: Mapping[str, str] = {
     "schedule": "rlvr.optim",
     "engine": "rlvr.engines",
     "tracker": "rlvr.trackers",
-    "benchmark": "rlvr.evals",
+    "benchmark": "rlvr.evals.benchmarks",
 }
 
 
@@ -127,6 +127,7 @@ def _schema_of(function: Callable[..., Any], name: str) -> type[BaseModel]:
             kind = parameter.annotation
             # Only these annotations are evaluated: the others may name types of libraries that are not loaded yet.
             kind = eval(kind, space) if isinstance(kind, str) else kind  # noqa: S307
+            kind = Any if kind is parameter.empty else kind
             fields[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(name, __config__=config, **fields)
@@ -152,10 +153,9 @@ def _external(kind: str, name: str, where: str) -> Plugin:
 
 
 def _from_import(place: str, where: str) -> ModuleType:
-    try:
-        return importlib.import_module(place)
-    except ImportError as error:
-        raise UserError(f"{where}: cannot import '{place}': {error}") from None
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise UserError(f"{where}: '{place}' is not the name of a module")
+    return _run(lambda: importlib.import_module(place), place, where)
 
 
 def _from_file(place: str, where: str) -> ModuleType:
@@ -167,11 +167,19 @@ def _from_file(place: str, where: str) -> ModuleType:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module, execute = importlib.util.module_from_spec(spec), spec.loader.exec_module
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own file: whatever it raises is reported in one line
+        _run(lambda: execute(module), place, where)
+    except UserError:
         del sys.modules[name]
-        raise UserError(f"{where}: '{place}' does not load: {type(error).__name__}: {error}") from None
+        raise
     return module
+
+
+def _run(load: Callable[[], Any], place: str, where: str) -> Any:
+    try:
+        return load()
+    except Exception as error:  # a user's own code: whatever it raises while loading is reported in one line
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{where}: '{place}' does not load: {type(error).__name__}: {reason}") from None

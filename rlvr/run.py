@@ -81,8 +81,8 @@ def train(
     recipe's reward; further keywords are overrides, with `__` for the dot: `rollout__samples=4`. Raises UserError
     for bad input before anything is loaded, RunError for a failure on the way.
     """
-    named = [f"{key.replace('__', '.')}={value}" for key, value in more.items()]
-    resolved = recipes.load(recipe, [*overrides, *named])
+    named = {key.replace("__", "."): value for key, value in more.items()}
+    resolved = recipes.load(recipe, [*recipes.pairs(overrides), *recipes.pairs(named)])
     path = Path(resolved.run.folder) / str(resolved.run.name)
     folder = _resumed(path, resolved) if resume else RunFolder.create(path, overwrite)
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlvr import registry
-from rlvr.errors import RunError
+from rlvr.errors import RunError, UserError, suggest
 from rlvr.timing import timed
 from rlvr.types import (
     Context,
@@ -127,13 +127,32 @@ def lift(function: Callable[..., Any]) -> Callable[[Group, Context], Sequence[Re
     return a number, a mapping of named parts, or a Reward.
     """
     names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    unknown = next((name for name in names if name not in OFFERED), None)
     if names[:1] == ["group"]:
         return function if len(names) > 1 else lambda group, _: function(group)
+
+    if unknown is not None:
+        called = getattr(function, "__name__", "reward")
+        raise UserError(f"reward '{called}': it asks for '{unknown}', which no response has{suggest(unknown, OFFERED)}")
 
     def each(group: Group, context: Context) -> list[Reward]:
         return [_as_reward(function(*[_offer(member, context)[name] for name in names])) for member in group.members]
 
     return each
+
+
+OFFERED = (
+    "response",
+    "completion",
+    "text",
+    "ground_truth",
+    "answer",
+    "gold",
+    "problem",
+    "verdict",
+    "rollout",
+    "context",
+)
 
 
 def _offer(member: Member, context: Context) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The engine: the tokens of transformers, the log-probabilities of the policy, and samples that depend on their key alone."""
+"""The engine: the tokens of transformers, the policy's log-probabilities, samples that depend on their key alone."""
 
 from __future__ import annotations
 
@@ -131,7 +131,11 @@ def test_greedy_tokens_are_those_of_transformers_for_other_architectures(kind: s
 
 
 def test_buffers_are_used_only_where_attention_is_full() -> None:
-    buffered = {kind: decoder(made(config())).buffered for kind, config in CONFIGS.items() if "window" in kind or kind == "gemma3"}
+    buffered = {
+        kind: decoder(made(config())).buffered
+        for kind, config in CONFIGS.items()
+        if "window" in kind or kind == "gemma3"
+    }
     assert buffered == dict.fromkeys(buffered, False) and len(buffered) == 3
     assert decoder().buffered and decoder(made(CONFIGS["mistral without"]())).buffered
 
@@ -315,7 +319,9 @@ def test_a_stop_string_at_the_limit_is_a_stop(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("stop", ["#", "→", "答案", "🙂", "a→"])
-def test_a_stop_string_of_several_bytes_is_found_where_a_token_is_one_byte(stop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_string_of_several_bytes_is_found_where_a_token_is_one_byte(
+    stop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bytewise = byte_tokenizer()
     wanted = bytewise(f"x{stop}")["input_ids"]
     assert len(wanted) == 1 + len(stop.encode())
@@ -435,7 +441,9 @@ def test_draws_follow_the_distribution(size: int, temperature: float) -> None:
     logits = random_logits(size, seed=size, spread=1.0)
     p = (logits / temperature).softmax(0).numpy()
     for position in (0, 13):
-        found = np.bincount(drawn(logits, Sampling(temperature=temperature), count, position)[0].numpy(), minlength=size)
+        found = np.bincount(
+            drawn(logits, Sampling(temperature=temperature), count, position)[0].numpy(), minlength=size
+        )
         rare = p * count < 8
         observed, expected = [*found[~rare], found[rare].sum()], [*(p * count)[~rare], (p * count)[rare].sum()]
         keep = [i for i, value in enumerate(expected) if value > 0]
@@ -450,8 +458,12 @@ def test_draws_at_two_positions_and_of_two_keys_are_independent() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0.7, top_p=0.6, top_k=4), Sampling(), Sampling(temperature=0.0)], ids=str)
-def test_log_probabilities_are_of_the_whole_vocabulary_at_the_temperature(sampling: Sampling, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=0.7, top_p=0.6, top_k=4), Sampling(), Sampling(temperature=0.0)], ids=str
+)
+def test_log_probabilities_are_of_the_whole_vocabulary_at_the_temperature(
+    sampling: Sampling, dtype: torch.dtype
+) -> None:
     """Before top-p and top-k; greedy decoding has those of temperature 1."""
     logits = random_logits(300, 1).to(dtype)
     token, logprob = drawn(logits, sampling, 500)
@@ -474,7 +486,9 @@ def test_the_sampler_writes_into_no_logits() -> None:
 
 
 @given(
-    weights=arrays.arrays(np.float64, st.integers(1, 600), elements=st.sampled_from([0.0, 1e-300, 1e-12, 0.3, 1.0, 7.0])),
+    weights=arrays.arrays(
+        np.float64, st.integers(1, 600), elements=st.sampled_from([0.0, 1e-300, 1e-12, 0.3, 1.0, 7.0])
+    ),
     u=st.one_of(st.sampled_from([0.0, 1 - 2.0**-53, 0.5]), st.floats(0, 1, exclude_max=True)),
 )
 @settings(deadline=None, max_examples=300)
@@ -493,11 +507,14 @@ WHOLE = st.integers(0, 2**64 - 1)
 
 
 @given(st.lists(st.tuples(WHOLE, WHOLE), min_size=1, max_size=50))
+@settings(deadline=None)
 def test_uniforms_lie_in_the_half_open_unit_interval(pairs: list[tuple[int, int]]) -> None:
     keys, places = (np.array(column, np.uint64) for column in zip(*pairs, strict=True))
     found = seeds.uniforms(keys, places)
     assert ((found >= 0) & (found < 1)).all()
-    assert [float(seeds.uniforms(k, p)[0]) for k, p in zip(keys[:, None], places[:, None], strict=True)] == found.tolist()
+    assert [
+        float(seeds.uniforms(k, p)[0]) for k, p in zip(keys[:, None], places[:, None], strict=True)
+    ] == found.tolist()
 
 
 def test_the_largest_word_is_still_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,6 +523,7 @@ def test_the_largest_word_is_still_below_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @given(st.integers(0, 300), WHOLE)
+@settings(deadline=None)
 def test_a_permutation_has_every_number_once(count: int, seed: int) -> None:
     assert sorted(seeds.permutation(count, seed).tolist()) == list(range(count))
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlvr import loss, optim
-from rlvr.advantage import grpo, group_deviation, group_mean, rloo
+from rlvr.advantage import group_deviation, group_mean, grpo, rloo
 from rlvr.batch import Batch, Forward, Scored, Tokens
 from rlvr.errors import RunError
 from rlvr.gather import Gathered, no_signal, once, refill
@@ -35,7 +35,7 @@ REWARDS = st.lists(st.lists(st.floats(-10, 10), min_size=1, max_size=9), min_siz
 def scored(groups: Sequence[Sequence[float]], length: int = 1, dtype: torch.dtype = torch.float64) -> Scored:
     """Samples of `length` tokens each with the given rewards."""
     rewards = [r for group in groups for r in group]
-    owner = torch.tensor([i for i, group in enumerate(groups) for _ in group])
+    owner = torch.tensor([i for i, group in enumerate(groups) for _ in group], dtype=torch.long)
     sample = torch.arange(len(rewards)).repeat_interleave(length)
     zeros = torch.zeros(len(sample), dtype=dtype)
     return Scored(torch.tensor(rewards, dtype=dtype), owner, sample, zeros + 1, zeros, None, None)
@@ -50,18 +50,18 @@ def batch(
     silent: tuple[int, int] = (0, 0),
     dtype: torch.dtype = torch.float64,
 ) -> Batch:
-    count, zeros = sum(lengths), torch.zeros(sum(lengths), dtype=dtype)
+    zeros = torch.zeros(sum(lengths), dtype=dtype)
     kept = torch.tensor(mask, dtype=dtype) if mask else zeros + 1
     return Batch(
         sequences=tuple(Tokens((3,), tuple(range(5, 5 + n))) for n in lengths),
-        sample=torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)),
+        sample=torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.long)),
         mask=kept,
         advantage=torch.tensor(advantage, dtype=dtype) if advantage else zeros,
         rollout_logprob=zeros,
         old_logprob=torch.tensor(old, dtype=dtype) if old is not None else None,
         ref_logprob=torch.tensor(ref, dtype=dtype) if ref is not None else None,
         total_samples=len(lengths) + silent[0],
-        total_tokens=float(kept.sum()) + silent[1] if count else float(silent[1]),
+        total_tokens=float(kept.sum()) + silent[1],
     )
 
 
@@ -104,7 +104,7 @@ def test_a_group_of_one_gives_nothing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("reward", [0.1, 0.9, 1.1, -0.7, 3.3, 100.7])
 def test_a_group_of_equal_rewards_gives_nothing(reward: float, dtype: torch.dtype) -> None:
-    """Rewards that no binary fraction equals, in groups whose sums round: dividing by a tiny deviation must not show."""
+    """Rewards that no binary fraction equals, so that sums round: dividing by a tiny deviation must not show it."""
     for count in range(2, 20):
         for estimator in (grpo, partial(grpo, std=False), rloo):
             assert estimator(scored([[reward] * count], dtype=dtype), WORLD).abs().max() < 1e-4
@@ -179,7 +179,9 @@ def test_clip_higher_has_a_bound_of_its_own(ratio: float, value: float, slope: f
     ("ratio", "advantage", "value", "slope"),
     [(5.0, -1.0, 3.0, 0.0), (2.0, -1.0, 2.0, 2.0), (5.0, 1.0, -1.2, 0.0), (0.5, -2.0, 1.6, 0.0), (4.0, -2.0, 6.0, 0.0)],
 )
-def test_dual_clip_bounds_what_a_bad_sample_may_cost(ratio: float, advantage: float, value: float, slope: float) -> None:
+def test_dual_clip_bounds_what_a_bad_sample_may_cost(
+    ratio: float, advantage: float, value: float, slope: float
+) -> None:
     """`dual` 3: where A < 0 the loss is at most 3 |A|."""
     found = batch(advantage=[advantage], old=[-1.0])
     values, slopes = valued(partial(loss.clip, dual=3.0), found, [-1 + math.log(ratio)])
@@ -233,7 +235,9 @@ FAR: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("term", FAR)
 @pytest.mark.parametrize("advantage", [1.0, 0.0])
 @pytest.mark.parametrize("gap", [200.0, -200.0])
-def test_terms_stay_finite_in_float32_however_far_the_policies_are_apart(term: str, gap: float, advantage: float) -> None:
+def test_terms_stay_finite_in_float32_however_far_the_policies_are_apart(
+    term: str, gap: float, advantage: float
+) -> None:
     """e^200 is infinite in float32; where the loss is bounded, neither it nor its gradient may be."""
     base = -201.0
     found = batch(advantage=[advantage], old=[base], ref=[base], dtype=torch.float32)
@@ -323,7 +327,7 @@ def gradient(made: Learner, data: Batch) -> list[Tensor]:
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_two_updates_are_those_of_adamw_by_hand(clip: float | None) -> None:
-    """Decoupled decay, bias correction, one factor for all gradients where their norm exceeds `clip`, and the rate's."""
+    """Decoupled decay, bias correction, one factor for all gradients where their norm exceeds `clip`, the rate."""
     betas, eps, decay = (0.9, 0.99), 1e-3, 0.1
     rate = Rate(1e-2, 2, 10, optim.constant)
     made = learner(loss.supervised, clip, rate, betas=betas, eps=eps, weight_decay=decay)
@@ -401,6 +405,7 @@ Pieces = st.lists(st.lists(st.floats(-100, 100), max_size=6), min_size=1, max_si
 
 
 @given(Pieces)
+@settings(deadline=None)
 def test_merged_means_are_the_mean_of_everything_and_not_of_means(pieces: list[list[float]]) -> None:
     merged = Metrics()
     for piece in pieces:
@@ -435,12 +440,14 @@ def test_names_with_a_slash_are_nested() -> None:
 def group(rewards: Sequence[float], name: str = "p", trained: bool = True) -> SampleGroup:
     problem = Problem(name, "math", "q", "a")
     rollout = Rollout(Prompt(Draw(problem, 0), (1,), "q"), 0, (5, 6), (0.0, 0.0), (1, 1), "", Finish.STOP, 0)
-    samples = tuple(Sample(replace(rollout, index=i), Verdict(Status.WRONG), Reward(r, {})) for i, r in enumerate(rewards))
+    samples = tuple(
+        Sample(replace(rollout, index=i), Verdict(Status.WRONG), Reward(r, {})) for i, r in enumerate(rewards)
+    )
     return SampleGroup(problem, samples, trained)
 
 
 def attempts(*drawn: Sequence[SampleGroup]) -> tuple[Callable[..., Any], list[tuple[int, int]]]:
-    """An attempt that brings the given groups in turn, and the log of the numbers and source states it was asked with."""
+    """An attempt that brings the given groups in turn, and the log of the numbers and states it was asked with."""
     asked: list[tuple[int, int]] = []
 
     def attempt(number: int, source: SourceState) -> tuple[Sequence[SampleGroup], SourceState]:

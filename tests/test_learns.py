@@ -58,14 +58,14 @@ def test_the_reward_rises_in_bf16(tiny_model: Path) -> None:
 
 
 def test_what_is_punished_is_unlearned(tiny_model: Path) -> None:
-    """The same reward with its sign turned: letters are nine tenths of the vocabulary, and digits vanish."""
+    """The same reward with its sign turned: a digit in nine letters, and then hardly any."""
     found = rewards(tiny_model, 25, lambda response: -digits(response))
-    assert found[0] < -0.05 and found[-1] > -0.01
+    assert found[0] < -0.05 and found[-1] > -0.02
 
 
 def test_a_strong_kl_term_holds_the_policy_back(tiny_model: Path) -> None:
     terms = ["clip", {"name": "kl", "coef": 50.0}]
-    assert gain(rewards(tiny_model, 25, loss={"terms": terms}, optimizer={"lr": 1e-3})) < 0.1
+    assert gain(rewards(tiny_model, 25, loss={"terms": terms})) < 0.1  # 0.84 without the term
 
 
 def test_nothing_is_learned_without_a_rate(tiny_model: Path) -> None:

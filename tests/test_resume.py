@@ -74,7 +74,11 @@ class Ended:
 
 
 def in_process(
-    *words: str, cwd: Path | None = None, env: dict[str, str] | None = None, kill_before_write: int = 0, largest_file: int = 0
+    *words: str,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    kill_before_write: int = 0,
+    largest_file: int = 0,
 ) -> Ended:
     """`rlvr …` in a process of its own; `status` is the exit status, or minus the signal that killed it.
 
@@ -89,7 +93,7 @@ def in_process(
         process.start()
     theirs.close()
     try:
-        ended: Ended | None = ours.recv() if ours.poll(120) else None
+        ended: Ended | None = ours.recv() if ours.poll(300) else None
     except EOFError:  # killed
         ended = None
     process.join(10)
@@ -110,7 +114,9 @@ def _importable() -> Any:
             os.environ["PYTHONPATH"] = before
 
 
-def _child(pipe: Connection, words: Sequence[str], cwd: str, env: dict[str, str], kill_at: int, largest_file: int) -> None:
+def _child(
+    pipe: Connection, words: Sequence[str], cwd: str, env: dict[str, str], kill_at: int, largest_file: int
+) -> None:
     from rlvr import cli
 
     os.chdir(cwd)
@@ -143,7 +149,10 @@ def _watch(kill_at: int) -> list[str]:
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         opened = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if (event in WRITES or opened) and "__pycache__" not in str(args[0]):
+        ours = str(args[0]).startswith("runs") or "/" not in str(
+            args[0]
+        )  # while a folder is removed, names are relative
+        if (event in WRITES or opened) and ours:
             seen.append(event)
             if len(seen) == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -181,7 +190,10 @@ def assert_same(run: Path, whole: Path) -> None:
 
 
 SOURCE = {"data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 16}}
-HELD_OUT = {"name": "heldout", "data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 4, "split": "test"}}
+HELD_OUT = {
+    "name": "heldout",
+    "data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 4, "split": "test"},
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "several updates": {"learn": {"epochs": 2, "minibatches": 2, "tokens_per_pass": 64}},
@@ -192,7 +204,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss": {"terms": ["clip", {"name": "kl", "coef": 0.5}]},
     },
     "five problems": {"train": [{**SOURCE, "data": {**SOURCE["data"], "count": 5}}]},
-    "two sources": {"train": [{**SOURCE, "weight": 2.0}, {"data": {"name": "arithmetic", "kinds": ["mul"], "count": 3}}]},
+    "two sources": {
+        "train": [{**SOURCE, "weight": 2.0}, {"data": {"name": "arithmetic", "kinds": ["mul"], "count": 3}}]
+    },
     "refilled": {"gather": {"name": "refill", "max_attempts": 3}, "filter": ["no_signal"]},
     "schedule": {"optimizer": {"lr": 1e-2, "schedule": {"name": "cosine", "final": 0.1}, "warmup": 2}},
     "bfloat16": {"model": {"compute": "bfloat16"}},
@@ -253,6 +267,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
     path = tmp_path_factory.mktemp("resume")
     (path / "plugins.py").write_text(PLUGINS)
+    (path / "runs").mkdir()  # making it would be a change of files in the first run alone
     return Place(path, tiny_model, {})
 
 
@@ -275,11 +290,11 @@ def test_the_undisturbed_run_learns_so_that_a_resume_has_something_to_lose(place
 
 # The step after which Ctrl-C comes: with a checkpoint, without one, and in the cold start or at its end.
 STOPS = {
-    "plain": [1, 2, 5, 6],
+    "plain": [1, 2, 6],
     "several updates": [3],
-    "cold start": [1, 3, 5],
+    "cold start": [1, 3],
     "reference": [3],
-    "reference after a cold start": [2, 3, 4, 7],
+    "reference after a cold start": [2, 3, 7],
     "five problems": [3],
     "two sources": [3],
     "refilled": [3],
@@ -326,7 +341,7 @@ def test_the_command_that_ctrl_c_prints_resumes_the_run(place: Place) -> None:
     assert_same(place.run("copied text"), place.whole("plain"))
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 6])
+@pytest.mark.parametrize("step", [1, 2, 5])
 def test_resume_after_a_kill_between_two_steps_equals_the_undisturbed_run(place: Place, step: int) -> None:
     name = f"killed_{step}"
     assert place.stop("plain", name, step, signal.SIGKILL).status == -signal.SIGKILL
@@ -336,15 +351,19 @@ def test_resume_after_a_kill_between_two_steps_equals_the_undisturbed_run(place:
     assert_same(place.run(name), place.whole("plain"))
 
 
-@pytest.mark.parametrize(("variant", "step"), [("plain", 0), ("plain", 3), ("reference after a cold start", 5), ("refilled", 3)])
-def test_resume_after_a_kill_in_the_middle_of_a_step_equals_the_undisturbed_run(place: Place, variant: str, step: int) -> None:
+@pytest.mark.parametrize(
+    ("variant", "step"), [("plain", 0), ("plain", 3), ("reference after a cold start", 5), ("refilled", 3)]
+)
+def test_resume_after_a_kill_in_the_middle_of_a_step_equals_the_undisturbed_run(
+    place: Place, variant: str, step: int
+) -> None:
     name = f"killed_in_{variant.replace(' ', '_')}_{step}"
     assert place.train(variant, name, env={"TEST_KILL_IN_STEP": str(step)}).status == -signal.SIGKILL
     resume(place, variant, name)
     assert_same(place.run(name), place.whole(variant))
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.75, 0.9, 1.0])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.37, 0.44, 0.5, 0.6, 0.8, 1.0])
 def test_resume_after_a_kill_at_any_change_of_a_file_equals_the_undisturbed_run(place: Place, share: float) -> None:
     name, write = f"killed_at_{share}", max(1, round(share * place.writes("plain")))
     assert place.train("plain", name, kill_before_write=write).status == -signal.SIGKILL
@@ -355,7 +374,7 @@ def test_resume_after_a_kill_at_any_change_of_a_file_equals_the_undisturbed_run(
     assert_same(place.run(name), place.whole("plain"))
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("share", [0.4, 0.7])
 def test_resume_after_a_kill_of_the_resumed_run_equals_the_undisturbed_run(place: Place, share: float) -> None:
     name = f"killed_twice_{share}"
     variant = "reference after a cold start"
@@ -438,7 +457,9 @@ def test_resume_with_fewer_steps_than_were_done_says_so_or_ends_there(place: Pla
     ended = place.train("plain", "fewer", "--resume", "run.steps=2")
     assert "Traceback" not in ended.err
     assert ended.status in (0, 2)
-    assert "run.steps" in ended.err if ended.status == 2 else json.loads((place.run("fewer") / "summary.json").read_text())
+    assert (
+        "run.steps" in ended.err if ended.status == 2 else json.loads((place.run("fewer") / "summary.json").read_text())
+    )
     if ended.status == 2:
         assert (place.run("fewer") / "metrics.jsonl").read_bytes() == before
 
@@ -456,7 +477,9 @@ def test_resume_after_ctrl_c_in_a_real_shell(place: Place) -> None:
     """`python -m rlvr`, a signal from outside, and the exit status that a shell sees."""
     words = [sys.executable, "-m", "rlvr", "train", str(place.recipe("plain")), "run.name=shell"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "TEST_PAUSE": "0.1", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(words, cwd=place.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, cwd=place.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     log, until = place.run("shell") / "metrics.jsonl", time.monotonic() + 60
     while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < until:
         time.sleep(0.01)

@@ -14,7 +14,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from rlvr import batch, gather, metrics, source, step, types, world
+from rlvr import batch, gather, layout, metrics, source, step, types, world
 from rlvr import recipe as recipes
 from rlvr.batch import Batch
 from rlvr.build import Built, build
@@ -110,7 +110,8 @@ def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
     run = made(tiny_model, rollout={"problems": 4, "samples": 3, "max_tokens": 9}).run
     sequences = batch.tokens_of(samples_of(stepped(run)[0]))
     predicted: dict[int, list[tuple[int, int]]] = {}
-    for part in batch_passes(sequences, budget, shared):
+    for part in layout.passes(sequences, budget, shared):
+        assert part.input_ids.numel() <= budget or len(part.input_ids) == 1
         pairs = zip(part.input_ids[part.row, part.column].tolist(), part.target.tolist(), strict=True)
         for number in part.samples:
             assert number not in predicted
@@ -119,14 +120,6 @@ def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
     for number, tokens in enumerate(sequences):
         before = (tokens.prompt[-1], *tokens.response[:-1])
         assert predicted[number] == list(zip(before, tokens.response, strict=True))
-
-
-def batch_passes(sequences: tuple[batch.Tokens, ...], budget: int, shared: bool) -> list[Any]:
-    from rlvr.layout import passes
-
-    found = list(passes(sequences, budget, shared))
-    assert all(part.input_ids.numel() <= budget or len(part.input_ids) == 1 for part in found)
-    return found
 
 
 def test_a_group_holds_the_samples_of_one_problem(tiny_model: Path) -> None:
@@ -260,6 +253,15 @@ def test_copies_are_compared_within_their_own_group_only(tiny_model: Path, monke
     scored = run.learner.score(packed[0])
     assert scored.group.tolist() == [i for i in range(8) for _ in range(2)]
     assert scored.reward.tolist() == [s.reward.value for g in groups for s in g.samples]
+
+
+def test_no_two_samples_of_a_step_share_a_key(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(
+        tiny_model, rollout={"problems": 24, "samples": 3, "max_tokens": 2}
+    ).run  # of 16 problems, so with copies
+    asked = watch(monkeypatch, run.rollouts.engine, "generate")
+    stepped(run, 2)
+    assert len({key for call in asked for request in call for key in request.keys}) == 2 * 24 * 3
 
 
 def test_an_attempt_is_a_function_of_step_and_number(tiny_model: Path) -> None:

@@ -1,0 +1,64 @@
+"""Loading, exporting and recomputing: what models.py promises of any model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from rlvr import models, recipe
+from rlvr.batch import Tokens
+from rlvr.build import load
+from rlvr.errors import UserError
+from rlvr.types import Request, Sampling
+
+SEQUENCES = [Tokens((5, 6, 7), (8, 9, 10, 1)), Tokens((11, 12), (13, 1))]
+
+
+def gradients(tiny_model: Path, checkpointing: bool) -> tuple[list[torch.Tensor], int]:
+    """The gradients of the summed log-probabilities, and how many tensors the forward pass kept for them."""
+    options = {"name": str(tiny_model), "dtype": "float64", "gradient_checkpointing": checkpointing}
+    policy = load(recipe.load(tiny.recipe(tiny_model, model=options))).policy
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        for part in policy.passes(SEQUENCES):
+            policy.forward(part).logprob.sum().backward()
+    return [p.grad for p in policy.master if p.grad is not None], len(kept)
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(tiny_model: Path) -> None:
+    plain, much = gradients(tiny_model, False)
+    recomputed, little = gradients(tiny_model, True)
+    assert little < much / 2
+    assert all(torch.equal(a, b) for a, b in zip(plain, recomputed, strict=True))
+
+
+def test_the_engine_of_a_checkpointed_policy_decodes_as_before(tiny_model: Path) -> None:
+    answers = []
+    for checkpointing in (False, True):
+        options = {"name": str(tiny_model), "compute": "float32", "gradient_checkpointing": checkpointing}
+        engine = load(recipe.load(tiny.recipe(tiny_model, model=options))).rollouts.engine
+        answers.append(engine.generate([Request((5, 6, 7), (1, 2))], Sampling(2, 8)))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
+def test_the_compute_dtype_can_be_chosen(wanted: str) -> None:
+    assert models.compute_dtype(wanted, torch.float32, torch.device("cpu")) is getattr(torch, wanted)
+
+
+def test_float64_weights_compute_in_float64() -> None:
+    assert models.compute_dtype("auto", torch.float64, torch.device("cpu")) is torch.float64
+
+
+def test_the_parameters_of_a_folder_are_counted_without_loading_it(tiny_model: Path) -> None:
+    assert models.parameters(str(tiny_model)) == sum(p.numel() for p in tiny.model().parameters())
+
+
+def test_cuda_where_there_is_none_is_refused_in_one_line() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(UserError, match="model.device: no CUDA device"):
+        models.device_of("cuda")
