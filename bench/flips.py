@@ -36,7 +36,9 @@ def main() -> None:
 def share(dtype: str, options: argparse.Namespace) -> float:
     """The share of samples whose tokens are not the same in every wave size."""
     demo = recipe.load("demo")
-    rollouts = load_engine(Model(dtype="float64" if dtype == "float64" else "float32", compute=dtype), Spec(name="local"))
+    rollouts = load_engine(
+        Model(dtype="float64" if dtype == "float64" else "float32", compute=dtype), Spec(name="local")
+    )
     data, prompt = demo.eval.sets[0].data, demo.train[0].prompt
     assert data is not None
     problems = registry.find("data", data.name, "data").bind(data.params, "data")()[: options.problems]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,9 +125,9 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
     problems = _bind("data", row.data)()
     if not problems:
         raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
-    empty = next((p for p in problems if not p.answer.strip()), None)
-    if empty is not None:
-        raise UserError(f"{where}.data: problem '{empty.id}' has no answer to verify against")
+    check_problems(problems, f"{where}.data")
+    for task in {p.task for p in problems} if row.task is None else ():
+        registry.find("task", task, f"{where}.data")
     return tuple(replace(p, task=row.task.name) if row.task else p for p in problems)
 
 
@@ -213,17 +214,32 @@ def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
     return ColdStart(options.problems, run.sources, run.render, run.rollouts, learner)
 
 
+def check_problems(problems: Sequence[Problem], where: str) -> None:
+    """Refuse problems without an answer and ids that occur twice."""
+    empty = next((p for p in problems if not p.answer.strip()), None)
+    if empty is not None:
+        raise UserError(f"{where}: problem '{empty.id}' has no answer to verify against")
+    twice = next((name for name, count in Counter(p.id for p in problems).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: the id '{twice}' of a problem occurs twice")
+
+
 def as_problems(rows: Sequence[Problem | Mapping[str, Any] | tuple[str, str]]) -> list[Problem]:
     """Problems from what a script has at hand: Problem, (question, answer), or a mapping with these keys."""
-    return [_as_problem(row, i) for i, row in enumerate(rows)]
+    if not rows:
+        raise UserError("problems: there is no problem in the list")
+    problems = [_as_problem(row, i) for i, row in enumerate(rows)]
+    check_problems(problems, "problems")
+    return problems
 
 
 def _as_problem(row: Problem | Mapping[str, Any] | tuple[str, str], number: int) -> Problem:
     if isinstance(row, Problem):
         return row
-    fields: dict[str, Any] = (
-        dict(row) if isinstance(row, Mapping) else dict(zip(("question", "answer"), row, strict=True))
-    )
+    pair = ("question", "answer")
+    if isinstance(row, str) or not (isinstance(row, Mapping) or len(row) == len(pair)):
+        raise UserError(f"problems, row {number}: a problem is a pair (question, answer) or a mapping with these keys")
+    fields: dict[str, Any] = dict(row) if isinstance(row, Mapping) else dict(zip(pair, row, strict=True))
     if not {"question", "answer"} <= set(fields):
         raise UserError(f"problems, row {number}: needs the keys 'question' and 'answer'")
     known = {k: fields[k] for k in ("meta", "solution") if k in fields}

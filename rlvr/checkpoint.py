@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -43,7 +44,9 @@ def save(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights}, aside / "weights.safetensors")
-        torch.save(dict(learner), aside / "learner.pt")
+        kept = io.BytesIO()
+        torch.save(dict(learner), kept)
+        (aside / "learner.pt").write_bytes(kept.getbuffer())
         (aside / "position.json").write_text(json.dumps(position), encoding="utf-8")
         digests = {path.name: _digest(path) for path in sorted(aside.iterdir())}
         (aside / "manifest.json").write_text(json.dumps(digests), encoding="utf-8")
@@ -106,10 +109,17 @@ def save_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Weights alone, under a name of their own, moved into place in one step."""
     aside = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights}, aside / "weights.safetensors")
-    aside.rename(folder)
+    try:
+        aside.mkdir(parents=True)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights}, aside / "weights.safetensors")
+        aside.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise RunError(f"cannot save {folder}: {error}; what was saved before it stays") from error
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "weights.safetensors")
+    try:
+        return load_file(folder / "weights.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot read {folder}: {error}") from error

@@ -6,6 +6,7 @@ Exit status 2 is bad input (one line on standard error), 1 a failure while runni
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     from rlvr.errors import RunError, UserError
 
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    # argparse does not see overrides that stand behind an option, as in `rlvr train demo --resume run.steps=80`.
-    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.overrides += rest
+    options = parse(arguments)
     try:
         return options.run(options) or 0
     except UserError as error:
@@ -33,6 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rlvr: stopped at once; what was saved stays", file=sys.stderr)
         return 130
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command and its options; overrides may also stand behind an option, where argparse does not look for them."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,8 +83,8 @@ def _train(options: argparse.Namespace) -> int:
     try:
         train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
     except Interrupted as stop:
-        words = " ".join(["rlvr train", options.recipe, *options.overrides])
-        print(f"rlvr: {stop}: {words} --resume", file=sys.stderr)
+        words = shlex.join(["rlvr", "train", options.recipe, *options.overrides, "--resume"])
+        print(f"rlvr: {stop}: {words}", file=sys.stderr)
         return 130
     return 0
 
@@ -125,7 +131,14 @@ def _data(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from rlvr.report import compare, write_report
 
-    pages = (
-        [write_report(run) for run in options.runs] if len(options.runs) == 1 else [compare(options.runs, options.out)]
-    )
-    print(pages[0])
+    if len(options.runs) == 1:
+        print(write_report(options.runs[0]))
+        return
+    from rlvr.summary import pooled_gain
+
+    print(compare(options.runs, options.out))
+    gain = pooled_gain(options.runs)
+    if gain is not None:
+        low, high = gain["ci95"]  # type: ignore[misc]
+        bounds = f"{gain['pass@1']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        print(f"mean gain of {len(options.runs)} runs, paired over {gain['n']} problems: {bounds}")

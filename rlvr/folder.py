@@ -21,15 +21,21 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.checkpoints = path, path / "samples", path / "checkpoints"
-        self.samples.mkdir(parents=True, exist_ok=True)
-        self.checkpoints.mkdir(exist_ok=True)
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror}") from error
         self.metrics = JsonLines(path / "metrics.jsonl")
         self.evals = JsonLines(path / "evals.jsonl")
         self.history = JsonLines(path / "history.jsonl")
 
     @staticmethod
-    def create(path: Path, overwrite: bool) -> RunFolder:
+    def check(path: Path, overwrite: bool) -> None:
         """A fresh folder; raises UserError where a run lies there already and may not be overwritten."""
+        above = next(p for p in (path, *path.parents) if p.exists())
+        if not above.is_dir():
+            raise UserError(f"{path}: '{above}' is a file; choose another run.name or run.folder")
         if path.exists() and any(path.iterdir()):
             if not overwrite:
                 raise UserError(f"{path}: a run lies here already; add --resume to go on or --overwrite to replace it")
@@ -37,8 +43,20 @@ class RunFolder:
                 raise UserError(
                     f"{path}: is not empty and not a run folder, so it is not overwritten; choose another run.name"
                 )
+
+    @staticmethod
+    def create(path: Path, overwrite: bool) -> RunFolder:
+        RunFolder.check(path, overwrite)
+        if path.exists():
             shutil.rmtree(path)
         return RunFolder(path)
+
+    @staticmethod
+    def _append(log: JsonLines, record: Mapping[str, Any]) -> None:
+        try:
+            log.append(record)
+        except OSError as error:
+            raise RunError(f"cannot write {log.path}: {error.strerror}; what was saved before it stays") from error
 
     def cut_back(self, step: int | None) -> None:
         """Forget everything after a checkpoint's step (all, where there is no checkpoint)."""
@@ -56,16 +74,16 @@ class RunFolder:
         rows = list(_train_rows(step, result.groups, result.advantages))
         if rows:
             _write(self.samples / f"train-{step:06d}.jsonl", rows)
-        for group in result.groups:
+        for group in (group for group in result.groups if group.samples):
             right = sum(sample.verdict.correct for sample in group.samples)
             count = len(group.samples)
-            self.history.append({"step": step, "id": group.problem.id, "accuracy": right / count, "n": count})
-        self.metrics.append(record)
+            self._append(self.history, {"step": step, "id": group.problem.id, "accuracy": right / count, "n": count})
+        self._append(self.metrics, record)
 
     def record_eval(self, evaluation: Evaluation) -> None:
         record = evaluation.record
         _write(self.samples / f"eval-{record['benchmark']}-{record['step']:06d}.jsonl", evaluation.samples)
-        self.evals.append(record)
+        self._append(self.evals, record)
 
     def write(self, name: str, content: str) -> None:
         """A whole file, replaced in one step."""
@@ -85,6 +103,9 @@ def _train_rows(step: int, groups: Sequence[SampleGroup], advantages: Sequence[f
             at += size
             worth = {"reward": sample.reward.value, "parts": dict(sample.reward.parts), "advantage": mean}
             yield {**sample_row(step, sample.rollout, sample.verdict), **worth}
+        for member in group.failed:
+            nothing = {"reward": None, "parts": {}, "advantage": None}
+            yield {**sample_row(step, member.rollout, member.verdict), **nothing}
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -14,9 +14,8 @@ from torch import Tensor
 from rlvr import batch as batches
 from rlvr.batch import Batch, Forward, Scored, tokens_of
 from rlvr.errors import RunError
-from rlvr.metrics import Metrics
+from rlvr.metrics import Metrics, timed
 from rlvr.policy import Policy
-from rlvr.timing import timed
 from rlvr.types import SampleGroup
 from rlvr.world import World
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from rlvr.errors import UserError, suggest
+from rlvr.errors import RunError, UserError, suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,9 @@ def load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(place)
             model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"model.name: cannot load '{name}': {str(error).strip().splitlines()[0]}") from None
+    except (OSError, ValueError, ImportError, TypeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model.name: cannot load '{name}': {reason}") from None
     if tokenizer.chat_template is None and tokenizer.eos_token_id is None:
         raise UserError(f"model.name: the tokenizer of '{name}' has neither a chat template nor an end-of-text token")
     return model, tokenizer
@@ -172,6 +174,10 @@ def export(policy: Any, folder: Path) -> None:
     for name, weight in policy.weights():
         parameters[name].data = weight
     module.config.dtype = policy.dtype
-    with quiet():
-        module.save_pretrained(folder)
-        policy.tokenizer.save_pretrained(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            module.save_pretrained(folder)
+            policy.tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot save the model {folder}: {error}; what was saved before it stays") from error

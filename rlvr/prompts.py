@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rlvr.errors import UserError
 from rlvr.registry import register
 from rlvr.types import Problem, Rendered
 
@@ -24,6 +25,8 @@ def chat(
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Rendered:
     """The model's own chat template around the question; `prefill` opens the answer (`<think>`)."""
+    if tokenizer.chat_template is None:
+        raise UserError("prompt 'chat': the model's tokenizer has no chat template; use the prompt 'plain'")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": f"{prefix}{problem.question}{suffix}"})
     options = dict(chat_template_kwargs or {})

@@ -235,9 +235,8 @@ def dump(recipe: Recipe) -> str:
 
 def shipped() -> list[str]:
     """The names of the recipes that come with the package."""
-    return sorted(
-        p.name.removesuffix(".yaml") for p in resources.files("rlvr.recipes").iterdir() if p.name.endswith(".yaml")
-    )
+    files = (resources.files("rlvr") / "recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def check(recipe: Recipe) -> None:
@@ -312,7 +311,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             raise UserError(f"{source}: cannot be read as UTF-8 text: {error}") from None
     if str(source) not in shipped():
         raise UserError(f"unknown recipe '{source}'{suggest(str(source), shipped())}; or give the path of a YAML file")
-    return str(source), _parse((resources.files("rlvr.recipes") / f"{source}.yaml").read_text("utf-8"), str(source))
+    return str(source), _parse((resources.files("rlvr") / "recipes" / f"{source}.yaml").read_text("utf-8"), str(source))
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

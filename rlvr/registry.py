@@ -31,7 +31,7 @@ HOMES: Mapping[str, str] = {
     "reward": "rlvr.rewards",
     "gather": "rlvr.gather",
     "filter": "rlvr.gather",
-    "select": "rlvr.selection",
+    "select": "rlvr.source",
     "advantage": "rlvr.advantage",
     "loss": "rlvr.loss",
     "reduction": "rlvr.loss",

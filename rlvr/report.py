@@ -17,7 +17,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from rlvr import charts
-from rlvr.errors import UserError
+from rlvr.errors import RunError, UserError
 from rlvr.progress import duration, number
 from rlvr.progress import percent as plain_percent
 from rlvr.trackers import JsonLines
@@ -597,5 +597,5 @@ def _write(path: Path, page: str) -> Path:
         half.write_bytes(CONTROLS.sub("", page).encode("utf-8", "replace"))
         os.replace(half, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from None
     return path

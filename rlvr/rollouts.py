@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr.engines import Engine
 from rlvr.errors import UserError
+from rlvr.metrics import timed
 from rlvr.seeds import key_of
-from rlvr.timing import timed
 from rlvr.types import Draw, Generation, Problem, Prompt, Rendered, Request, Rollout, Sampling
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rlvr import checkpoint, models, registry, timing
+from rlvr import checkpoint, metrics, models, registry
 from rlvr import recipe as recipes
 from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
@@ -76,22 +77,24 @@ def train(
 ) -> dict[str, Any]:
     """Train by a recipe (file, shipped name or mapping) and return the run's summary.
 
-    `problems` (Problem, (question, answer) or mapping) take the place of the first source, `reward` (see
-    verify.lift) of the
-    recipe's reward; further keywords are overrides, with `__` for the dot: `rollout__samples=4`. Raises UserError
-    for bad input before anything is loaded, RunError for a failure on the way.
+    `problems` (Problem, (question, answer) or mapping) take the place of the first source, `reward` (see verify.lift)
+    that of the recipe's reward; further keywords are overrides, with `__` for the dot: `rollout__samples=4`. Raises
+    UserError for bad input, before anything is loaded or replaced, and RunError for a failure on the way.
     """
     named = {key.replace("__", "."): value for key, value in more.items()}
     resolved = recipes.load(recipe, [*recipes.pairs(overrides), *recipes.pairs(named)])
     path = Path(resolved.run.folder) / str(resolved.run.name)
-    folder = _resumed(path, resolved) if resume else RunFolder.create(path, overwrite)
+    if resume and overwrite:
+        raise UserError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    _resumable(path, resolved) if resume else RunFolder.check(path, overwrite)
     with ExitStack() as stack:
-        stack.callback(folder.close)
         total = resolved.run.steps + (resolved.cold_start.steps if resolved.cold_start else 0)
         progress = stack.enter_context(Progress(str(resolved.run.name), total))
-        folder.write("recipe.yaml", recipes.dump(resolved))
         progress.stage(f"loading {resolved.model.name}")
         built = build(resolved, as_problems(problems) if problems is not None else None, reward)
+        folder = RunFolder(path) if resume else RunFolder.create(path, overwrite)
+        stack.callback(folder.close)
+        folder.write("recipe.yaml", recipes.dump(resolved))
         session = Session(resolved, built, folder, progress, _trackers(resolved, path))
         stack.callback(lambda: [tracker.close() for tracker in session.trackers])
         stack.enter_context(_graceful(session))
@@ -115,7 +118,7 @@ def _loop(session: Session, state: State) -> State:
 
 def _log(session: Session, phase: Phase, result: StepResult) -> None:
     measured = result.metrics.record()
-    seconds = timing.take()
+    seconds = metrics.take()
     seconds["step"] = sum(seconds.values())
     tokens = measured.get("response_tokens", 0.0)
     assert isinstance(tokens, float | int)
@@ -130,9 +133,10 @@ def _log(session: Session, phase: Phase, result: StepResult) -> None:
 
 def _one_sample(result: StepResult) -> dict[str, Any] | None:
     """A sample to look at: each step shows another group."""
-    if not result.groups:
+    groups = [group for group in result.groups if group.samples]
+    if not groups:
         return None
-    sample = result.groups[result.state.step % len(result.groups)].samples[0]
+    sample = groups[result.state.step % len(groups)].samples[0]
     problem, verdict = sample.rollout.prompt.problem, sample.verdict
     facts = {"status": verdict.status, "answer": verdict.answer, "reward": sample.reward.value}
     return {"question": problem.question, "gold": problem.answer, "text": sample.rollout.text, **facts}
@@ -154,15 +158,16 @@ def _evaluate(session: Session, state: State) -> None:
         session.progress.evaluated(evaluation.record)
         for tracker in session.trackers:
             tracker.log(evaluation.record, "eval")
-    timing.take()
+    metrics.take()
 
 
 def _save_if_due(session: Session, phase: Phase, state: State) -> None:
     every = session.recipe.checkpoint.every
-    if session.stopping or (every and state.step % every == 0 and state.step < session.phases[-1].end):
+    last = state.step == session.phases[-1].end
+    if session.stopping or last or (every and state.step % every == 0):
         _save(session, phase, state)
     if session.stopping:
-        raise Interrupted(f"stopped at step {state.step} and saved; go on with --resume")
+        raise Interrupted(f"stopped after step {state.step} and saved; go on with")
 
 
 def _save(session: Session, phase: Phase, state: State) -> None:
@@ -171,7 +176,7 @@ def _save(session: Session, phase: Phase, state: State) -> None:
     position = {"step": state.step, "phase": phase.name, "source": source}
     keep = session.recipe.checkpoint.keep
     checkpoint.save(session.folder.checkpoints, phase.learner.weights(), phase.learner.state(), position, keep)
-    timing.take()
+    metrics.take()
 
 
 def _leave(session: Session, phase: Phase) -> None:
@@ -190,10 +195,15 @@ def _restore(session: Session) -> State:
     found, damaged = checkpoint.latest(session.folder.checkpoints)
     for line in damaged:
         session.progress.note(line)
+    for path in checkpoint.saved(session.folder.checkpoints):  # a damaged one would push out good ones of earlier steps
+        if found is None or path > found.path:
+            shutil.rmtree(path)
     session.folder.cut_back(found.position["step"] if found else None)
     if found is None:
-        session.progress.note("there is no checkpoint yet, so the run starts from its beginning")
+        session.progress.note("there is no whole checkpoint, so the run starts from its beginning")
         return State(0, session.built.run.sources.start())
+    if found.position["step"] > session.phases[-1].end:
+        raise UserError(f"run.steps: step {found.position['step']} is done already; ask for at least as many")
     phase = next(p for p in session.phases if p.name == found.position["phase"])
     phase.learner.policy.load(found.weights)
     phase.learner.load_state(found.learner)
@@ -203,19 +213,18 @@ def _restore(session: Session) -> State:
     return State(found.position["step"], SourceState(source["drawn"], tuple(source["positions"])))
 
 
-def _resumed(path: Path, resolved: Recipe) -> RunFolder:
+def _resumable(path: Path, resolved: Recipe) -> None:
     if not (path / "recipe.yaml").is_file():
         raise UserError(f"{path}: there is no run to resume; leave --resume out")
     before = recipes.load(path / "recipe.yaml").model_dump(mode="json")
     now = resolved.model_dump(mode="json")
-    free = {"run", "checkpoint", "trackers", "eval"}
+    free = {"run", "checkpoint", "trackers"}
     changed = next((key for key in now if key not in free and now[key] != before[key]), None)
     changed = changed or ("run.seed" if now["run"]["seed"] != before["run"]["seed"] else None)
     if changed:
         raise UserError(
             f"{path}: the run was started with another '{changed}'; resume it with the same, or choose a new run.name"
         )
-    return RunFolder(path)
 
 
 def _finish(session: Session, state: State) -> dict[str, Any]:

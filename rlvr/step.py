@@ -13,10 +13,9 @@ from functools import partial
 from torch import Tensor
 
 from rlvr.batch import Scored, pack
-from rlvr.describe import describe
 from rlvr.gather import Attempt, Gathered
 from rlvr.learner import Learner
-from rlvr.metrics import Metrics
+from rlvr.metrics import Metrics, describe
 from rlvr.rollouts import Renderer, Rollouts
 from rlvr.source import Sources, SourceState
 from rlvr.types import Context, SampleGroup, Sampling

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,24 @@ def _before_after(path: Path, evals: list[dict[str, Any]], name: str, last: int,
     if cold is not None and cold in at:
         found |= {"after_cold_start": result(cold), "gain_over_cold_start": gain(cold)}
     return found
+
+
+def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
+    """The gain over several runs (seeds) on the first held-out set, averaged for each problem and paired by problem.
+
+    None where the runs are not finished or did not ask the same number of problems.
+    """
+    columns = []
+    for run in runs:
+        if not (run / "summary.json").is_file():
+            return None
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        name, steps = next(iter(summary["evals"]), None), (0, summary["steps"])
+        columns.append([_shares(run / "samples" / f"eval-{name}-{step:06d}.jsonl") for step in steps])
+    if len({len(shares) for pair in columns for shares in pair}) != 1:
+        return None
+    before, after = ([sum(row) / len(row) for row in zip(*side, strict=True)] for side in zip(*columns, strict=True))
+    return paired_gain(before, after)
 
 
 def _shares(path: Path) -> list[float]:

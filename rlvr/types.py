@@ -165,6 +165,7 @@ class Group:
 
     problem: Problem
     members: tuple[Member, ...]  # [G]
+    failed: tuple[Member, ...] = ()  # left out because the verifier failed, not the answer; counted and logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,7 @@ class SampleGroup:
     problem: Problem
     samples: tuple[Sample, ...]  # [G]
     trained: bool = True
+    failed: tuple[Member, ...] = ()
 
     @property
     def has_signal(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rlvr import registry
 from rlvr.errors import RunError, UserError, suggest
-from rlvr.timing import timed
+from rlvr.metrics import timed
 from rlvr.types import (
     Context,
     Finish,
@@ -54,8 +54,12 @@ class Verifier:
             )
         members = [Member(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True)]
         groups = [members[i : i + samples] for i in range(0, len(members), samples)]
-        kept = [tuple(m for m in group if m.verdict.status not in self.masked) for group in groups]
-        return [Group(group[0].rollout.prompt.problem, group) for group in kept if group]
+        return [self._group(group) for group in groups]
+
+    def _group(self, members: Sequence[Member]) -> Group:
+        failed = tuple(m for m in members if m.verdict.status in self.masked)
+        kept = tuple(m for m in members if m.verdict.status not in self.masked)
+        return Group(members[0].rollout.prompt.problem, kept, failed)
 
     def _judge(self, rollout: Rollout) -> Verdict:
         problem = rollout.prompt.problem
@@ -84,11 +88,13 @@ class Rewarder:
 
     def __call__(self, group: Group, context: Context) -> SampleGroup:
         """Values for the members of one group.   [G] -> [G]"""
+        if not group.members:
+            return SampleGroup(group.problem, (), trained=False, failed=group.failed)
         columns = [[self._scaled(name, weight, r) for r in call(group, context)] for name, weight, call in self.rewards]
         rows = list(zip(*columns, strict=True))
         rewards = [Reward(sum(r.value for r in row), {k: v for r in row for k, v in r.parts.items()}) for row in rows]
         samples = [Sample(m.rollout, m.verdict, r) for m, r in zip(group.members, rewards, strict=True)]
-        return SampleGroup(group.problem, tuple(samples))
+        return SampleGroup(group.problem, tuple(samples), failed=group.failed)
 
     @staticmethod
     def _scaled(name: str, weight: float, reward: Reward) -> Reward:
@@ -98,11 +104,11 @@ class Rewarder:
 
 def guarded(name: str, function: Callable[..., Any]) -> Callable[[Group, Context], list[Reward]]:
     """A reward of any supported signature as one of whole groups, whose failures name the reward and the problem."""
-    lifted = lift(function)
+    lifted = lift(function, name)
 
     def call(group: Group, context: Context) -> list[Reward]:
         try:
-            rewards = list(lifted(group, context))
+            rewards = [_as_reward(reward) for reward in lifted(group, context)]
         except Exception as error:  # a reward may be anybody's code; the run ends with its name and the problem's
             raise RunError(
                 f"reward '{name}' raised {type(error).__name__}: {error} (problem '{group.problem.id}')"
@@ -119,7 +125,7 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[[Group, Context
     return call
 
 
-def lift(function: Callable[..., Any]) -> Callable[[Group, Context], Sequence[Reward]]:
+def lift(function: Callable[..., Any], name: str = "reward") -> Callable[[Group, Context], Sequence[Reward]]:
     """A reward that sees whole groups, from one that sees a group or one response.
 
     A function whose first parameter is `group` is taken as it is. Any other is called once a response with whatever it
@@ -132,8 +138,7 @@ def lift(function: Callable[..., Any]) -> Callable[[Group, Context], Sequence[Re
         return function if len(names) > 1 else lambda group, _: function(group)
 
     if unknown is not None:
-        called = getattr(function, "__name__", "reward")
-        raise UserError(f"reward '{called}': it asks for '{unknown}', which no response has{suggest(unknown, OFFERED)}")
+        raise UserError(f"reward '{name}': it asks for '{unknown}', which no response has{suggest(unknown, OFFERED)}")
 
     def each(group: Group, context: Context) -> list[Reward]:
         return [_as_reward(function(*[_offer(member, context)[name] for name in names])) for member in group.members]
@@ -166,7 +171,7 @@ def _offer(member: Member, context: Context) -> Mapping[str, Any]:
 
 def _as_reward(value: Any) -> Reward:
     if isinstance(value, Reward):
-        return value
+        return replace(value, value=float(value.value))
     if isinstance(value, Mapping):
         parts = {str(name): float(part) for name, part in value.items()}
         return Reward(sum(parts.values()), parts)

@@ -17,7 +17,7 @@ import yaml
 
 import rlvr
 from rlvr import cli, recipe
-from rlvr.engines.local import local
+from rlvr.engines import local
 from rlvr.tasks.arithmetic import arithmetic
 from rlvr.tasks.files import file
 from rlvr.tasks.knights import knights

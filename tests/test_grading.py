@@ -60,7 +60,6 @@ PIECES = (
         "grading.formula",
         "tasks.math",
         "tasks.knights",
-        "tasks.knights_answer",
         "tasks.knights_puzzle",
         "tasks.arithmetic",
         "tasks.files",

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlvr.errors import UserError
-from rlvr.tasks.knights import check_knights, knights, split_of
-from rlvr.tasks.knights_answer import gold_roles, read_assignment
+from rlvr.tasks.knights import check_knights, gold_roles, knights, read_assignment, split_of
 from rlvr.tasks.knights_puzzle import NAMES, solutions, statement_text
 from rlvr.types import Problem, Response, Status
 

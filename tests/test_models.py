@@ -11,7 +11,7 @@ import torch
 from rlvr import models, recipe
 from rlvr.batch import Tokens
 from rlvr.build import load
-from rlvr.errors import UserError
+from rlvr.errors import RunError, UserError
 from rlvr.types import Request, Sampling
 
 SEQUENCES = [Tokens((5, 6, 7), (8, 9, 10, 1)), Tokens((11, 12), (13, 1))]
@@ -44,6 +44,13 @@ def test_the_engine_of_a_checkpointed_policy_decodes_as_before(tiny_model: Path)
     assert answers[0] == answers[1]
 
 
+def test_a_model_that_cannot_be_saved_ends_the_run_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    policy = load(recipe.load(tiny.recipe(tiny_model))).policy
+    (tmp_path / "model").write_text("in the way")
+    with pytest.raises(RunError, match=r"^cannot save the model .*model: [^\n]*$"):
+        models.export(policy, tmp_path / "model")
+
+
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
 def test_the_compute_dtype_can_be_chosen(wanted: str) -> None:
     assert models.compute_dtype(wanted, torch.float32, torch.device("cpu")) is getattr(torch, wanted)
@@ -60,5 +67,5 @@ def test_the_parameters_of_a_folder_are_counted_without_loading_it(tiny_model: P
 def test_cuda_where_there_is_none_is_refused_in_one_line() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(UserError, match="model.device: no CUDA device"):
+    with pytest.raises(UserError, match=r"model\.device: no CUDA device"):
         models.device_of("cuda")

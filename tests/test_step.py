@@ -301,7 +301,8 @@ def test_a_step_whose_verdicts_are_all_masked_moves_nothing(tiny_model: Path) ->
     run = replace(run, verifier=replace(run.verifier, judges=[broken], stop_above=1.0))
     before = {name: weight.clone() for name, weight in run.learner.weights()}
     result = stepped(run)[0]
-    assert not result.groups and result.state.source.drawn == 2
+    assert not any(group.samples for group in result.groups) and result.state.source.drawn == 2
+    assert [len(group.failed) for group in result.groups] == [run.sampling.samples] * 2
     assert all(torch.equal(before[name], weight) for name, weight in run.learner.weights())
 
 

@@ -12,12 +12,15 @@ CHARACTERS = "0123456789+-*/=? abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
 
+SUMS = {"name": "arithmetic", "kinds": ["add"], "levels": [1]}
+NUMBER = {"name": "math", "extract": ["number"]}
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, with an end-of-text token `<end>`."""
     vocabulary = {"<pad>": 0, "<end>": 1, "<unk>": 2} | {c: i + 3 for i, c in enumerate(CHARACTERS)}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")])
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     made.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=made, eos_token="<end>", pad_token="<pad>", unk_token="<unk>", chat_template=TEMPLATE
@@ -56,12 +59,23 @@ def recipe(folder: Path, **sections: object) -> dict[str, object]:
     return {
         "run": {"name": "tiny", "steps": 3, "seed": 0, "folder": str(folder.parent / "runs"), "threads": 1},
         "model": {"name": str(folder), "compute": "float32"},
-        "train": [{"data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 16}, "task": {"name": "math", "extract": ["number"]}}],
+        "train": [
+            {
+                "data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 16},
+                "task": {"name": "math", "extract": ["number"]},
+            }
+        ],
         "rollout": {"problems": 2, "samples": 4, "max_tokens": 6},
         "optimizer": {"lr": 1e-3},
         "eval": {
             "max_tokens": 4,
-            "sets": [{"name": "heldout", "data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 8, "split": "test"}, "task": {"name": "math", "extract": ["number"]}}],
+            "sets": [
+                {
+                    "name": "heldout",
+                    "data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 8, "split": "test"},
+                    "task": {"name": "math", "extract": ["number"]},
+                }
+            ],
         },
         **sections,
     }

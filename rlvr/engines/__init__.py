@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
+from pydantic import Field
+
+from rlvr.registry import register
 from rlvr.types import Generation, Request, Sampling
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from rlvr.decode import Decoder
+
+
+@register("engine", "local")
+def local(
+    module: Any, tokenizer: Any, compute: torch.dtype, *, max_sequences: Annotated[int, Field(ge=1)] = 128
+) -> Decoder:
+    """At most `max_sequences` responses are decoded at a time; more wait for the next wave."""
+    from rlvr.decode import Decoder
+
+    return Decoder(module, tokenizer, compute, max_sequences)
 
 
 class Engine(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlvr.evals.score import interval
 from rlvr.rollouts import Renderer, Rollouts
-from rlvr.types import Draw, Finish, Problem, Response, Rollout, Sampling, Verdict
+from rlvr.types import Draw, Finish, Problem, Response, Rollout, Sampling, Status, Verdict
 from rlvr.verify import Judge, judge_safely
 
 
@@ -67,6 +67,7 @@ def summarise(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[
         "correct": sum(v.correct for v in verdicts),
         "formatted": len(formatted),
         "truncated": truncated,
+        "error": sum(v.status in (Status.ERROR, Status.TIMEOUT) for v in verdicts),
         "response_tokens": sum(len(r.token_ids) for r in rollouts),
     }
     ci95 = {"pass@1": list(interval(list(shares.values())))}

@@ -1,0 +1,108 @@
+"""The house itself: its size, what its prose promises, and which way its imports go."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import rlvr
+from rlvr import cli, recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "rlvr").rglob("*.py"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank lines, comments or docstrings."""
+    tree = ast.parse(path.read_text())
+    texts = [n for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    prose = {line for n in texts for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
+    lines = path.read_text().splitlines()
+    kept = [t for i, t in enumerate(lines, 1) if i not in prose and t.strip() and not t.strip().startswith("#")]
+    return len(kept)
+
+
+def test_the_package_stays_within_its_budget() -> None:
+    counts = [code_lines(path) for path in SOURCES]
+    assert len(SOURCES) <= 60
+    assert sum(counts) <= 10_000
+    assert statistics.median(counts) < 150
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_functions_fit_a_screen(path: Path) -> None:
+    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 >= 60]
+    assert not long
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["types", "tasks.math", "tasks.knights", "tasks.arithmetic", "grading.extract", "rewards", "recipe", "loss"],
+)
+def test_light_modules_load_no_torch(module: str) -> None:
+    code = f"import sys, rlvr.{module}; print(*[m for m in ('torch', 'transformers', 'pyarrow') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip() == ""
+
+
+def test_broad_exceptions_stand_only_at_the_boundaries() -> None:
+    found = {p.name for p in SOURCES if re.search(r"except Exception\b|except:", p.read_text())}
+    assert found <= {"registry.py", "verify.py", "files.py", "gym_worker.py"}
+
+
+def commands() -> list[list[str]]:
+    blocks = [b for page in PAGES for b in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)]
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("words", [w for w in commands() if w[0] == "make"], ids=" ".join)
+def test_every_make_command_of_the_pages_is_a_target(words: list[str]) -> None:
+    assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("words", [w for w in commands() if w[0] != "make"], ids=" ".join)
+def test_every_rlvr_command_of_the_pages_is_understood(words: list[str]) -> None:
+    assert words[0] == ".venv/bin/rlvr"
+    options = cli.parse(words[1:])
+    if hasattr(options, "recipe"):
+        recipe.load(options.recipe, options.overrides)
+
+
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: dict[str, Any] = {}
+    monkeypatch.setattr(rlvr, "train", lambda name, **given: called.update(given, name=name), raising=False)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        exec(compile(block, "README.md", "exec"), {})
+    recipe.load(called["name"], {"run.name": called["run__name"]})
+    assert called["reward"]("it is 15", "15") > called["reward"]("it is 16", "15")
+
+
+def test_the_yaml_of_the_readme_is_a_recipe() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        recipe.load(yaml.safe_load(block))
+
+
+def test_every_shipped_recipe_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in recipe.shipped() if f"`{name}`" not in text] == []
+
+
+def test_the_files_that_contributing_names_exist() -> None:
+    names = re.findall(
+        r"`(rlvr/[a-z_/]+\.(?:py|yaml)|rlvr/[a-z_/]+/|tests/[a-z_]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    assert names
+    assert [name for name in names if not (ROOT / name).exists()] == []
