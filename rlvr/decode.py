@@ -127,7 +127,7 @@ class Decoder:
         asked = list(dict.fromkeys(i for i, _ in wave))
         ids, mask = self._left_padded([requests[i].token_ids for i in asked])
         layer: Any = functools.partial(_Layer, sampling.max_tokens)
-        cache = Cache(layer_class_to_replicate=layer) if self.buffered else DynamicCache(config=self.module.config)
+        cache: Any = Cache(layer_class_to_replicate=layer) if self.buffered else DynamicCache(config=self.module.config)
         logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache)
         owner = torch.tensor([asked.index(i) for i, _ in wave], device=self.device)
         mask, position, logits = mask[owner], mask.sum(1)[owner], logits[owner]

@@ -120,7 +120,7 @@ class Optimizer(Section):
 class Loss(Section):
     """The terms are summed per token and reduced with weights that are fixed before the batch is split."""
 
-    terms: tuple[Spec, ...] = (Spec(name="clip"),)
+    terms: tuple[Spec, ...] = Field(default=(Spec(name="clip"),), min_length=1)
     reduction: Spec = Spec(name="token")
 
 

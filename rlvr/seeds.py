@@ -5,6 +5,7 @@ A sample therefore does not depend on order, number of processes or restarts, an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import numpy as np
@@ -37,7 +38,10 @@ def uniform(*parts: int | str) -> float:
     return float(uniforms(np.array([key_of(*parts)], np.uint64), np.zeros(1, np.uint64))[0])
 
 
+@functools.lru_cache(maxsize=16)  # an epoch's order is asked for again with every problem drawn
 def permutation(count: int, *parts: int | str) -> NDArray[np.int64]:
     """A random order of range(count) named by its parts.   -> [count]"""
     keys = np.full(count, key_of(*parts), np.uint64)
-    return np.argsort(uniforms(keys, np.arange(count, dtype=np.uint64)), kind="stable")
+    order = np.argsort(uniforms(keys, np.arange(count, dtype=np.uint64)), kind="stable")
+    order.flags.writeable = False
+    return order
