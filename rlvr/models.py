@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -95,7 +96,8 @@ def _converted(name: str, model: BuiltIn) -> Path:
 def _convert(folder: Path, file: str, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that transformers does not let be switched off
+        quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
     # transformers marks the dequantised model as quantised and then refuses to save it, so its weights move to a fresh
     # one.
     config = quantised.config
