@@ -91,9 +91,10 @@ def _train(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> None:
     from rlvr import recipe
+
+    resolved = recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
     from rlvr.cost import estimate
 
-    resolved = recipe.load(options.recipe, options.overrides)
     print(recipe.dump(resolved), end="")
     print("\n".join(f"# {line}" for line in estimate(resolved)))
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,23 @@ def holds(statement: list, roles: tuple[bool, ...]) -> bool:
     if form == "not":
         return not first
     return {"and": first and rest[0], "or": first or rest[0], "if": not first or rest[0], "iff": first == rest[0]}[form]
+
+
+def evaluated(statement: list, roles: tuple[bool, ...]) -> str:
+    """The statement in words with every claim replaced by its truth, then the truth of the whole."""
+    truth = str(holds(statement, roles)).lower()
+    form, *parts = statement
+    if form in ("knight", "knave"):
+        return truth
+    values = [str(holds(part, roles)).lower() for part in parts]
+    joined = {
+        "not": "not {}",
+        "and": "{} and {}",
+        "or": "{} or {}",
+        "if": "if {}, then {}",
+        "iff": "{} exactly when {}",
+    }
+    return f"{joined[form].format(*values)}, {truth}"
 
 
 def check(text: str, *, prefill: str = "", truncated: bool = False, gold: str = GOLD, **options):
@@ -73,6 +91,18 @@ def test_puzzles_are_distinct_reproducible_and_splits_disjoint() -> None:
     assert len(NAMES) == len(set(NAMES)) >= 50
 
 
+def test_every_assignment_is_drawn_equally_often_so_that_no_constant_answer_beats_chance() -> None:
+    counts = Counter(tuple(p.meta["roles"]) for p in knights(people=2, count=2000))
+    assert len(counts) == 4 and max(counts.values()) < 560  # 500 each, three standard deviations are 58
+
+
+def test_statements_are_of_the_forms_asked_for() -> None:
+    problems = knights(people=2, count=200, forms=("leaf", "and", "or"))
+    assert {s[0] for p in problems for s in p.meta["statements"]} == {"knight", "knave", "and", "or"}
+    with pytest.raises(UserError, match="no further puzzle of 2 people with forms leaf, not"):
+        knights(people=2, count=1, forms=("leaf", "not"))
+
+
 @pytest.mark.parametrize("people", [1, 9, (2, 9), ()])
 def test_two_to_eight_people(people) -> None:
     with pytest.raises(UserError, match=r"2 to 8"):
@@ -89,9 +119,11 @@ def test_every_clause_of_a_written_solution_is_true(people: int, working) -> Non
         for line in lines:
             head, _, tail = line.partition(": ")
             roles = tuple(part.split()[1] == "knight" for part in head.split(", "))
-            *said, end = tail.split(", ")
+            end = tail.rsplit(", ", 1)[1]
+            said = re.findall(r"(?:^|, )(\w+ says .+?)(?=, \w+ says |, yes$|, no$)", tail)
+            assert ", ".join([*said, end]) == tail
             for i, clause in enumerate(said):
-                assert clause == f"{names[i]} says {str(holds(statements[i], roles)).lower()}"
+                assert clause == f"{names[i]} says {evaluated(statements[i], roles)}"
                 last_and_wrong = i == len(said) - 1 and end == "no"
                 assert (holds(statements[i], roles) is roles[i]) is not last_and_wrong
             assert end == "no" or (len(said) == people and list(roles) == problem.meta["roles"])

@@ -13,7 +13,16 @@ from rlvr.grading.extract import after_thinking, final_turn
 from rlvr.grading.tags import check_tags
 from rlvr.registry import register
 from rlvr.seeds import key_of, uniform
-from rlvr.tasks.knights_puzzle import NAMES, answer_text, draw_statement, puzzle_text, roles_of, solutions, worked_out
+from rlvr.tasks.knights_puzzle import (
+    FORMS,
+    NAMES,
+    answer_text,
+    draw_statements,
+    puzzle_text,
+    roles_of,
+    solutions,
+    worked_out,
+)
 from rlvr.types import Problem, Response, Status, Verdict
 
 MAX_ANSWER = 2000
@@ -89,6 +98,7 @@ def _clauses(text: str, name: str) -> list[str]:
 
 
 Split = Literal["train", "test"]
+Form = Literal["leaf", "not", "and", "or", "if", "iff"]
 
 TEST_SHARE = 0.25
 TRIES = 5000  # so many draws in a row without a new puzzle end the search
@@ -100,10 +110,12 @@ _ANSWER_TAG = re.compile(r"</?answer>")
 @register("data", "knights")
 def knights(
     *, people: int | tuple[int, ...] = 3, count: int = 1000, seed: int = 0, split: Split = "train",
-    working: Literal["all", "first"] = "all",
+    forms: tuple[Form, ...] = FORMS, working: Literal["all", "first"] = "all",
 ) -> list[Problem]:  # fmt: skip
     """Distinct puzzles with exactly one solution, the numbers of people taken in turn; splits never share a puzzle.
 
+    All assignments are equally likely, so that no constant answer is right more often than by chance. `forms` are the
+    kinds of statement ("leaf" is "Zoey is a knave"); two people need "iff", or "and" with "or" or "if".
     `working` says whether a written solution goes through all worlds or ends at the first that fits; with more than
     three people it always ends there.
     """
@@ -113,24 +125,29 @@ def knights(
     rng = random.Random(key_of("knights", seed, split))  # noqa: S311 - no secret
     seen: set[str] = set()
     return [
-        _new(sizes[i % len(sizes)], split, seen, rng, f"knights/{split}/{seed}/{i}", working == "all")
+        _new(sizes[i % len(sizes)], split, forms, seen, rng, f"knights/{split}/{seed}/{i}", working == "all")
         for i in range(count)
     ]
 
 
-def _new(people: int, split: Split, seen: set[str], rng: random.Random, name: str, every_world: bool) -> Problem:
+def _new(
+    people: int, split: Split, forms: Sequence[str], seen: set[str], rng: random.Random, name: str, every_world: bool
+) -> Problem:
+    roles = roles_of(rng.randrange(2**people), people)  # drawn first: else some would be rarer than others
     for _ in range(TRIES):
         names: list[str] = rng.sample(NAMES, people)
-        statements = [draw_statement(speaker, people, rng) for speaker in range(people)]
-        worlds, key = solutions(statements), f"{names} {statements}"
-        if len(worlds) == 1 and key not in seen and split_of(key) == split:
+        statements = draw_statements(roles, forms, rng)
+        key = f"{names} {statements}"
+        if len(solutions(statements)) == 1 and key not in seen and split_of(key) == split:
             seen.add(key)
-            roles = roles_of(worlds[0], people)
             meta = {"people": people, "names": names, "roles": roles, "statements": statements,
                     "category": f"people={people}"}  # fmt: skip
             text = solution_text(names, statements, roles, every_world=every_world)
             return Problem(name, "knights", puzzle_text(names, statements, rng), answer_text(names, roles), meta, text)
-    raise UserError(f"knights: count is too many: no further puzzle of {people} people found in split '{split}'")
+    raise UserError(
+        f"knights: no further puzzle of {people} people with forms {', '.join(forms)} found in split '{split}'; "
+        "count is too many or forms too few"
+    )
 
 
 def solution_text(names: list[str], statements: list[list], roles: list[bool], *, every_world: bool) -> str:

@@ -33,9 +33,24 @@ _SPEECH = (
 _WORDING = {"and": "{0} and {1}", "or": "{0} or {1}", "if": "if {0}, then {1}", "iff": "{0} exactly when {1}"}
 
 
-def draw_statement(speaker: int, people: int, rng: random.Random) -> Statement:
+FORMS = ("leaf", "not", "and", "or", "if", "iff")
+
+
+def draw_statements(roles: Sequence[bool], forms: Sequence[str], rng: random.Random) -> list[Statement]:
+    """A random statement of everybody, true where the speaker is a knight and false where he is a knave."""
+    people, world = len(roles), sum(1 << (len(roles) - 1 - i) for i, knight in enumerate(roles) if not knight)
+    statements = []
+    for speaker, knight in enumerate(roles):
+        statement = draw_statement(speaker, people, forms, rng)
+        while bool(truth_table(statement, people) >> world & 1) != knight:
+            statement = draw_statement(speaker, people, forms, rng)
+        statements.append(statement)
+    return statements
+
+
+def draw_statement(speaker: int, people: int, forms: Sequence[str], rng: random.Random) -> Statement:
     """A random statement of the speaker; never "I am a knave", which nobody can say."""
-    form = rng.choice(("leaf", "not", "and", "or", "if", "iff"))
+    form = rng.choice(forms)
     if form == "leaf":
         person = rng.randrange(people)
         return ["knight" if person == speaker else rng.choice(("knight", "knave")), person]
@@ -112,9 +127,9 @@ def worked_out(names: Sequence[str], statements: Sequence[Statement], *, every_w
 
     It ends with the world that fits, unless every world is wanted.
 
-    >>> worked_out(["Ida", "Tom"], [["knave", 1], ["knight", 0]], every_world=False)
-    'Ida knight, Tom knight: Ida says false, no. Ida knight, Tom knave: Ida says true, Tom says true, no. \
-Ida knave, Tom knight: Ida says false, Tom says false, no. Ida knave, Tom knave: Ida says true, no.'
+    >>> worked_out(["Ida", "Tom"], [["and", ["knave", 1], ["knight", 0]], ["not", ["knave", 1]]], every_world=False)
+    'Ida knight, Tom knight: Ida says false and true, false, no. Ida knight, Tom knave: Ida says true and true, true, \
+Tom says not true, false, yes.'
     """
     people, lines = len(names), []
     for world in range(2**people):
@@ -130,7 +145,17 @@ def _world_line(world: int, names: Sequence[str], statements: Sequence[Statement
     head = ", ".join(f"{name} {'knight' if role else 'knave'}" for name, role in zip(names, roles, strict=True))
     for name, role, statement in zip(names, roles, statements, strict=True):
         true = bool(truth_table(statement, len(names)) >> world & 1)
-        said.append(f"{name} says {'true' if true else 'false'}")
+        said.append(f"{name} says {_evaluated(statement, world, len(names))}")
         if true != role:
             return f"{head}: {', '.join(said)}, no.", False
     return f"{head}: {', '.join(said)}, yes.", True
+
+
+def _evaluated(statement: Statement, world: int, people: int) -> str:
+    """The truth of each leaf in the statement's own wording, then that of the whole.   -> "false or true, true" """
+    value = "true" if truth_table(statement, people) >> world & 1 else "false"
+    form, *parts = statement
+    if form in ("knight", "knave"):
+        return value
+    leaves = (_evaluated(part, world, people) for part in parts)
+    return f"{'not {0}' if form == 'not' else _WORDING[form]}, {value}".format(*leaves)
