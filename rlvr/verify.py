@@ -10,6 +10,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +32,9 @@ from rlvr.types import (
     Verdict,
 )
 
-Judge = Callable[[Problem, Response], Verdict]
+# A verifier answers at once, or gives the future of its verdict where helper processes work on it.
+Pending = Verdict | Future[Verdict]
+Judge = Callable[[Problem, Response], Pending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Verifier:
     @timed("verify")
     def groups(self, rollouts: Sequence[Rollout], samples: int) -> list[Group]:
         """Verdicts for all, in groups of `samples`; what `masked` names leaves its group.   [P*G] -> [P]"""
-        verdicts = [self._judge(rollout) for rollout in rollouts]
+        verdicts = settle([self._judge(rollout) for rollout in rollouts])
         failed = [v for v in verdicts if v.status in (Status.ERROR, Status.TIMEOUT)]
         if len(failed) > self.stop_above * len(verdicts):
             raise RunError(
@@ -61,23 +64,37 @@ class Verifier:
         kept = tuple(m for m in members if m.verdict.status not in self.masked)
         return Group(members[0].rollout.prompt.problem, kept, failed)
 
-    def _judge(self, rollout: Rollout) -> Verdict:
+    def _judge(self, rollout: Rollout) -> Pending:
         problem = rollout.prompt.problem
         judge = self.judges[rollout.prompt.draw.source] or registry.find("task", problem.task, problem.id).function
         response = Response(rollout.text, rollout.finish is Finish.LENGTH, rollout.prompt.prefill)
         return judge_safely(judge, problem, response)
 
 
-def judge_safely(judge: Judge, problem: Problem, response: Response) -> Verdict:
-    """The verdict with its time; an exception of the verifier becomes the status `error`."""
+def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
+    """The verdict with its time, or the future of one; an exception of the verifier becomes the status `error`."""
     start = time.perf_counter()
     try:
         verdict = judge(problem, response)
-    except (
-        Exception
-    ) as error:  # a verifier may be anybody's code; the failure is counted, and stops the run when frequent
-        verdict = Verdict(Status.ERROR, rule=f"{type(error).__name__}: {error}"[:200])
-    return replace(verdict, ms=1000 * (time.perf_counter() - start))
+    except Exception as error:  # a verifier may be anybody's code; it is counted, and stops the run when frequent
+        verdict = _failed(error)
+    return verdict if isinstance(verdict, Future) else replace(verdict, ms=1000 * (time.perf_counter() - start))
+
+
+def settle(pending: Sequence[Pending]) -> list[Verdict]:
+    """The verdicts, waiting for those that are still worked on; all of them were begun before the first is awaited."""
+    return [_result(verdict) if isinstance(verdict, Future) else verdict for verdict in pending]
+
+
+def _result(future: Future[Verdict]) -> Verdict:
+    try:
+        return future.result()
+    except Exception as error:  # as in judge_safely
+        return _failed(error)
+
+
+def _failed(error: Exception) -> Verdict:
+    return Verdict(Status.ERROR, rule=f"{type(error).__name__}: {error}"[:200])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlvr.grading.compare import compare
 from rlvr.grading.extract import find_form, last_box, last_number
 from rlvr.grading.formula import calculate
-from rlvr.grading.numbers import read_number, read_quantity, same_quantity
 from rlvr.grading.tags import check_tags
+from rlvr.grading.units import read_number
 
 FORMS = ("box", "answer", "hash", "number")
 PIECES = (
@@ -55,7 +56,12 @@ PIECES = (
     "module",
     [
         "grading.extract",
-        "grading.numbers",
+        "grading.compare",
+        "grading.latex",
+        "grading.lexer",
+        "grading.symbolic",
+        "grading.units",
+        "grading.values",
         "grading.tags",
         "grading.formula",
         "tasks.math",
@@ -87,7 +93,13 @@ def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
         (r"\boxed{3} so \boxed{ }", ""),
         (r"\boxed{3} so \boxed{4", ""),
         (r"\boxed{3} so \boxed{4\}", ""),
-        (r"\boxed{" + "1" * 3000 + "}", ""),
+        (r"\boxed{" + "1" * 21_000 + "}", ""),
+        (r"\boxed{4}, \boxed{5}", "4, 5"),
+        (r"$\boxed{4}$ and $\boxed{5}$", "4, 5"),
+        (r"\boxed{4} \text{ or } \boxed{5}", "4, 5"),
+        (r"\boxed{4}\boxed{4}", "4"),
+        (r"\boxed{4}, \boxed{}", ""),
+        (r"\boxed{4}. So \boxed{5}", "5"),
         (r"\boxed 5", None),
         ("5", None),
     ],
@@ -165,9 +177,7 @@ def test_numbers_are_read_exactly(text: str, value: Fraction) -> None:
         "18 m",
         "1/0",
         r"\frac{1}{0}",
-        "1e1001",
         "1e99999999",
-        "9" * 401,
         "1.2.3",
         "٣",
         "²",
@@ -201,13 +211,13 @@ def test_what_is_no_number_is_refused(text: str) -> None:
         ("15 cm", "15 centimeters", True),
         ("5 cm^2", "5 cm^{2}", True),
         ("5 cm^2", "5 cm", False),
-        ("1/3", "0.333333", False),
+        ("1/3", "0.33333", False),
+        ("1/3", "0.333333", True),
         ("50", "0.5", False),
     ],
 )
 def test_units_and_percent(gold: str, answer: str, same: bool) -> None:
-    left, right = read_quantity(gold), read_quantity(answer)
-    assert left and right and same_quantity(left, right) is same
+    assert compare(gold, answer).same is same
 
 
 @pytest.mark.parametrize(

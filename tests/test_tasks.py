@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -11,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from rlvr.errors import UserError
+from rlvr.grading.compare import compare
 from rlvr.grading.formula import calculate
 from rlvr.registry import find
 from rlvr.tasks.arithmetic import arithmetic, split_of
 from rlvr.tasks.arithmetic_words import ONE_STEP, TWO_STEP
-from rlvr.tasks.math import canonical, compare, math
+from rlvr.tasks.math import math
 from rlvr.types import Problem, Response, Status
 
 GRADING = Path(os.environ.get("RLVR_GRADING_DIR", Path(__file__).parents[2] / "shared" / "grading"))
@@ -117,20 +117,20 @@ def test_a_recipe_reaches_the_parameters_and_a_wrong_one_is_named() -> None:
 @pytest.mark.parametrize(
     ("text", "status", "formatted", "rule"),
     [
-        (r"so \boxed{15}", Status.CORRECT, True, "box:number"),
-        (r"so \boxed{15.0}", Status.CORRECT, True, "box:number"),
-        (r"so \boxed{x = 15}", Status.CORRECT, True, "box:number"),
-        (r"so \boxed{16}", Status.WRONG, True, "box:number"),
-        (r"so \boxed{fifteen}", Status.WRONG, True, "box:string"),
+        (r"so \boxed{15}", Status.CORRECT, True, "box:exact"),
+        (r"so \boxed{15.0}", Status.CORRECT, True, "box:exact"),
+        (r"so \boxed{x = 15}", Status.CORRECT, True, "box:exact"),
+        (r"so \boxed{16}", Status.WRONG, True, "box:exact"),
+        (r"so \boxed{fifteen}", Status.WRONG, True, "box:exact"),
         ("15", Status.NO_ANSWER, False, "none"),
         (r"\boxed{15} or \boxed{}", Status.NO_ANSWER, False, "box:empty"),
         (r"\boxed{15} or \boxed{15", Status.NO_ANSWER, False, "box:empty"),
-        (r"\boxed{15}<|im_end|>\boxed{16}", Status.CORRECT, True, "box:number"),
-        (r"<think>\boxed{16}</think>\boxed{15}", Status.CORRECT, True, "box:number"),
+        (r"\boxed{15}<|im_end|>\boxed{16}", Status.CORRECT, True, "box:exact"),
+        (r"<think>\boxed{16}</think>\boxed{15}", Status.CORRECT, True, "box:exact"),
         (r"<think>\boxed{15}</think> done", Status.NO_ANSWER, False, "none"),
         (r"<think>\boxed{15}", Status.NO_ANSWER, False, "none"),
-        (r"\boxed{15 or 16}", Status.WRONG, True, "box:string"),
-        (r"\boxed{1\u200b5}".replace("\\u200b", "\u200b"), Status.WRONG, True, "box:string"),
+        (r"\boxed{15 or 16}", Status.WRONG, True, "box:exact"),
+        (r"\boxed{1\u200b5}".replace("\\u200b", "\u200b"), Status.UNPARSEABLE, True, "box:unparseable"),
     ],
 )
 def test_the_box_decides(text: str, status: Status, formatted: bool, rule: str) -> None:
@@ -140,12 +140,12 @@ def test_the_box_decides(text: str, status: Status, formatted: bool, rule: str) 
 
 def test_the_first_form_present_decides_and_an_empty_box_never_falls_to_a_number() -> None:
     forms = ("box", "answer", "hash", "number")
-    assert verdict("it is 15", extract=forms).rule == "number:number"
+    assert verdict("it is 15", extract=forms).rule == "number:exact"
     assert verdict("it is 15", extract=forms).correct
     assert verdict(r"\boxed{16} no 15", extract=forms).status is Status.WRONG
     assert verdict(r"\boxed{} 15", extract=forms).status is Status.NO_ANSWER
     assert verdict("<answer>15</answer> 16", extract=forms).correct
-    assert verdict("#### 15\n16", extract=forms).rule == "hash:number"
+    assert verdict("#### 15\n16", extract=forms).rule == "hash:exact"
 
 
 def test_formatted_is_about_the_box_or_the_first_form_named() -> None:
@@ -191,20 +191,4 @@ def test_thinking_that_the_prompt_opened_must_be_closed() -> None:
     ],
 )
 def test_comparison(gold: str, answer: str, same: bool) -> None:
-    assert compare(gold, answer)[0] is same
-
-
-def test_case_can_count() -> None:
-    assert not compare("Monday", "monday", casefold=False)[0]
-    assert canonical("Monday", casefold=False) == "Monday"
-
-
-@pytest.mark.skipif(not GRADING.is_dir(), reason=f"no labelled answers in {GRADING} (RLVR_GRADING_DIR)")
-@pytest.mark.parametrize(("name", "accepted"), [("cases.jsonl", 0.75), ("adversarial.jsonl", 0.0)])
-def test_no_labelled_wrong_answer_is_accepted(name: str, accepted: float) -> None:
-    rows = [json.loads(line) for line in (GRADING / name).read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if not row.get("debatable")]
-    right = {row["id"]: verdict(row["prediction"], row["gold"]).correct for row in rows}
-    assert [row["id"] for row in rows if right[row["id"]] and not row["expected"]] == []
-    expected = [row["id"] for row in rows if row["expected"]]
-    assert sum(right[name] for name in expected) >= accepted * len(expected)
+    assert compare(gold, answer).same is same

@@ -11,7 +11,7 @@ from typing import Any
 from rlvr.evals.score import interval
 from rlvr.rollouts import Renderer, Rollouts
 from rlvr.types import Draw, Finish, Problem, Response, Rollout, Sampling, Status, Verdict
-from rlvr.verify import Judge, judge_safely
+from rlvr.verify import Judge, judge_safely, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def evaluate(benchmark: Benchmark, rollouts: Rollouts, sampling: Sampling, step:
     start = time.perf_counter()
     prompts = benchmark.render([Draw(problem, 0) for problem in benchmark.problems])
     found = rollouts(prompts, sampling, seed, "eval", benchmark.name)
-    verdicts = [judge_safely(benchmark.judge, r.prompt.problem, _response(r)) for r in found]
+    verdicts = settle([judge_safely(benchmark.judge, r.prompt.problem, _response(r)) for r in found])
     record = {"step": step, "benchmark": benchmark.name, **summarise(found, verdicts)}
     record["time"] = {"seconds": time.perf_counter() - start}
     rows = [sample_row(step, rollout, verdict) for rollout, verdict in zip(found, verdicts, strict=True)]

@@ -5,16 +5,20 @@ None = the form does not occur, "" = its last occurrence is empty or not termina
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Form = Literal["box", "answer", "hash", "number"]
 
-MAX_ANSWER = 2000  # a longer "answer" is a text, not an answer
+MAX_ANSWER = 20_000  # a longer "answer" is a text, not an answer
 MAX_TAGGED = 20_000  # tags also hold boards and lists of moves
 END_MARKERS = ("<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
 
 # A run of backslashes is one token, so that `\{` and `\\{` are told apart without looking back.
 _BRACES = re.compile(r"(?P<slash>\\++)(?:(?P<box>(?:boxed|fbox)\s*+\{)|[{}])?|(?P<brace>[{}])")
+# What may stand between two boxes of one list.
+_BETWEEN = re.compile(
+    r"(?:[\s$~&,;]|\\[ ,;:!()\[\]]|\\q?quad\b|\\text *\{[ ,]*(?:and|or)[ ,]*\}|\band\b|\bor\b){0,24}+"
+)
 _BOX_ONLY = re.compile(r"\\+(?:boxed|fbox)\s*+\{")
 _NUMBER = re.compile(
     r"(?<![0-9.)}\]])-?\\[dt]?frac\{-?[0-9]{1,40}\}\{[0-9]{1,40}\}"
@@ -48,38 +52,61 @@ def find_form(form: Form, text: str) -> str | None:
 def last_box(text: str) -> str | None:
     r"""The content of the last `\boxed{}` or `\fbox{}`; never an earlier one where the last is empty or unterminated.
 
-    >>> last_box(r"\boxed{3}, no: $\boxed{\{1\}}$"), last_box(r"\boxed{3} \boxed{"), last_box("3")
-    ('\\{1\\}', '', None)
+    Boxes with only a comma, `and`, `or` or white space between them are one list, in which repeats count once.
+
+    >>> last_box(r"\boxed{3}, no: $\boxed{\{1\}}$"), last_box(r"\boxed{3} \boxed{"), last_box(r"\boxed{3} or \boxed{4}")
+    ('\\{1\\}', '', '3, 4')
     """
-    span = _last_box_span(text)
-    if span is None or not span[1]:
-        return None if span is None else ""
-    if span[1] - span[0] > MAX_ANSWER:
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    together = [boxes.pop()]
+    while boxes and boxes[-1].end and _BETWEEN.fullmatch(text, boxes[-1].end + 1, together[-1].begin):
+        together.append(boxes.pop())
+    contents = dict.fromkeys(_content(text, box) for box in reversed(together))
+    return ", ".join(contents) if all(contents) else ""
+
+
+def _content(text: str, box: _Box) -> str:
+    if not box.end or box.end - box.start > MAX_ANSWER:
         return ""
-    content = text[span[0] : span[1]].strip()
+    content = text[box.start : box.end].strip()
     while opening := _BOX_ONLY.match(content):  # a box in a box: short by now, so a scan for each level is cheap
-        if _last_box_span(content) != (opening.end(), len(content) - 1):
+        inner = _boxes(content)
+        if len(inner) != 1 or (inner[0].start, inner[0].end) != (opening.end(), len(content) - 1):
             break
         content = content[opening.end() : -1].strip()
     return content
 
 
-def _last_box_span(text: str) -> tuple[int, int] | None:
-    """Where the outermost box around the last opened box begins and ends; its end is 0 where that one stays open."""
-    open_braces: list[int] = []  # for a box where its content begins, for a plain brace -1
-    span: tuple[int, int] | None = None
+class _Box(NamedTuple):
+    """Where a box begins with its command, and where its content begins and ends; the end is 0 where it stays open."""
+
+    begin: int
+    start: int
+    end: int
+
+
+def _boxes(text: str) -> list[_Box]:
+    """The outermost boxes in order; one that stays open counts only where no box follows in it."""
+    open_braces: list[_Box | None] = []  # None for a plain brace
+    found: list[_Box] = []
     for token in _BRACES.finditer(text):
         slashes, symbol = token.end("slash") - token.start("slash"), token[0][-1]
         if token["box"]:
-            span = (token.end(), 0)
-            open_braces.append(token.end())
+            open_braces.append(_Box(token.start(), token.end(), 0))
         elif symbol == "\\" or (token["slash"] and slashes % 2):
             continue
         elif symbol == "{":
-            open_braces.append(-1)
-        elif open_braces and (start := open_braces.pop()) >= 0:
-            span = (start, token.end() - 1)
-    return span
+            open_braces.append(None)
+        elif open_braces and (box := open_braces.pop()):
+            while found and found[-1].begin > box.begin:
+                found.pop()
+            found.append(box._replace(end=token.end() - 1))
+    last = next((box for box in reversed(open_braces) if box), None)
+    if last and (not found or found[-1].begin < last.begin):
+        found.append(last)
+    return found
 
 
 def last_answer_tag(text: str) -> str | None:

@@ -13,7 +13,7 @@ from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import after_thinking, final_turn, find_form
 from rlvr.grading.formula import calculate
 from rlvr.grading.killable import Died, Killable, Late
-from rlvr.grading.numbers import read_number
+from rlvr.grading.units import read_number
 from rlvr.registry import register
 from rlvr.seeds import uniform
 from rlvr.tasks.math import Forms

@@ -6,27 +6,15 @@ made again from its seed and index to score an answer, because the scorers need 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
-import resource
-import sys
 from typing import Any
+
+from rlvr.grading.killable import serve
 
 MEMORY = 4 << 30  # address space in bytes: an answer such as 1e999999999 must not fill the machine
 NO_GOLD = "(whatever its scorer accepts)"
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
-
-
-def serve() -> None:
-    """Answer every line of standard input with one line on the real standard output; print of a scorer goes nowhere."""
-    with contextlib.suppress(ValueError, OSError):  # not every system lets the limit be set
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), file=replies, flush=True)
 
 
 def _answer(request: Any) -> Any:
@@ -82,4 +70,4 @@ def _entry(dataset: str, config: str, index: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(_answer, memory=MEMORY)

@@ -38,7 +38,7 @@ _ONLY = rf"the\s+only\s+{_ROLE}\s+is\s+"
 _FILLER = frozenset(
     """a all and answer answers are as assignment based conclude conclusion conclusions final finally follows have hence
     here i identities identity in inhabitants is islanders it my of on our people persons puzzle reasoning result roles
-    so solution that the their therefore these this thus to we""".split()  # noqa: SIM905
+    so solution that the their therefore these this thus to we""".split()
 )
 
 

@@ -1,32 +1,48 @@
-"""Task "math": the answer is a number or a short text, found in a box, in tags, after `####` or as the last number."""
+"""Task "math": the answer is a number, an expression or a short text, found in a box, in tags, after `####` or last."""
 
 from __future__ import annotations
 
-import re
+import time
+from concurrent.futures import Future
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import Field
 
+from rlvr.grading import symbolic
+from rlvr.grading.compare import Match, canonical, compare
 from rlvr.grading.extract import Form, after_thinking, final_turn, find_form
-from rlvr.grading.numbers import read_quantity, same_quantity
+from rlvr.grading.killable import Died, Late
+from rlvr.grading.latex import parse
+from rlvr.grading.values import exact, walk
 from rlvr.registry import register
 from rlvr.types import Problem, Response, Status, Verdict
 
 Forms = Annotated[tuple[Form, ...], Field(min_length=1)]
-
-_WRAPPED = re.compile(r"\\(?:text|mathrm|mbox|textrm|textbf|mathbf) *\{([^{}]*)\}")
-_LETTER = re.compile(r"\\?[({\[]? *([A-Za-z]) *[)}\]]?[.:]?")
-_WORDS = re.compile(r"[^\W0-9_]+(?:[ '’-][^\W0-9_]+)*")  # noqa: RUF001 - the typographic apostrophe is meant
-_NAMED = re.compile(r"([A-Za-z]) *= *(?=\S)")
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seconds = Annotated[float, Field(gt=0)]
+GATE_SECONDS = 0.5
+STRING_ONLY = "string_only"  # in a problem's meta: its gold has no meaning that could be compared
 
 
 @register("task", "math")
-def math(problem: Problem, response: Response, *, extract: Forms = ("box",), casefold: bool = True) -> Verdict:
+def math(
+    problem: Problem,
+    response: Response,
+    *,
+    extract: Forms = ("box",),
+    tolerance: Share = 0.0,
+    seconds: Seconds = symbolic.SECONDS,
+) -> Verdict | Future[Verdict]:
     r"""Compare the answer of the first form that is present with the gold answer.
 
+    `tolerance` is a relative error that numbers may have (0.01 for physics), `seconds` the processor time of the
+    symbolic library. The few answers that need it come as a future.
+
     >>> math(Problem("p", "math", "7 + 8?", "15"), Response(r"7 + 8 = \boxed{15}")).rule
-    'box:number'
+    'box:exact'
     """
+    start = time.perf_counter()
     text = after_thinking(final_turn(response.text), response.prefill)
     found = {form: find_form(form, text) for form in extract}
     formatted = bool(found["box" if "box" in extract else extract[0]])
@@ -35,41 +51,68 @@ def math(problem: Problem, response: Response, *, extract: Forms = ("box",), cas
     if form is None or not answer:
         status = Status.TRUNCATED if response.truncated else Status.NO_ANSWER
         return Verdict(status, None, formatted, f"{form or 'none'}:empty" if form else "none")
-    same, how = compare(problem.answer, answer, casefold=casefold)
-    status = Status.CORRECT if same else Status.WRONG
-    if response.truncated and not same and form in ("number", "hash"):
-        status = Status.TRUNCATED  # the last number of a text that was cut is no answer, but it is right if it is right
-    return Verdict(status, answer, formatted, f"{form}:{how}")
+
+    def verdict(same: bool, rule: str, status: Status = Status.WRONG) -> Verdict:
+        if response.truncated and form in ("number", "hash"):
+            status = Status.TRUNCATED  # the last number of a text that was cut is no answer, but right if it is right
+        ms = 1000 * (time.perf_counter() - start)
+        return Verdict(Status.CORRECT if same else status, answer, formatted, f"{form}:{rule}", ms)
+
+    match = _matched(problem, answer, tolerance)
+    if match.same is not None:
+        return verdict(match.same, match.rule, Status.UNPARSEABLE if match.rule == "unparseable" else Status.WRONG)
+    refused = symbolic.guard(problem.answer, answer)
+    if refused:
+        return verdict(False, f"guard:{refused}", Status.UNPARSEABLE)
+    future: Future[Verdict] = Future()
+    symbolic.ask(problem.answer, answer, seconds).add_done_callback(
+        lambda done: future.set_result(_settled(done, verdict))
+    )
+    return future
 
 
-def compare(gold: str, answer: str, *, casefold: bool = True) -> tuple[bool, str]:
-    """Whether the two are the same, and what decided.   compare("1/2", "0.5") -> (True, "number")"""
-    gold, answer = _without_name(gold.strip(), answer.strip())
-    left, right = read_quantity(gold), read_quantity(answer)
-    if left and right:
-        return same_quantity(left, right), "number"
-    wanted = canonical(gold, casefold=casefold)
-    return bool(wanted) and wanted == canonical(answer, casefold=casefold), "string"
+def _settled(done: Future[bool], verdict) -> Verdict:
+    error = done.exception()
+    if error is None:
+        return verdict(done.result(), "symbolic")
+    if isinstance(error, Late):
+        return verdict(False, "symbolic:timeout", Status.TIMEOUT)
+    return verdict(False, f"symbolic:{error}", Status.ERROR)
 
 
-def canonical(text: str, *, casefold: bool = True) -> str:
-    r"""The text without what never carries meaning; case counts in formulas and not in words.
+def _matched(problem: Problem, answer: str, tolerance: float) -> Match:
+    if problem.meta.get(STRING_ONLY):
+        return Match(canonical(problem.answer) == canonical(answer), "string only")
+    match = compare(problem.answer, answer)
+    if match.same or not tolerance:
+        return match
+    gold, given = (exact(node) if (node := parse(text)) else None for text in (problem.answer, answer))
+    if gold is None or given is None:
+        return match
+    return Match(abs(gold - given) <= Fraction(tolerance) * abs(gold), "tolerance")
 
-    >>> canonical(r"$\text{Monday}$."), canonical("(B)"), canonical(r"x + \left(R\right)")
-    ('monday', 'b', 'x+(R)')
+
+@register("gate", "math")
+def gate(problem: Problem) -> str:
+    r"""Why the gold of a problem cannot be compared by meaning, or "".
+
+    It must equal itself and two rewrites: fractions spelt the long way with white space, and with zero added.
     """
-    text = _WRAPPED.sub(r" \1 ", text).replace(r"\left", "").replace(r"\right", "").replace("$", "")
-    text = " ".join(text.split()).removesuffix(".").strip()
-    letter = _LETTER.fullmatch(text)
-    if letter or _WORDS.fullmatch(text):
-        text = letter[1] if letter else text
-        return text.casefold() if casefold else text
-    return "".join(text.split())
+    gold = problem.answer
+    node = parse(gold)
+    rewrites = [gold, rf" \displaystyle {gold} ".replace(r"\frac", r"\dfrac").replace("=", " = ")]
+    if node is not None and node.kind in _SCALAR and not any(part.kind in ("text", "pm") for part in walk(node)):
+        rewrites.append(f"{gold}+0")
+    if not all(compare(gold, rewrite).same for rewrite in rewrites):
+        return "it does not equal its own rewrite"
+    if node is not None:
+        return ""
+    if symbolic.guard(gold, gold):
+        return "it is no expression that can be read"
+    try:
+        return "" if symbolic.ask(gold, gold, GATE_SECONDS).result() else "it is no expression that can be read"
+    except (Late, Died):
+        return "reading it takes too long"
 
 
-def _without_name(gold: str, answer: str) -> tuple[str, str]:
-    """Both without `x =` where only one of them has it or both have the same.   ("5", "x = 5") -> ("5", "5")"""
-    left, right = _NAMED.match(gold), _NAMED.match(answer)
-    if left and right and left[1] != right[1]:
-        return gold, answer
-    return gold[left.end() :] if left else gold, answer[right.end() :] if right else answer
+_SCALAR = frozenset({"number", "add", "mul", "div", "pow", "call", "percent"})

@@ -1,0 +1,442 @@
+r"""Whether an answer means the same as the gold: rules on trees, numbers at test points, never a tolerance for free.
+
+The rules: exact rational equality; a decimal stands for what has no decimal only with six digits; units may be missing
+but not different; brackets, order and number of elements count, sets and lists of roots have no order; an equation is
+what it is equivalent to; several answers where one is asked are wrong. What the rules cannot decide is left to the
+symbolic library.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from rlvr.grading import realset
+from rlvr.grading.latex import Node, parse
+from rlvr.grading.lexer import lex
+from rlvr.grading.units import Units, named_units
+from rlvr.grading.values import Undecided, approximates, exact, number, same_values, symbols, terminating, walk
+
+MAX_ITEMS = 64
+_INTEGER = re.compile(r"-?[0-9]{1,60}")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Whether two answers are the same (None: the rules do not say), and the rule that decided."""
+
+    same: bool | None
+    rule: str
+
+
+@functools.lru_cache(maxsize=100_000)
+def compare(gold: str, answer: str) -> Match:
+    r"""Compare two bare answers.
+
+    >>> compare(r"\frac{1}{2}", "0.5"), compare("(1,2)", "[1,2]").same, compare("5", "5 or 6").same
+    (Match(same=True, rule='exact'), False, False)
+    """
+    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):
+        return Match(int(gold) == int(answer), "exact")
+    wanted, given = canonical(gold), canonical(answer)
+    if not wanted or not given:
+        return Match(False, "empty")
+    if wanted == given:
+        return Match(True, "string")
+    left, right = parse(gold), parse(answer)
+    if left is None:
+        return Match(None, "gold not in the grammar")
+    if right is None:
+        return Match(False, "unparseable")
+    try:
+        rule = "exact" if exact(left) is not None else "value"
+        return Match(same(left, right) or ("," in gold and _as_lists(gold, answer)), rule)
+    except Undecided:
+        # A gold with a value is never equal to what has none; only a gold without one is left to the library.
+        return Match(False if _has_value(left) else None, "undecided")
+
+
+def _has_value(gold: Node) -> bool:
+    try:
+        return same(gold, Node("add", (gold, Node("number", value=Fraction(0)))))
+    except Undecided:
+        return False
+
+
+def canonical(text: str) -> str:
+    r"""The text without what never carries meaning; case counts in formulas and not in words.
+
+    >>> canonical(r"$\text{Monday}$.") == canonical("monday"), canonical(r"x") == canonical("X")
+    (True, False)
+    """
+    tokens = lex(text)
+    if tokens is None:
+        return " ".join(text.split())
+    if tokens and all(token.kind == "text" for token in tokens):
+        return " ".join(token.text.strip("()[].:!\"' ") for token in tokens).casefold()
+    return "\0".join(token.text for token in tokens)
+
+
+def _as_lists(gold: str, answer: str) -> bool:
+    """Whether they are the same list, where the gold's comma may separate items and not thousands."""
+    left, right = parse(gold, thousands=False), parse(answer, thousands=False)
+    return left is not None and right is not None and left.kind == "list" and left != parse(gold) and same(left, right)
+
+
+def same(gold: Node, answer: Node) -> bool:
+    """Whether two trees mean the same; raises Undecided."""
+    gold, answer = _unwrapped(gold), _unwrapped(answer)
+    if gold == answer:
+        return True
+    for rule in _RULES:
+        verdict = rule(gold, answer)
+        if verdict is not None:
+            return verdict
+    return _same_scalar(gold, answer)
+
+
+def _unwrapped(node: Node) -> Node:
+    """Without brackets that only group, and with a matrix in its brackets as one thing; a set of one is its element."""
+    if node.kind == "set" and not node.parts:
+        return Node("symbol", (), "\\emptyset")
+    if node.kind == "set" and len(node.parts) == 1 and not _has_sign(node) and node.parts[0].name != "\\emptyset":
+        return _unwrapped(node.parts[0])
+    while node.kind == "group" and len(node.parts) == 1 and node.name in ("()", "[]"):
+        inner = node.parts[0]
+        if node.name == "[]" and inner.kind != "rows":
+            break
+        node = replace(inner, name="p") if inner.kind == "rows" and inner.name in "am" else inner
+    if node.kind == "rows" and node.name in ("a", "m", "b", "small"):
+        return replace(node, name="p")
+    return _scaled(node) or node
+
+
+def _scaled(node: Node) -> Node | None:
+    """A matrix times or over a number, as a matrix."""
+    if node.kind not in ("neg", "mul", "div"):
+        return None
+    sides = [_unwrapped(part) for part in node.parts]
+    places = [i for i, side in enumerate(sides) if side.kind == "rows"]
+    if len(places) != 1 or (node.kind == "div" and places != [0]):
+        return None
+    factors = [side for side in sides if side.kind != "rows"]
+    if any(factor.kind in ("text", "group", "set") for factor in factors):
+        return None
+    rows = sides[places[0]]
+    return replace(
+        rows, parts=tuple(replace(r, parts=tuple(Node(node.kind, (c, *factors)) for c in r.parts)) for r in rows.parts)
+    )
+
+
+def _rule_words(gold: Node, answer: Node) -> bool | None:
+    """Words and letters of a choice, without regard to case; words never equal a formula."""
+    left, right = _words(gold), _words(answer)
+    choice = gold.kind == "symbol" and gold.name in _CHOICES
+    if choice and answer.kind in ("symbol", "text"):
+        return gold.name.casefold() == (right or answer.name).casefold()
+    if left is None and right is None:
+        return None
+    left, right = left or _letters(gold), right or _letters(answer)
+    if left is None or right is None:
+        return None if gold.kind in _HAS_PARTS or answer.kind in _HAS_PARTS else False
+    return left.casefold() == right.casefold()
+
+
+_CHOICES = frozenset("ABCDEFGH")
+_HAS_PARTS = frozenset({"list", "relation"})
+
+
+def _letters(node: Node) -> str | None:
+    """Plain letters side by side, as a short word is read."""
+    if node.kind == "symbol" or (node.kind == "constant" and len(node.name) == 1):
+        return node.name
+    if node.kind == "mul":
+        parts = [_letters(part) for part in node.parts]
+        return "".join(part for part in parts if part) if all(part is not None for part in parts) else None
+    return None
+
+
+def _words(node: Node) -> str | None:
+    """The words of an answer that is only words."""
+    if node.kind == "text":
+        return node.name.strip("()[].:!\"' ")
+    if node.kind == "mul":
+        parts = [_words(part) for part in node.parts]
+        return " ".join(part for part in parts if part) if all(part is not None for part in parts) else None
+    return None
+
+
+def _rule_several(gold: Node, answer: Node) -> bool | None:
+    """Lists, sets and plus-minus: the same elements in any order; several for one is wrong."""
+    if _is_region(gold) and _is_region(answer):
+        return None
+    left, right = _items(gold), _items(answer)
+    if left is None and right is None:
+        return None
+    if "group" in (gold.kind, answer.kind):  # an ordered tuple is no set, but it may name its coordinates
+        wanted, given = _coordinates(gold), _coordinates(answer)
+        return len(wanted) == len(given) > 1 and all(same(a, b) for a, b in zip(wanted, given, strict=True))
+    wanted, given = left or [gold], right or [answer]
+    wanted, given = _without_names(wanted, given)
+    wanted, given = _distinct(wanted), _distinct(given)
+    return len(wanted) == len(given) and _matched(wanted, given)
+
+
+def _items(node: Node) -> list[Node] | None:
+    if node.kind == "relation" and node.name in ("=", "in") and _is_name(node.parts[0]):
+        inner = _items(node.parts[1])
+        keep = node.name == "=" and inner is not None
+        return [Node("relation", (node.parts[0], item), "=") for item in inner] if keep and inner else inner
+    if node.kind in ("list", "set"):
+        spread = [item for part in node.parts for item in (_items(part) if _has_sign(part) else None) or [part]]
+        return spread[: MAX_ITEMS + 1] if len(spread) > 1 or node.kind == "list" else None
+    if _has_sign(node) and node.kind not in ("group", "rows", "setop"):
+        return [_signed(node, upper=True), _signed(node, upper=False)]
+    return None
+
+
+def _has_sign(node: Node) -> bool:
+    return any(part.kind in ("pm", "mp") for part in walk(node))
+
+
+def _signed(node: Node, *, upper: bool) -> Node:
+    if node.kind in ("pm", "mp"):
+        inner = _signed(node.parts[0], upper=upper)
+        return inner if (node.kind == "pm") == upper else Node("neg", (inner,))
+    return replace(node, parts=tuple(_signed(part, upper=upper) for part in node.parts)) if node.parts else node
+
+
+def _without_names(wanted: list[Node], given: list[Node]) -> tuple[list[Node], list[Node]]:
+    """Without `x =` before each, where both have the same one name or either has none."""
+    left, right = _names(wanted), _names(given)
+    if left and right and (len(left) > 1 or left != right):
+        return wanted, given
+    return [_value_of(node) for node in wanted], [_value_of(node) for node in given]
+
+
+def _names(items: Sequence[Node]) -> set[Node]:
+    return {item.parts[0] for item in items if _is_named(item)}
+
+
+def _coordinates(node: Node) -> list[Node]:
+    """The parts of a tuple, or the values of `y=-2, x=5` in the order of their names."""
+    if node.kind == "group" and node.name == "()":
+        return list(node.parts)
+    names = [part.parts[0].name for part in node.parts if _is_named(part) and part.parts[0].kind == "symbol"]
+    if node.kind != "list" or not len(set(names)) == len(names) == len(node.parts):
+        return []
+    return [part.parts[1] for part in sorted(node.parts, key=lambda part: part.parts[0].name)]
+
+
+def _is_named(node: Node) -> bool:
+    return node.kind == "relation" and node.name == "=" and _is_name(node.parts[0])
+
+
+def _value_of(node: Node) -> Node:
+    return node.parts[1] if _is_named(node) else node
+
+
+def _distinct(items: Sequence[Node]) -> list[Node]:
+    found: list[Node] = []
+    for item in items[: MAX_ITEMS + 1]:
+        if not any(same(item, other) for other in found):
+            found.append(item)
+    return found
+
+
+def _matched(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
+    rest = list(given)
+    for item in wanted:
+        place = next((i for i, other in enumerate(rest) if same(item, other)), None)
+        if place is None:
+            return False
+        del rest[place]
+    return not rest
+
+
+def _rule_region(gold: Node, answer: Node) -> bool | None:
+    """Inequalities, unions and differences as sets of real numbers."""
+    if not (_is_region(gold) or _is_region(answer)):
+        return None
+    left, right = realset.region(gold), realset.region(answer)
+    if left is None or right is None:
+        return None
+    names = {name for name in (left.variable, right.variable) if name}
+    return len(names) < 2 and realset.same_region(left, right)
+
+
+def _is_region(node: Node) -> bool:
+    kinds = {part.kind for part in walk(node)}
+    compared = any(
+        part.kind == "relation" and set(part.name.split()) & {"<", ">", "<=", ">=", "!="} for part in walk(node)
+    )
+    return compared or "setop" in kinds or any(p.kind == "symbol" and p.name.startswith("\\mathbb") for p in walk(node))
+
+
+def _rule_relation(gold: Node, answer: Node) -> bool | None:
+    if gold.kind != "relation" and answer.kind != "relation":
+        return None
+    if gold.kind == "relation" and answer.kind == "relation":
+        return _same_relation(gold, answer)
+    if gold.kind == "relation":
+        names = gold.name.split()
+        if set(names) <= {"=", "in"} and _is_name(gold.parts[0]):
+            return same(gold.parts[-1], answer) and all(same(gold.parts[-1], part) for part in gold.parts[1:-1])
+        return False
+    return _last_of_chain(gold, answer)
+
+
+def _last_of_chain(gold: Node, answer: Node) -> bool:
+    """Whether every side of `m + n = 2 + 3 = 5` that has a value is the gold."""
+    if answer.name == "in":
+        return _is_name(answer.parts[0]) and same(gold, answer.parts[1])
+    if answer.name == "~":
+        return _is_name(answer.parts[0]) and not _is_name(gold) and same(gold, answer.parts[1])
+    if set(answer.name.split()) != {"="}:
+        return False
+    sides = answer.parts[1:] if _is_name(answer.parts[0]) else answer.parts
+    if len(sides) == 2 and _is_name(sides[-1]) and not _is_name(gold):
+        sides = sides[:-1]
+    return all(same(gold, side) for side in sides)
+
+
+def _is_name(node: Node) -> bool:
+    r"""What may stand before `=` without being the answer: `x`, `f(x)`, `m+n`, `(p,q)`, `\text{Area}`, `P(2)`."""
+    if node.kind in ("symbol", "text"):
+        return True
+    if node.kind == "mul" and node.parts[0].kind == "symbol" and node.parts[1].kind == "group":
+        return True
+    if node.kind in ("mul", "add", "group", "list", "neg", "call", "div", "ratio"):
+        return bool(node.parts) and all(_is_name(part) for part in node.parts)
+    return False
+
+
+def _same_relation(gold: Node, answer: Node) -> bool:
+    if gold.name == answer.name and len(gold.parts) == len(answer.parts):
+        if all(_equal(a, b) for a, b in zip(gold.parts, answer.parts, strict=True)):
+            return True
+        if gold.name == "=" and all(_equal(a, b) for a, b in zip(gold.parts, reversed(answer.parts), strict=True)):
+            return True
+        if gold.name == "=" and _is_name(gold.parts[0]) and gold.parts[0] == answer.parts[0]:
+            return same(gold.parts[1], answer.parts[1])
+    if _is_named(gold) and len(answer.parts) > 2 and answer.parts[0] == gold.parts[0]:
+        return _last_of_chain(gold.parts[1], answer)
+    if len(gold.parts) == len(answer.parts) == 2:
+        return _equivalent(gold, answer)
+    return False
+
+
+def _equal(left: Node, right: Node) -> bool:
+    try:
+        return same(left, right)
+    except Undecided:
+        return False
+
+
+def _equivalent(gold: Node, answer: Node) -> bool:
+    """Whether the two differences are the same up to a factor, which must be positive for an inequality."""
+    flips = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+    if gold.name not in ("=", "!=", *flips) or answer.name not in (gold.name, flips.get(gold.name)):
+        return False
+    difference = [Node("add", (node.parts[0], Node("neg", (node.parts[1],)))) for node in (gold, answer)]
+    if answer.name != gold.name:
+        difference[1] = Node("neg", (difference[1],))
+    names = symbols(gold) | symbols(answer)
+    if len(names) < 2 and gold.name == "=":
+        return False  # an equation in one variable is not its solution
+    quotient = Node("div", (difference[0], difference[1]))
+    factor = _constant_factor(quotient)
+    return factor is not None and (factor > 0 or gold.name in ("=", "!="))
+
+
+def _constant_factor(quotient: Node) -> float | None:
+    from rlvr.grading.values import POINTS, coordinate, value_at
+
+    values = []
+    for index in range(POINTS):
+        try:
+            values.append(value_at(quotient, {name: coordinate(name, index) for name in symbols(quotient)}))
+        except (Undecided, ArithmeticError, ValueError):
+            continue
+    if len(values) < 3 or any(abs(v - values[0]) > abs(values[0]) * 1e-25 for v in values):
+        return None
+    first = complex(values[0])
+    return first.real if first.imag == 0 and first.real != 0 else None
+
+
+def _rule_ordered(gold: Node, answer: Node) -> bool | None:
+    """Tuples, intervals, vectors, matrices, ratios: the same brackets, and element by element."""
+    kinds = ("group", "rows", "ratio")
+    if gold.kind not in kinds and answer.kind not in kinds:
+        return None
+    if gold.kind != answer.kind or gold.name != answer.name or len(gold.parts) != len(answer.parts):
+        return False
+    return all(same(a, b) for a, b in zip(gold.parts, answer.parts, strict=True))
+
+
+def _rule_other(gold: Node, answer: Node) -> bool | None:
+    """What has no value: ellipses, digits in a base, infinity."""
+    kinds = {gold.kind, answer.kind}
+    if "ellipsis" in kinds or any(part.kind == "ellipsis" for node in (gold, answer) for part in walk(node)):
+        return False
+    if "based" in kinds:
+        return gold.kind == answer.kind and gold.name == answer.name and gold.parts[0] == answer.parts[0]
+    left, right = _infinity(gold), _infinity(answer)
+    return left == right if left or right else None
+
+
+def _infinity(node: Node) -> int:
+    if node.kind in ("neg", "add") and len(node.parts) == 1:
+        return _infinity(node.parts[0]) * (-1 if node.kind == "neg" else 1)
+    return 1 if node == Node("constant", (), "inf") else 0
+
+
+_RULES: tuple[Callable[[Node, Node], bool | None], ...] = (
+    _rule_words,
+    _rule_several,
+    _rule_region,
+    _rule_relation,
+    _rule_ordered,
+    _rule_other,
+)
+
+
+def _same_scalar(gold: Node, answer: Node) -> bool:
+    wanted, units = named_units(gold)
+    given, stated = named_units(answer)
+    if wanted is None or given is None:
+        return False
+    if not _units_agree(units, stated):
+        return False
+    if wanted.kind == "percent" and given.kind != "percent" and _same_number(wanted.parts[0], given):
+        return True
+    return _same_number(wanted, given)
+
+
+def _units_agree(wanted: Units, stated: Units) -> bool:
+    return not wanted or not stated or wanted == stated
+
+
+def _same_number(wanted: Node, given: Node) -> bool:
+    left, right = exact(wanted), exact(given)
+    if left is not None and right is not None:
+        return left == right or _approximate(wanted, left, given, right)
+    decimals = [node for node in (wanted, given) if _is_decimal(node)]
+    if len(decimals) == 1 and not symbols(wanted) and not symbols(given):
+        other = given if decimals[0] is wanted else wanted
+        value = exact(decimals[0])
+        return same_values(wanted, given) or (value is not None and approximates(value, number(other)))
+    return same_values(wanted, given)
+
+
+def _approximate(wanted: Node, left: Fraction, given: Node, right: Fraction) -> bool:
+    if _is_decimal(given) and not terminating(left):
+        return approximates(right, left)
+    return _is_decimal(wanted) and not terminating(right) and approximates(left, right)
+
+
+def _is_decimal(node: Node) -> bool:
+    return node.name == "decimal" or (node.kind == "neg" and _is_decimal(node.parts[0]))

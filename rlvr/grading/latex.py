@@ -1,0 +1,487 @@
+r"""Written mathematics to a tree: `\frac{1}{2}`, `3\sqrt[3]{x}`, `(1,2]\cup\{4\}`, `x=5 \text{ or } 6`, `15\text{ cm}`.
+
+A recursive-descent parser whose time and depth are bounded by the length of the text. It executes nothing and builds
+nothing but nodes: what a tree is worth is the business of `values` and `compare`. What it does not know is None.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rlvr.grading.lexer import Token, lex
+
+MAX_LENGTH = 1000
+MAX_DEPTH = 40
+MAX_TOKENS = 800
+
+RELATIONS = {
+    "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",
+    "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "<=": "<=", ">=": ">=", "\\ne": "!=", "\\neq": "!=", "!=": "!=",
+    "\\in": "in", "\\approx": "~", "\\sim": "~", "\\equiv": "~", "==": "=", "\\leqq": "<=", "\\geqq": ">=",
+}  # fmt: skip
+SET_OPERATIONS = {"\\cup": "|", "\\bigcup": "|", "\\cap": "&", "\\setminus": "-", "\\backslash": "-"}
+_TIMES = {"*", "\\cdot", "\\times", "\\ast", "**"}
+_OVER = {"/", "\\div"}
+_SIGNS = {"+", "-", "\\pm", "\\mp"}
+_CLOSING = {")": "(", "]": "[", "\\}": "\\{", "\\rangle": "\\langle"}
+_GREEK = frozenset(
+    "\\alpha \\beta \\gamma \\delta \\epsilon \\varepsilon \\zeta \\eta \\theta \\vartheta \\iota \\kappa "
+    "\\lambda \\mu \\nu \\xi \\rho \\sigma \\tau \\upsilon \\phi \\varphi \\chi \\psi \\omega \\Gamma \\Delta "
+    "\\Theta \\Lambda \\Xi \\Pi \\Sigma \\Phi \\Psi \\Omega \\hbar \\ell \\emptyset \\varnothing \\prime "
+    "\\nabla \\angle \\triangle \\measuredangle \\odot \\star \\partial".split()
+)
+_CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
+_BASES = dict(zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One part of an expression; `kind` says how to read the rest.
+
+    number (value; name "decimal" where a point was written), symbol, constant (pi e i inf), text, add, mul, div, pow,
+    neg, pm, mp, call (name), percent, based (number in a base), ratio, group (name "(]"), set, list (name "," or "or"),
+    rows (a matrix; name is its bracket), relation (name: its operators), setop, ellipsis.
+    """
+
+    kind: str
+    parts: tuple[Node, ...] = ()
+    name: str = ""
+    value: Fraction | None = None
+
+
+class _Unknown(Exception):
+    """The text is not in the grammar."""
+
+
+@functools.lru_cache(maxsize=40_000)
+def parse(text: str, thousands: bool = True) -> Node | None:
+    r"""The tree of a text, or None; `thousands` reads `1,234` outside brackets as one number.
+
+    >>> parse(r"\frac12").kind, parse("1,234").value, parse("1,234", thousands=False).kind, parse(r"\foo")
+    ('div', Fraction(1234, 1), 'list', None)
+    """
+    if len(text) > MAX_LENGTH:
+        return None
+    tokens = lex(text, thousands=thousands)
+    if not tokens or len(tokens) > MAX_TOKENS:
+        return None
+    parser = _Parser(tokens)
+    try:
+        node = parser.listing()
+        return node if parser.place == len(tokens) else None
+    except (_Unknown, RecursionError):
+        return None
+
+
+class _Parser:
+    """Reads tokens from left to right; each method is one level of precedence, the loosest first."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = tokens
+        self.place = 0
+        self.depth = 0
+        self.bars = 0
+
+    def peek(self, ahead: int = 0) -> str:
+        place = self.place + ahead
+        return self.tokens[place].text if place < len(self.tokens) else ""
+
+    def kind(self) -> str:
+        return self.tokens[self.place].kind if self.place < len(self.tokens) else "end"
+
+    def take(self) -> Token:
+        if self.place >= len(self.tokens):
+            raise _Unknown
+        self.place += 1
+        return self.tokens[self.place - 1]
+
+    def expect(self, text: str) -> None:
+        if self.take().text != text:
+            raise _Unknown
+
+    def enter(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _Unknown
+
+    def listing(self) -> Node:
+        """Items separated by commas, semicolons, `and`, `or`."""
+        self.enter()
+        items, name = [self.relation()], ""
+        while self.kind() == "separator":
+            while self.kind() == "separator":
+                word = self.take().text
+                name = "or" if word == "or" or name == "or" else ","
+            if self.kind() == "end" or self.peek() in _CLOSING:
+                break  # a comma at the end separates nothing
+            items.append(self.relation())
+        self.depth -= 1
+        return Node("list", tuple(items), name) if len(items) > 1 else items[0]
+
+    def relation(self) -> Node:
+        parts, names = [self.sets()], []
+        while self.peek() in RELATIONS:
+            names.append(RELATIONS[self.take().text])
+            parts.append(self.sets())
+        return Node("relation", tuple(parts), " ".join(names)) if names else parts[0]
+
+    def sets(self) -> Node:
+        node = self.ratio()
+        while self.peek() in SET_OPERATIONS:
+            name = SET_OPERATIONS[self.take().text]
+            node = Node("setop", (node, self.ratio()), name)
+        return node
+
+    def ratio(self) -> Node:
+        parts = [self.sum()]
+        while self.peek() in (":", "\\colon"):
+            self.take()
+            parts.append(self.sum())
+        return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def sum(self) -> Node:
+        self.enter()
+        signs = {"+": "", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
+        parts = []
+        while not parts or self.peek() in _SIGNS:
+            sign = signs[self.take().text] if self.peek() in _SIGNS else ""
+            if self.peek() in _SIGNS:
+                raise _Unknown  # `+-3` may mean two numbers
+            term = self.product()
+            parts.append(Node(sign, (term,)) if sign else term)
+        self.depth -= 1
+        return Node("add", tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def product(self) -> Node:
+        node = self.signed()
+        while True:
+            if self.peek() in _TIMES:
+                self.take()
+                node = Node("mul", (node, self.signed()))
+            elif self.peek() in _OVER:
+                self.take()
+                node = Node("div", (node, self.signed()))
+            elif self.peek() == "%":
+                self.take()
+                node = Node("percent", (node,))
+            elif mixed := self.mixed(node):
+                node = mixed
+            elif self.starts_factor():
+                node = self.beside(node, self.factor())
+            else:
+                return node
+
+    def signed(self) -> Node:
+        """A factor after an operator, where `2 \\cdot -3` is common."""
+        if self.peek() in ("-", "+"):
+            self.enter()
+            sign = self.take().text
+            inner = self.signed()
+            self.depth -= 1
+            return Node("neg", (inner,)) if sign == "-" else inner
+        return self.factor()
+
+    def mixed(self, node: Node) -> Node | None:
+        """`4 2/3` as one number."""
+        texts = [self.tokens[i] for i in range(self.place, min(self.place + 3, len(self.tokens)))]
+        if node.kind != "number" or node.name or [t.kind for t in texts] != ["number", "sign", "number"]:
+            return None
+        if texts[1].text != "/" or not (texts[0].text + texts[2].text).isdigit() or not texts[0].spaced:
+            return None
+        self.place += 3
+        parts = (Node("number", value=Fraction(t.text)) for t in (texts[0], texts[2]))
+        joined = self.beside(node, Node("div", tuple(parts), "frac"))
+        if joined.name != "mixed":
+            raise _Unknown
+        return joined
+
+    @staticmethod
+    def beside(left: Node, right: Node) -> Node:
+        r"""Two things side by side: a product, but a whole number and a proper fraction are a mixed number."""
+        whole = left.kind == "number" and not left.name and left.value is not None
+        if whole and right.kind == "div" and right.name == "frac" and all(p.kind == "number" for p in right.parts):
+            top, under = (p.value or Fraction(0) for p in right.parts)
+            if under and 0 < top < under:
+                return Node("add", (left, right), "mixed")
+        if left.kind == "number" and right.kind == "number":
+            raise _Unknown  # two numbers side by side are not a product
+        return Node("mul", (left, right))
+
+    def starts_factor(self) -> bool:
+        text, kind = self.peek(), self.kind()
+        if kind in ("number", "letter", "function", "text", "environment"):
+            return True
+        if text == "|":
+            return self.bars == 0
+        return text in _GREEK or text in _CONSTANTS or text in _OPENERS
+
+    def factor(self) -> Node:
+        self.enter()
+        node = self.base()
+        while True:
+            text = self.peek()
+            if text == "^" or text == "**":
+                self.take()
+                node = self.power(node)
+            elif text == "!":
+                self.take()
+                node = Node("call", (node,), "factorial")
+            elif text == "°":
+                self.take()
+                node = Node("mul", (node, Node("text", (), "degree")))
+            elif text == "_" and (number := _alone(node)):
+                self.take()
+                node = self.based(number)
+            else:
+                self.depth -= 1
+                return node
+
+    def power(self, node: Node) -> Node:
+        if self.peek() in ("\\circ", "°"):
+            self.take()
+            return Node("mul", (node, Node("text", (), "degree")))
+        if self.peek() == "{" and self.peek(1) in ("\\circ", "°") and self.peek(2) == "}":
+            self.place += 3
+            return Node("mul", (node, Node("text", (), "degree")))
+        if self.peek() in ("\\prime", "'"):
+            self.take()
+            return Node("call", (node,), "prime")
+        return Node("pow", (node, self.argument(whole=True)))
+
+    def based(self, node: Node) -> Node:
+        """Digits with the base below them, as a number or in words."""
+        digits = [int(word) if word.isdigit() else _BASES.get(word.lower()) for word in self.below().split()]
+        bases = [base for base in digits if base]
+        if len(bases) != 1 or (node.value or Fraction(0)).denominator != 1:
+            raise _Unknown
+        return Node("based", (node,), str(bases[0]))
+
+    def below(self) -> str:
+        """What stands below a line, as it is written."""
+        if self.peek() != "{":
+            return self.take().text
+        start, depth = self.place, 0
+        while not (depth == 1 and self.peek() == "}"):
+            depth += {"{": 1, "}": -1}.get(self.take().text, 0)
+        self.take()
+        return " ".join(token.text for token in self.tokens[start + 1 : self.place - 1])
+
+    def argument(self, *, whole: bool = False) -> Node:
+        """What a command takes: a braced group, else one token; of a number one digit, unless it is wanted whole."""
+        if self.peek() == "{":
+            return self.braced()
+        token = self.take()
+        if token.kind == "number" and not whole and len(token.text) > 1 and token.text.isdigit():
+            self.place -= 1
+            self.tokens[self.place] = Token("number", token.text[1:], token.spaced)
+            return Node("number", value=Fraction(token.text[0]))
+        self.place -= 1
+        if token.text in ("-", "+"):
+            self.take()
+            inner = self.argument(whole=whole)
+            return Node("neg", (inner,)) if token.text == "-" else inner
+        return self.base()
+
+    def braced(self) -> Node:
+        self.expect("{")
+        node = self.nested(self.listing)
+        if self.peek() == "\\choose":
+            self.take()
+            node = Node("call", (node, self.nested(self.listing)), "binom")
+        self.expect("}")
+        return node
+
+    def nested(self, read) -> Node:
+        """What a bracket encloses, in which a bar opens again."""
+        bars, self.bars = self.bars, 0
+        node = read()
+        self.bars = bars
+        return node
+
+    def base(self) -> Node:
+        token = self.take()
+        text = token.text
+        if token.kind == "number":
+            return self.number(text)
+        if token.kind == "text":
+            return Node("text", (), text)
+        if token.kind == "letter":
+            return self.symbol(text)
+        if token.kind == "function":
+            return self.function(text)
+        if token.kind == "environment":
+            return self.matrix(token)
+        if text in _CONSTANTS:
+            return Node("constant", (), _CONSTANTS[text])
+        if text in _GREEK:
+            return self.symbol(text)
+        return self.opened(text)
+
+    def number(self, text: str) -> Node:
+        if self.peek() in ("\\overline", "\\dot", "\\bar") and "." in text:
+            self.take()
+            start = self.place
+            self.argument(whole=True)
+            return _repeating(text, "".join(t.text for t in self.tokens[start : self.place] if t.kind == "number"))
+        mantissa, _, exponent = text.partition("e")
+        digits = mantissa if mantissa[-1] != "." else mantissa + "0"
+        value = Fraction(f"0{digits}" if digits[0] == "." else digits) * Fraction(10) ** int(exponent or 0)
+        return Node("number", name="decimal" if "." in text or exponent else "", value=value)
+
+    def symbol(self, name: str) -> Node:
+        if name in ("e", "i"):
+            return Node("constant", (), name)
+        if self.peek() == "_":
+            self.take()
+            name += "_" + self.below()
+        while self.peek() == "'":
+            name += self.take().text
+        return Node("symbol", (), name)
+
+    def function(self, name: str) -> Node:
+        base = exponent = None
+        while self.peek() in ("_", "^"):
+            if self.take().text == "_":
+                base = self.argument(whole=True)
+            else:
+                exponent = self.argument(whole=True)
+        bracketed = self.peek() in ("(", "[", "{", "|")
+        inner = self.factor_group() if bracketed else self.product_of_factors()
+        parts = inner.parts if inner.kind == "list" else (inner,)
+        node = Node("call", (*parts, base) if base else parts, f"{name}_" if base else name)
+        if exponent is None:
+            return node
+        if exponent == Node("neg", (Node("number", value=Fraction(1)),)):
+            return Node("call", parts, f"arc{name}")
+        return Node("pow", (node, exponent))
+
+    def factor_group(self) -> Node:
+        """The bracketed argument of a function, without the bracket."""
+        node = self.base()
+        return _inside(node)
+
+    def product_of_factors(self) -> Node:
+        r"""The argument of `\sin 2x \cos y`: factors side by side, up to the next function or sign."""
+        node = self.signed()
+        while self.starts_factor() and self.kind() not in ("function", "text"):
+            node = self.beside(node, self.factor())
+        return node
+
+    def opened(self, text: str) -> Node:
+        match text:
+            case "\\frac":
+                return Node("div", (self.argument(), self.argument()), "frac")
+            case "\\binom":
+                return Node("call", (self.argument(), self.argument()), "binom")
+            case "\\sqrt":
+                return self.root()
+            case "{":
+                self.place -= 1
+                return self.choose(self.braced())
+            case "|" | "\\lvert" | "\\vert":
+                return self.absolute(text)
+            case "\\lfloor" | "\\lceil":
+                node = self.nested(self.listing)
+                self.expect(text.replace("\\l", "\\r"))
+                return Node("call", (node,), text.removeprefix("\\l"))
+            case "(" | "[" | "\\{" | "\\langle" | "]":
+                return self.bracket(text)
+            case "\\ldots" | "\\dots" | "\\cdots" | "...":
+                return Node("ellipsis")
+            case "\\overline" | "\\vec" | "\\hat" | "\\bar" | "\\overrightarrow" | "\\widehat":
+                start = self.place
+                self.argument(whole=True)
+                return Node("symbol", (), text + "".join(t.text for t in self.tokens[start : self.place]))
+            case _ if text.startswith("\\mathbb"):
+                return Node("symbol", (), text)
+            case _:
+                raise _Unknown
+
+    @staticmethod
+    def choose(node: Node) -> Node:
+        """A braced group is what it encloses; a list in bare braces is a set whose backslashes were lost."""
+        return Node("set", node.parts) if node.kind == "list" else node
+
+    def root(self) -> Node:
+        if self.peek() == "[":
+            self.take()
+            degree = self.nested(self.listing)
+            self.expect("]")
+            return Node("call", (self.argument(whole=True), degree), "root")
+        if self.peek() == "(":
+            return Node("call", (self.factor_group(),), "sqrt")
+        return Node("call", (self.argument(whole=True),), "sqrt")
+
+    def absolute(self, text: str) -> Node:
+        self.bars += 1
+        node = self.sum()
+        self.bars -= 1
+        if self.take().text not in ("|", "\\rvert", "\\vert"):
+            raise _Unknown
+        return Node("call", (node,), "abs")
+
+    def bracket(self, opening: str) -> Node:
+        if opening == "\\{" and self.peek() == "\\}":
+            self.take()
+            return Node("set")
+        node = self.nested(self.listing)
+        closing = self.take().text
+        parts = node.parts if node.kind == "list" else (node,)
+        if opening == "\\{":
+            if closing != "\\}":
+                raise _Unknown
+            return Node("set", parts)
+        if opening == "\\langle":
+            if closing != "\\rangle":
+                raise _Unknown
+            return Node("group", parts, "<>")
+        if closing not in (")", "]", "["):
+            raise _Unknown
+        if opening == "]" or closing == "[":  # the French way to write open ends
+            opening, closing = {"]": "("}.get(opening, opening), {"[": ")"}.get(closing, closing)
+        if len(parts) == 1 and opening + closing == "()":
+            return Node("group", parts, "()")
+        return Node("group", parts, opening + closing)
+
+    def matrix(self, token: Token) -> Node:
+        name, _, body = token.text.partition("\n")
+        rows = []
+        for row in body.replace("\\hline", "").split("\\\\"):
+            if row.strip():
+                cells = [parse(cell.strip()) for cell in row.split("&")]
+                if any(cell is None for cell in cells):
+                    raise _Unknown
+                rows.append(Node("group", tuple(cell for cell in cells if cell), "row"))
+        if not rows:
+            raise _Unknown
+        return Node("rows", tuple(rows), name)
+
+
+_OPENERS = frozenset(
+    "\\frac \\binom \\sqrt { ( [ \\{ \\langle \\lfloor \\lceil \\lvert \\overline \\vec \\hat \\bar \\mathbb "
+    "\\ldots \\dots \\cdots".split()
+)
+
+
+def _alone(node: Node) -> Node | None:
+    """The number that a node is, with or without brackets."""
+    inner = _inside(node)
+    return inner if inner.kind == "number" else None
+
+
+def _inside(node: Node) -> Node:
+    """Without the brackets that only group.   (x) -> x"""
+    if node.kind == "group" and node.name in ("()", "[]"):
+        return node.parts[0] if len(node.parts) == 1 else Node("list", node.parts, ",")
+    return node
+
+
+def _repeating(text: str, period: str) -> Node:
+    r"""`0.1\overline{6}` as 1/6."""
+    if not period.isdigit():
+        raise _Unknown
+    places = len(text.partition(".")[2])
+    value = Fraction(text + "0") + Fraction(int(period), (10 ** len(period) - 1) * 10**places)
+    return Node("number", value=value)

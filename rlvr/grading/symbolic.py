@@ -1,0 +1,77 @@
+r"""The symbolic library, for the few answers whose gold the rules of `compare` cannot read: sums, integrals, systems.
+
+The library (math-verify over latex2sympy2_extended) runs only in helper processes that can be killed. Before a text
+gets there, its size and nesting are bounded: parsing alone can hang on 20 nested fractions.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from rlvr.grading.killable import Helpers, serve
+
+MAX_LENGTH = 600
+MAX_DEPTH = 10
+SECONDS = 1.0  # of processor time
+
+_DEPTH = re.compile(r"[{(\[]|[})\]]")
+_SPECIAL = re.compile(r"\\(int|iint|oint|sum|prod|lim|Gamma|zeta|det|cases|begin)(?![A-Za-z])")
+_STACKED = re.compile(r"\^ *\{?[^{}]{0,40}\^|\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
+_HEDGE = re.compile(r"\\(?:text|mbox|mathrm|textbf) *\{|\bor\b|\\vee|\\lor|\\approx|\\pm", re.IGNORECASE)
+
+
+def guard(gold: str, answer: str) -> str:
+    r"""Why the pair is not handed to the library, or "".   guard("x", r"\int_0^1 x\,dx") -> "operators" """
+    for text in (gold, answer):
+        depth = deepest = 0
+        for bracket in _DEPTH.finditer(text):
+            depth += 1 if bracket[0] in "{([" else -1
+            deepest = max(deepest, depth)
+        crowded = text.count("^") > 12 or len(re.findall(r"\\[dt]?frac|\\sqrt", text)) > 16 or text.count("&") > 64
+        if len(text) > MAX_LENGTH or deepest > MAX_DEPTH or crowded or _STACKED.search(text):
+            return "size"
+    if not set(_SPECIAL.findall(answer)) <= set(_SPECIAL.findall(gold)):
+        return "operators"
+    if _HEDGE.search(answer) and not _HEDGE.search(gold):
+        return "words"
+    return ""
+
+
+def ask(gold: str, answer: str, seconds: float = SECONDS) -> Future[Any]:
+    """Whether the library takes the two for the same, as a future; its exception is Late or Died."""
+    return _helpers().ask([gold, answer], seconds)
+
+
+@functools.cache
+def _helpers() -> Helpers:
+    environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
+    return Helpers(str(Path(__file__)), environment, max(1, min(8, len(os.sched_getaffinity(0)))))
+
+
+def _answer(request: Any) -> Any:
+    """In the helper: the verdict of math-verify, False where it reads one of the two as nothing."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    if request == "ready?":
+        return "ready"
+    read = functools.partial(
+        parse,
+        extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
+        fallback_mode="no_fallback",
+        extraction_mode="first_match",
+        parsing_timeout=None,
+    )
+    try:
+        gold, answer = (read(f"\\boxed{{{text}}}") for text in request)
+        return bool(gold) and bool(answer) and bool(verify(gold, answer, strict=True, timeout_seconds=None))
+    except Exception:  # the library may stumble in any way over a text, which then is not the answer
+        return False
+
+
+if __name__ == "__main__":
+    serve(_answer)

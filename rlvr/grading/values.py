@@ -1,0 +1,356 @@
+r"""What an expression is worth: exactly as a fraction where it is one, else in numbers at fixed random points.
+
+Two expressions are taken as equal when 40 digits agree at every point where both are defined. Every size is bounded
+before it is computed, so no expression is slow; one that would be too large raises Undecided.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+
+from rlvr.grading.latex import Node
+
+POINTS = 6
+DIGITS = 40
+MAX_BITS = 20_000  # of a number: 2^1009 is fine, 9^(9^9) is not
+MAX_FACTORIAL = 1500
+NEAR = Fraction(1, 10**6)  # a decimal with six digits stands for what it approximates this well
+_LOCAL = threading.local()
+
+
+class Undecided(Exception):
+    """The value is too large, not defined, or of a kind that has no number."""
+
+
+def symbols(node: Node) -> frozenset[str]:
+    """The variables of an expression."""
+    return frozenset(part.name for part in walk(node) if part.kind == "symbol")
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """The node and all nodes below it."""
+    yield node
+    for part in node.parts:
+        yield from walk(part)
+
+
+@functools.lru_cache(maxsize=20_000)
+def exact(node: Node) -> Fraction | None:
+    r"""The rational value of a constant expression, None where it has variables, roots, or too many digits.
+
+    >>> from rlvr.grading.latex import parse
+    >>> exact(parse(r"2^{-3}+\frac{3}{4}"))
+    Fraction(7, 8)
+    """
+    try:
+        return _exact(node)
+    except (Undecided, ZeroDivisionError):
+        return None
+
+
+def _exact(node: Node) -> Fraction:
+    parts = node.parts
+    match node.kind:
+        case "number" if node.value is not None:
+            return node.value
+        case "neg":
+            return -_exact(parts[0])
+        case "add":
+            return sum((_exact(part) for part in parts), Fraction(0))
+        case "mul":
+            return _bounded(_exact(parts[0]) * _exact(parts[1]))
+        case "div":
+            return _bounded(_exact(parts[0]) / _exact(parts[1]))
+        case "pow":
+            return _power(_exact(parts[0]), _exact(parts[1]))
+        case "percent":
+            return _exact(parts[0]) / 100
+        case "group" if len(parts) == 1 and node.name in ("()", "[]"):
+            return _exact(parts[0])
+        case "based":
+            return Fraction(based_value(node))
+        case "call":
+            return _exact_call(node.name, [_exact(part) for part in parts])
+    raise Undecided
+
+
+def based_value(node: Node) -> int:
+    """The value of digits in a base; raises Undecided where a digit is not of the base.   204_5 -> 54"""
+    digits, base = str(node.parts[0].value), int(node.name)
+    if not 2 <= base <= 36 or not all(int(d) < base for d in digits if d.isdigit()) or len(digits) > 200:
+        raise Undecided
+    return int(digits, base)
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
+        raise Undecided
+    return value
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1:
+        root = _exact_root(base, exponent.denominator)
+        return _power(root, Fraction(exponent.numerator))
+    bits = base.numerator.bit_length() + base.denominator.bit_length()
+    if abs(exponent) * bits > MAX_BITS or (base == 0 and exponent <= 0):
+        raise Undecided
+    return base ** int(exponent)
+
+
+def _exact_root(base: Fraction, degree: int) -> Fraction:
+    """The rational root, by search in whole numbers."""
+    if base < 0 or degree > 64:
+        raise Undecided
+    top, under = (_whole_root(n, degree) for n in (base.numerator, base.denominator))
+    return Fraction(top, under)
+
+
+def _whole_root(number: int, degree: int) -> int:
+    if degree == 2:
+        root = math.isqrt(number)
+    else:
+        if number.bit_length() > 2000:
+            raise Undecided
+        low, high = 0, 1 << (number.bit_length() // degree + 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if middle**degree <= number else (low, middle - 1)
+        root = low
+    if root**degree != number:
+        raise Undecided
+    return root
+
+
+def _exact_call(name: str, values: list[Fraction]) -> Fraction:
+    first = values[0]
+    match name:
+        case "sqrt":
+            return _exact_root(first, 2)
+        case "root" if values[1].denominator == 1 and values[1] > 0:
+            sign = -1 if first < 0 and values[1] % 2 else 1
+            return sign * _exact_root(first * sign, int(values[1]))
+        case "abs":
+            return abs(first)
+        case "floor":
+            return Fraction(math.floor(first))
+        case "ceil":
+            return Fraction(math.ceil(first))
+        case "factorial" if first.denominator == 1 and 0 <= first <= MAX_FACTORIAL:
+            return _bounded(Fraction(math.factorial(int(first))))
+        case "binom" if all(v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in values):
+            return _bounded(Fraction(math.comb(int(first), int(values[1]))))
+        case "max":
+            return max(values)
+        case "min":
+            return min(values)
+        case "gcd" | "lcm" if all(v.denominator == 1 for v in values):
+            return _bounded(Fraction({"gcd": math.gcd, "lcm": math.lcm}[name](*(int(v) for v in values))))
+    raise Undecided
+
+
+def terminating(value: Fraction) -> bool:
+    """Whether a decimal with finitely many digits is exactly this."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1
+
+
+def approximates(decimal: Fraction, value: Fraction | Any) -> bool:
+    """Whether a written decimal stands for a number that has no exact decimal: six digits, and as near as they say."""
+    digits = str(decimal.numerator * 10**400 // decimal.denominator).lstrip("-").strip("0")
+    if len(digits) < 6:
+        return False
+    if isinstance(value, Fraction):
+        return abs(decimal - value) <= NEAR * abs(value)
+    wanted = context().mpf(decimal.numerator) / decimal.denominator
+    return abs(wanted - value) <= abs(value) * 1e-6
+
+
+def context() -> Any:
+    """A precise arithmetic of this thread's own."""
+    if not hasattr(_LOCAL, "mp"):
+        _LOCAL.mp = mpmath.MPContext()
+        _LOCAL.mp.dps = DIGITS + 10
+    return _LOCAL.mp
+
+
+def same_values(left: Node, right: Node) -> bool:
+    """Whether two expressions agree at all points where both are defined; raises Undecided where too few are."""
+    names = sorted(symbols(left) | symbols(right))
+    if not names:
+        return _same_constants(left, right)
+    real: list[tuple[Any, Any]] = []
+    others: list[tuple[Any, Any]] = []
+    for index in range(POINTS):
+        point = {name: coordinate(name, index) for name in names}
+        try:
+            pair = value_at(left, point), value_at(right, point)
+        except (Undecided, ArithmeticError, ValueError):
+            continue
+        (real if all(_is_real(v) for v in pair) else others).append(pair)
+        compared = real if len(real) >= 2 else []
+        if any(not _near(a, b) for a, b in compared):
+            return False
+    compared = real if len(real) >= 2 else real + others
+    if len(compared) < 2:
+        raise Undecided
+    return all(_near(a, b) for a, b in compared)
+
+
+def _same_constants(left: Node, right: Node) -> bool:
+    a, b = number(left), number(right)
+    if _near(a, b) and max(abs(a), abs(b)) > 1e-30:
+        return True
+    if abs(a - b) > 1e-30:
+        return False
+    precise = context()  # both are tiny: a true zero shrinks with the precision
+    try:
+        precise.dps = 3 * DIGITS
+        a, b = number(left), number(right)
+        scale = max(abs(a), abs(b))
+        return bool(scale < 1e-100 or abs(a - b) <= scale * precise.mpf(10) ** -60)
+    finally:
+        precise.dps = DIGITS + 10
+
+
+def number(node: Node) -> Any:
+    """The value of a constant expression as a precise number; raises Undecided."""
+    try:
+        return value_at(node, {})
+    except (ArithmeticError, ValueError, TypeError):
+        raise Undecided from None
+
+
+@functools.lru_cache(maxsize=4096)
+def coordinate(name: str, index: int) -> Fraction:
+    """The value of a variable at a test point, between 1/3 and 3: positive at the first three, later of either sign."""
+    digest = hashlib.blake2b(f"{name} {index}".encode(), digest_size=4).digest()
+    size = Fraction(1, 3) + Fraction(int.from_bytes(digest[:3], "big"), 1 << 24) * Fraction(8, 3)
+    odd = hashlib.blake2b(name.encode(), digest_size=1).digest()[0] % 2
+    negative = {3: True, 4: odd == 0, 5: odd == 1}.get(index, False)
+    return -size if negative else size
+
+
+def _is_real(value: Any) -> bool:
+    return abs(context().im(value)) <= abs(value) * 1e-30
+
+
+def _near(a: Any, b: Any) -> bool:
+    scale = max(abs(a), abs(b))
+    return bool(abs(a - b) <= scale * 1e-25) or bool(scale < 1e-30)
+
+
+def value_at(node: Node, point: dict[str, Fraction]) -> Any:
+    """The value with variables replaced, a real or complex number of DIGITS digits; raises Undecided."""
+    mp = context()
+    parts = node.parts
+    match node.kind:
+        case "number" if node.value is not None:
+            return mp.mpf(node.value.numerator) / node.value.denominator
+        case "symbol" if node.name in point:
+            place = point[node.name]
+            return mp.mpf(place.numerator) / place.denominator
+        case "constant" if node.name != "inf":
+            return {"pi": +mp.pi, "e": +mp.e, "i": mp.mpc(0, 1)}[node.name]
+        case "neg":
+            return -value_at(parts[0], point)
+        case "add":
+            return mp.fsum(value_at(part, point) for part in parts)
+        case "mul":
+            return _sized(value_at(parts[0], point) * value_at(parts[1], point))
+        case "div":
+            return _sized(value_at(parts[0], point) / value_at(parts[1], point))
+        case "pow":
+            return _mp_power(value_at(parts[0], point), value_at(parts[1], point))
+        case "percent":
+            return value_at(parts[0], point) / 100
+        case "group" if len(parts) == 1 and node.name in ("()", "[]"):
+            return value_at(parts[0], point)
+        case "based":
+            return mp.mpf(based_value(node))
+        case "text" if node.name == "degree":
+            return mp.pi / 180
+        case "call":
+            return _mp_call(node.name, [value_at(part, point) for part in parts])
+    raise Undecided
+
+
+def _sized(value: Any) -> Any:
+    if value != 0 and abs(context().mag(value)) > MAX_BITS:
+        raise Undecided
+    return value
+
+
+def _mp_power(base: Any, exponent: Any) -> Any:
+    mp = context()
+    if base == 0:
+        if mp.re(exponent) <= 0:
+            raise Undecided
+        return mp.mpf(0)
+    if abs(exponent) * (abs(mp.mag(base)) + 1) > MAX_BITS:
+        raise Undecided
+    return mp.power(base, exponent)
+
+
+def _mp_call(name: str, values: list[Any]) -> Any:
+    mp, first = context(), values[0]
+    if mp.mag(first) > 200:
+        raise Undecided
+    match name:
+        case "sqrt":
+            return mp.sqrt(first)
+        case "root":
+            return _mp_root(first, values[1])
+        case "exp":
+            return _mp_power(+mp.e, first)
+        case "ln" | "log" | "log_":
+            if first == 0:
+                raise Undecided
+            return mp.log(first) if name != "log_" else mp.log(first) / mp.log(values[1])
+        case "factorial":
+            return mp.gamma(_moderate(first) + 1)
+        case "binom":
+            return mp.binomial(_moderate(first), _moderate(values[1]))
+        case "abs" | "Re" | "Im" | "arg" | "sgn":
+            return {"abs": abs, "Re": mp.re, "Im": mp.im, "arg": mp.arg, "sgn": mp.sign}[name](first)
+        case "floor" | "ceil":
+            return mp.floor(first) if name == "floor" else mp.ceil(first)
+        case "max" | "min" if all(_is_real(v) for v in values):
+            return (max if name == "max" else min)(values, key=mp.re)
+    return _mp_trigonometric(name, values)
+
+
+def _mp_trigonometric(name: str, values: list[Any]) -> Any:
+    plain = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh", "arccosh": "acosh",
+             "arctanh": "atanh"}.get(name, name)  # fmt: skip
+    known = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh", "acosh",
+             "atanh")  # fmt: skip
+    if plain not in known or len(values) != 1 or (plain.endswith("h") and abs(values[0]) > 5000):
+        raise Undecided
+    return _sized(getattr(context(), plain)(values[0]))
+
+
+def _mp_root(value: Any, degree: Any) -> Any:
+    mp = context()
+    if degree == 0:
+        raise Undecided
+    if _is_real(value) and mp.re(value) < 0 and degree == int(mp.re(degree)) and int(mp.re(degree)) % 2:
+        return -mp.power(-mp.re(value), 1 / degree)
+    return _mp_power(value, 1 / degree)
+
+
+def _moderate(value: Any) -> Any:
+    if abs(value) > MAX_FACTORIAL:
+        raise Undecided
+    return value
