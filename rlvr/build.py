@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from rlvr import models, registry
+from rlvr.audit import Refused, check_controls, gated
 from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.engines import Engine
 from rlvr.errors import UserError
@@ -23,7 +24,7 @@ from rlvr.rollouts import Renderer, Rollouts
 from rlvr.source import Sources
 from rlvr.step import Run
 from rlvr.types import Draw, Problem, SampleGroup, Sampling, Status
-from rlvr.verify import Judge, Rewarder, Verifier, guarded
+from rlvr.verify import Judge, Rewarder, Verifier, by_task, guarded
 from rlvr.world import World
 
 
@@ -35,6 +36,7 @@ class Built:
     cold: ColdStart | None
     benchmarks: tuple[Benchmark, ...]
     eval_sampling: Sampling
+    refused: tuple[Refused, ...]  # problems whose gold did not pass the gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,17 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
     """Read the problems, load the model, bind every option. `problems` and `reward` take the recipe's place where
     given."""
     torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
-    sources = _sources(recipe, problems)
+    sources, refused = _sources(recipe, problems)
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
     loaded = load(recipe)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
     render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], tokenizer, limit)
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit) for row, rows in held_out)
+    verifier = _verifier(recipe)
     for source, rows in enumerate(sources.problems):
-        render(
-            [Draw(problem, source) for problem in {p.id: p for p in rows}.values()]
-        )  # a prompt that is too long fails here
+        distinct = list({p.id: p for p in rows}.values())
+        prompts = [p.text for p in render([Draw(p, source) for p in distinct])]  # one that is too long fails here
+        check_controls(f"train.{source}", verifier.judges[source], distinct, prompts, recipe.verify.echo_limit)
     run = Run(
         seed=recipe.run.seed,
         problems=recipe.rollout.problems,
@@ -69,7 +72,7 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
         render=render,
         rollouts=loaded.rollouts,
         sampling=_sampling(recipe),
-        verifier=_verifier(recipe),
+        verifier=verifier,
         reward=_rewarder(recipe, reward),
         gather=_bind("gather", recipe.gather),
         keep=_filters(recipe),
@@ -78,7 +81,7 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
     )
     samples, limit = recipe.eval.samples, recipe.eval.max_tokens or recipe.rollout.max_tokens
     asked = Sampling(samples, limit, recipe.eval.temperature, stop=recipe.rollout.stop)
-    return Built(run, _cold_start(recipe, run), benchmarks, asked)
+    return Built(run, _cold_start(recipe, run), benchmarks, asked, refused)
 
 
 def load(recipe: Recipe) -> Loaded:
@@ -111,12 +114,17 @@ def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
     return registry.find(kind, spec.name, kind).bind(spec.params, kind)
 
 
-def _sources(recipe: Recipe, given: Sequence[Problem] | None) -> Sources:
+def _sources(recipe: Recipe, given: Sequence[Problem] | None) -> tuple[Sources, tuple[Refused, ...]]:
     rows = [read_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
     if given is not None:
         rows[0] = tuple(given)
-    chosen = [tuple(_bind("select", s.select)(row)) for s, row in zip(recipe.train, rows, strict=True)]
-    return Sources(tuple(chosen), tuple(s.weight for s in recipe.train), recipe.run.seed)
+    passed = [gated(row, recipe.verify.gate) for row in rows]
+    empty = next((i for i, (row, _) in enumerate(passed) if not row), None)
+    if empty is not None:
+        raise UserError(f"train.{empty}: no problem is left, since no gold can be compared; try verify.gate=mark")
+    chosen = [tuple(_bind("select", s.select)(row)) for s, (row, _) in zip(recipe.train, passed, strict=True)]
+    sources = Sources(tuple(chosen), tuple(s.weight for s in recipe.train), recipe.run.seed)
+    return sources, tuple(r for _, refused in passed for r in refused)
 
 
 def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
@@ -133,12 +141,9 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
 
 def benchmark_of(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int) -> Benchmark:
     """A held-out set ready to be asked."""
-    judge = _bind("task", row.task) if row.task else _by_task
+    judge = _bind("task", row.task) if row.task else by_task
+    problems, _ = gated(problems, "mark")
     return Benchmark(row.name, tuple(problems), judge, Renderer([_bind("prompt", row.prompt)], tokenizer, limit))
-
-
-def _by_task(problem: Problem, response: Any) -> Any:
-    return registry.find("task", problem.task, problem.id).function(problem, response)
 
 
 def _sampling(recipe: Recipe) -> Sampling:
@@ -147,7 +152,7 @@ def _sampling(recipe: Recipe) -> Sampling:
 
 
 def _verifier(recipe: Recipe) -> Verifier:
-    judges: list[Judge] = [_bind("task", s.task) if s.task else _by_task for s in recipe.train]
+    judges: list[Judge] = [_bind("task", s.task) if s.task else by_task for s in recipe.train]
     failures = {Status.ERROR: recipe.verify.error, Status.TIMEOUT: recipe.verify.timeout}
     return Verifier(judges, frozenset(s for s, how in failures.items() if how == "mask"), recipe.verify.stop_above)
 

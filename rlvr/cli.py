@@ -9,7 +9,9 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("task")
     data.add_argument("options", nargs=argparse.REMAINDER, metavar="--key value")
     data.set_defaults(run=_data)
+    grade = commands.add_parser("grade", help="verify answers: JSON lines with gold and prediction")
+    grade.add_argument("file", type=Path, metavar="FILE.jsonl")
+    grade.add_argument("--out", type=Path, metavar="OUT.jsonl", help="where the verdicts go; else standard output")
+    grade.add_argument("--task", choices=("math", "knights"), default="math")
+    grade.set_defaults(run=_grade)
+    audit = commands.add_parser("audit", help="compare the verdicts of a run or file with other graders")
+    audit.add_argument("path", type=Path, metavar="RUN-or-FILE")
+    audit.add_argument("--out", type=Path, metavar="PAGE.html")
+    audit.set_defaults(run=_audit)
     report = commands.add_parser("report", help="(re)build the report of a run, or compare several")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     report.add_argument("--out", type=Path, default=Path("compare.html"), help="where a comparison goes")
@@ -93,7 +104,7 @@ def _show(options: argparse.Namespace) -> None:
     from rlvr import recipe
 
     resolved = recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
-    from rlvr.cost import estimate
+    from rlvr.models import estimate
 
     print(recipe.dump(resolved), end="")
     print("\n".join(f"# {line}" for line in estimate(resolved)))
@@ -129,13 +140,40 @@ def _data(options: argparse.Namespace) -> None:
         print(json.dumps(to_json(problem), ensure_ascii=False))
 
 
+def _grade(options: argparse.Namespace) -> None:
+    import json
+
+    from rlvr.audit import grade
+    from rlvr.errors import UserError
+
+    try:
+        with options.file.open(encoding="utf-8", errors="replace") as lines, _output(options.out) as out:
+            for verdict in grade(lines, options.task):
+                print(json.dumps(verdict, ensure_ascii=False), file=out)
+    except OSError as error:
+        raise UserError(f"{error.filename or options.file}: {error.strerror or error}") from None
+
+
+def _output(path: Path | None) -> Any:
+    return path.open("w", encoding="utf-8") if path else nullcontext(sys.stdout)
+
+
+def _audit(options: argparse.Namespace) -> None:
+    from rlvr.audit import audit, lines_of, write_page
+
+    found = audit(options.path)
+    print("\n".join(lines_of(found)))
+    folder = options.path if options.path.is_dir() else Path()
+    print(f"page: {write_page(found, options.path.name, options.out or folder / 'audit.html')}")
+
+
 def _report(options: argparse.Namespace) -> None:
     from rlvr.report import compare, write_report
 
     if len(options.runs) == 1:
         print(write_report(options.runs[0]))
         return
-    from rlvr.summary import pooled_gain
+    from rlvr.folder import pooled_gain
 
     print(compare(options.runs, options.out))
     gain = pooled_gain(options.runs)

@@ -20,7 +20,7 @@ from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rlvr import models
-from rlvr.sampler import choose
+from rlvr.seeds import uniforms
 from rlvr.types import Finish, Generation, Request, Sampling
 
 # Waves shrink when at least this share of their rows has finished: a copy of the cache costs about one step.
@@ -204,3 +204,51 @@ def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
     configured = module.generation_config.eos_token_id if module.generation_config is not None else None
     several = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*several, tokenizer.eos_token_id] if token is not None)
+
+
+# Rows handled at a time, so that their probabilities stay in the processor's cache; and the width of a block of tokens.
+ROWS = 32
+BLOCK = 256
+
+
+def choose(logits: Tensor, keys: Sequence[int], position: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The token of each row and its log-probability (see types.Sampling).   [B, V] -> [B], [B]"""
+    key, place = np.array(keys, np.uint64), np.full(len(keys), position, np.uint64)
+    u = torch.from_numpy(uniforms(key, place)).to(logits.device)
+    parts = [_choose(logits[i : i + ROWS], u[i : i + ROWS], sampling) for i in range(0, len(keys), ROWS)]
+    return torch.cat([token for token, _ in parts]), torch.cat([logprob for _, logprob in parts])
+
+
+def _choose(logits: Tensor, u: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if sampling.temperature > 0:
+        scaled = scaled / sampling.temperature
+    normaliser = scaled.logsumexp(-1, keepdim=True)
+    token = _draw((_cut(scaled, sampling) - normaliser).exp_(), u) if sampling.temperature > 0 else scaled.argmax(-1)
+    return token, (scaled.gather(1, token[:, None]) - normaliser)[:, 0]
+
+
+def _draw(p: Tensor, u: Tensor) -> Tensor:
+    """The first token at which the cumulative weight passes u times the whole, found by block and then within it."""
+    blocks = F.pad(p, (0, -p.shape[1] % BLOCK)).view(len(p), -1, BLOCK)
+    before = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    wanted = u[:, None] * before[:, -1:]
+    block = torch.searchsorted(before, wanted, right=True).clamp(max=before.shape[1] - 1)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
+    rest = wanted - before.gather(1, block) + inside[:, -1:]
+    # Rounding may leave `rest` at the block's whole weight; just below it, a token of no weight is never found.
+    rest = rest.minimum(inside[:, -1:] * (1 - 1e-12)).clamp(min=0)
+    return (block * BLOCK + torch.searchsorted(inside, rest, right=True))[:, 0]
+
+
+def _cut(scaled: Tensor, sampling: Sampling) -> Tensor:
+    """Minus infinity for what top-k and top-p leave out; ties at the edge stay in."""
+    if sampling.top_k > 0:
+        edge = scaled.topk(min(sampling.top_k, scaled.shape[1])).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < edge, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = scaled.sort(descending=True)
+        p = ordered.softmax(-1)
+        out = p.cumsum(-1) - p >= sampling.top_p
+        scaled = scaled.masked_fill(out.scatter(1, order, out), -torch.inf)
+    return scaled

@@ -100,11 +100,14 @@ class Rollout(Section):
 
 
 class Verify(Section):
-    """What a failure of the verifier itself counts as, and the share of failures at which the run stops."""
+    """What a failure of the verifier itself counts as, the share of failures at which the run stops, what becomes of
+    golds that cannot be compared by meaning, and on which share of problems an echo may happen to be right."""
 
     error: Literal["mask", "wrong"] = "mask"
     timeout: Literal["mask", "wrong"] = "wrong"
     stop_above: float = Field(default=0.2, gt=0, le=1)
+    gate: Literal["mark", "drop", "off"] = "mark"
+    echo_limit: float = Field(default=0.15, ge=0, le=1)
 
 
 class Optimizer(Section):

@@ -27,6 +27,7 @@ from rlvr.errors import UserError, suggest
 HOMES: Mapping[str, str] = {
     "data": "rlvr.tasks",
     "task": "rlvr.tasks",
+    "gate": "rlvr.tasks",
     "prompt": "rlvr.prompts",
     "reward": "rlvr.rewards",
     "gather": "rlvr.gather",

@@ -126,7 +126,7 @@ def write_report(run: Path) -> Path:
     tone, sentence = headline(data)
     rows = [row for benchmark in data.benchmarks for row in table(data, benchmark)]
     view = {"run": data, "tone": tone, "sentence": sentence, "alarms": alarms(data), "rows": rows, "facts": facts(data)}
-    page = _template().render(
+    page = template("report.html.j2").render(
         **view,
         charts=charts.run_charts(data.metrics, data.evals),
         problems=compared_problems(data),
@@ -147,7 +147,7 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
     scored = [data for data in loaded if data.benchmarks]
     series = [charts.heldout(data.of(data.benchmarks[0]), data.name, i % 6) for i, data in enumerate(scored)]
     sets = {(data.benchmarks[0], score.n) for data in scored for score in _scores(data, data.benchmarks[0])}
-    page = _template().render(
+    page = template("report.html.j2").render(
         run=None,
         runs=[_compared(data) for data in loaded],
         same=len(sets) < 2,
@@ -556,7 +556,8 @@ def _planned(recipe: str) -> int | None:
         return None
 
 
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of `assets`, with the filters that all pages use."""
     folder = Path(__file__).parent / "assets"
     made = Environment(
         loader=FileSystemLoader(folder),
@@ -567,7 +568,7 @@ def _template() -> Template:
     )
     shown = {"number": lambda value: "?" if number(value) is None else f"{value:.3g}"}
     made.filters.update(percent=percent, duration=duration, clean=_clean, interval=_interval, signed=_signed, **shown)
-    return made.get_template("report.html.j2")
+    return made.get_template(name)
 
 
 def percent(share: float | None, digits: int = 0) -> str:

@@ -18,17 +18,17 @@ from typing import Any
 
 from rlvr import checkpoint, metrics, models, registry
 from rlvr import recipe as recipes
+from rlvr.audit import Refused
 from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
 from rlvr.errors import UserError
 from rlvr.evals.suite import evaluate as evaluate_one
-from rlvr.folder import RunFolder
+from rlvr.folder import RunFolder, summarise
 from rlvr.learner import Learner
 from rlvr.progress import Progress
 from rlvr.recipe import Recipe
 from rlvr.source import SourceState
 from rlvr.step import State, StepResult, train_step
-from rlvr.summary import summarise
 from rlvr.trackers import Tracker
 
 
@@ -92,6 +92,8 @@ def train(
         progress = stack.enter_context(Progress(str(resolved.run.name), total))
         progress.stage(f"loading {resolved.model.name}")
         built = build(resolved, as_problems(problems) if problems is not None else None, reward)
+        for line in _refusals(built.refused):
+            progress.note(line)
         folder = RunFolder(path) if resume else RunFolder.create(path, overwrite)
         stack.callback(folder.close)
         folder.write("recipe.yaml", recipes.dump(resolved))
@@ -100,6 +102,14 @@ def train(
         stack.enter_context(_graceful(session))
         state = _restore(session) if resume else State(0, built.run.sources.start())
         return _finish(session, _loop(session, state))
+
+
+def _refusals(refused: Sequence[Refused]) -> list[str]:
+    """Which golds did not pass the gate, the first few by name."""
+    if not refused:
+        return []
+    named = [f"  {row.id}: {row.reason}: {row.gold[:60]!r}" for row in refused[:5]]
+    return [f"the golds of {len(refused)} training problems cannot be compared by meaning (verify.gate):", *named]
 
 
 def _loop(session: Session, state: State) -> State:

@@ -41,7 +41,7 @@ Judge = Callable[[Problem, Response], Pending]
 class Verifier:
     """Judges each response by the task of its source, or where the source names none by that of its problem."""
 
-    judges: Sequence[Judge | None]  # by source
+    judges: Sequence[Judge]  # by source
     masked: frozenset[Status]
     stop_above: float
 
@@ -66,9 +66,14 @@ class Verifier:
 
     def _judge(self, rollout: Rollout) -> Pending:
         problem = rollout.prompt.problem
-        judge = self.judges[rollout.prompt.draw.source] or registry.find("task", problem.task, problem.id).function
+        judge = self.judges[rollout.prompt.draw.source]
         response = Response(rollout.text, rollout.finish is Finish.LENGTH, rollout.prompt.prefill)
         return judge_safely(judge, problem, response)
+
+
+def by_task(problem: Problem, response: Response) -> Pending:
+    """The verdict by the task that the problem itself names."""
+    return registry.find("task", problem.task, problem.id).function(problem, response)
 
 
 def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:

@@ -36,10 +36,9 @@ from transformers import (
 from rlvr import decode, sampler, seeds
 from rlvr import models as loading
 from rlvr.batch import Tokens
-from rlvr.decode import Decoder
+from rlvr.decode import Decoder, choose
 from rlvr.policy import Policy
 from rlvr.rollouts import Rollouts
-from rlvr.sampler import choose
 from rlvr.types import Draw, Finish, Generation, Problem, Prompt, Request, Sampling
 
 VOCABULARY = len(tiny.tokenizer())

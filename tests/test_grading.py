@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.grading.compare import compare
-from rlvr.grading.extract import find_form, last_box, last_number
-from rlvr.grading.formula import calculate
-from rlvr.grading.tags import check_tags
+from rlvr.grading.extract import check_tags, find_form, last_box, last_number
 from rlvr.grading.units import read_number
+from rlvr.tasks.gym import calculate
 
 FORMS = ("box", "answer", "hash", "number")
 PIECES = (
@@ -62,8 +61,6 @@ PIECES = (
         "grading.symbolic",
         "grading.units",
         "grading.values",
-        "grading.tags",
-        "grading.formula",
         "tasks.math",
         "tasks.knights",
         "tasks.knights_puzzle",

@@ -370,7 +370,7 @@ def test_overrides_reach_sections_lists_and_bare_strings() -> None:
     base: dict[str, Any] = {
         "train": [{"data": "arithmetic"}, {"data": {"name": "arithmetic", "kinds": ["add", "sub"]}}],
         "model": "a/b",
-        "reward": ["correct", "format"],
+        "reward": ["correct", "format_only"],
         "advantage": "grpo",
     }
     words = [

@@ -11,10 +11,9 @@ import pytest
 
 from rlvr.errors import UserError
 from rlvr.grading.compare import compare
-from rlvr.grading.formula import calculate
 from rlvr.registry import find
-from rlvr.tasks.arithmetic import arithmetic, split_of
-from rlvr.tasks.arithmetic_words import ONE_STEP, TWO_STEP
+from rlvr.tasks.arithmetic import ONE_STEP, TWO_STEP, arithmetic, split_of
+from rlvr.tasks.gym import calculate
 from rlvr.tasks.math import math
 from rlvr.types import Problem, Response, Status
 

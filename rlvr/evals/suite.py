@@ -98,6 +98,7 @@ def sample_row(step: int, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
     return {
         "step": step,
         "id": problem.id,
+        "task": problem.task,
         "copy": rollout.prompt.draw.copy,
         "index": rollout.index,
         "question": problem.question,

@@ -147,8 +147,8 @@ class _Parser:
         parts = []
         while not parts or self.peek() in _SIGNS:
             sign = signs[self.take().text] if self.peek() in _SIGNS else ""
-            if self.peek() in _SIGNS:
-                raise _Unknown  # `+-3` may mean two numbers
+            if self.peek() in _SIGNS and not (parts and sign == "neg"):
+                raise _Unknown  # `+-3` may mean two numbers; `5 - -3` does not
             term = self.product()
             parts.append(Node(sign, (term,)) if sign else term)
         self.depth -= 1

@@ -47,6 +47,11 @@ def ask(gold: str, answer: str, seconds: float = SECONDS) -> Future[Any]:
     return _helpers().ask([gold, answer], seconds)
 
 
+def whole(gold: str, response: str, seconds: float = SECONDS) -> Future[Any]:
+    """The verdict of the library alone on a whole response, for comparison; its exception is Late or Died."""
+    return _helpers().ask({"gold": gold, "response": response}, seconds)
+
+
 @functools.cache
 def _helpers() -> Helpers:
     environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
@@ -59,14 +64,17 @@ def _answer(request: Any) -> Any:
 
     if request == "ready?":
         return "ready"
+    untimed = functools.partial(parse, parsing_timeout=None)
     read = functools.partial(
-        parse,
+        untimed,
         extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
         fallback_mode="no_fallback",
         extraction_mode="first_match",
-        parsing_timeout=None,
     )
     try:
+        if isinstance(request, dict):
+            gold, answer = untimed(f"\\boxed{{{request['gold']}}}"), untimed(request["response"])
+            return bool(verify(gold, answer, timeout_seconds=None))
         gold, answer = (read(f"\\boxed{{{text}}}") for text in request)
         return bool(gold) and bool(answer) and bool(verify(gold, answer, strict=True, timeout_seconds=None))
     except Exception:  # the library may stumble in any way over a text, which then is not the answer

@@ -6,14 +6,16 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import after_thinking, final_turn, find_form
-from rlvr.grading.formula import calculate
 from rlvr.grading.killable import Died, Killable, Late
+from rlvr.grading.latex import parse
 from rlvr.grading.units import read_number
+from rlvr.grading.values import exact, walk
 from rlvr.registry import register
 from rlvr.seeds import uniform
 from rlvr.tasks.math import Forms
@@ -164,3 +166,22 @@ def _make(dataset: str, config: str, start: int, stop: int) -> list[dict[str, st
     if kind == "LookupError":
         raise UserError(f"gym: unknown data set '{dataset}'{suggest(dataset, re.findall(r'[a-z0-9_]+', message))}")
     raise UserError(f"gym: '{dataset}' does not take this config: {message or kind}")
+
+
+def calculate(text: str) -> tuple[Fraction, list[int]] | None:
+    """The value and the whole numbers used, None where the text is anything but + - * / over whole numbers.
+
+    >>> calculate("(3 + 5) / 2")
+    (Fraction(4, 1), [3, 5, 2])
+    """
+    node = parse(text.translate(_BRACKETS), thousands=False) if len(text) <= MAX_CALCULATION else None
+    parts = list(walk(node)) if node else []
+    plain = all(part.kind in _OPERATIONS and part.name in ("", "()") for part in parts)
+    value = exact(node) if node and plain else None
+    used = [part.value for part in parts if part.value is not None]
+    return None if value is None else (value, [int(number) for number in used])
+
+
+MAX_CALCULATION = 200
+_BRACKETS = str.maketrans("[]", "()")
+_OPERATIONS = frozenset({"number", "add", "mul", "div", "neg", "group"})

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rlvr.errors import UserError
-from rlvr.grading.extract import after_thinking, final_turn
-from rlvr.grading.tags import check_tags
+from rlvr.grading.extract import after_thinking, check_tags, final_turn
 from rlvr.registry import register
 from rlvr.seeds import key_of, uniform
 from rlvr.tasks.knights_puzzle import (

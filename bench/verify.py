@@ -1,0 +1,149 @@
+"""Verdicts a second of rlvr beside math-verify on the same responses: numbers, MATH-like answers, hostile ones.
+
+    python bench/verify.py [--golds FILE.jsonl] [--problems 200]
+
+Each problem has eight responses of about 1.8 KB, 45 % of them right in another spelling, the others near misses. Both
+sides run in this process, math-verify on the main thread with its own time limits, so it is at its best; rlvr starts
+helper processes where it needs them. They take turns and medians are compared. `--golds` takes the golds of a file of
+JSON lines with `answer` (MATH-500, say) in place of the shipped ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from step import record
+
+GOLDS = (
+    r"\left( 3, \frac{\pi}{2} \right)", r"\frac{14}{3}", "9", r"\text{Evelyn}", "42", r"\frac{1}{64}", r"6 - 5i",
+    r"3\sqrt{13}", r"\frac{\sqrt{3}}{3}", r"x^3+3x-6", r"(-\infty, 2) \cup (3, \infty)", r"p - q", r"28\%", r"90^\circ",
+    r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}", r"1 \pm \sqrt{19}", r"\{1,2,3\}", r"10080", r"2k + 2", r"\sqrt{51}",
+    r"\frac{2x+7}{x^2+5x+6}", r"5x - 7y + 11z + 4 = 0", r"[-2, 7]", r"\frac{270}7", r"e^2", r"0.0625", r"11\sqrt2",
+    r"\dfrac{9}{7}", r"-2,1", r"x \geq 5", r"\$32,348", r"15\text{ cm}^2", r"\frac{3\sqrt{3}}{4}", r"\log_2 3", "144",
+    r"2220", r"\frac{-1+i\sqrt{3}}{2}", r"204_5", r"(2,12)", r"\frac{3}{56}", "120", r"\tan^2 x + 1", r"8n^2+4n+1",
+)  # fmt: skip
+FILLER = "We look at the numbers that are given, write down what follows, and simplify step by step. "
+HOSTILE_GOLD = r"\int_0^1 x dx"
+HOSTILE = (r"\int_0^1 \sin(x^x) e^{x^3} dx", r"\int_0^{9999} \frac{\sin(x^3+1)}{x^7+\ln(x+2)} dx")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--golds", type=Path)
+    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
+    args = parser.parse_args()
+    golds = [json.loads(line)["answer"] for line in args.golds.open()] if args.golds else list(GOLDS)
+    numbers = [str(n) for n in random.Random(1).sample(range(1, 100_000), args.problems)]
+    mixes = {"integers": responses(numbers, args.problems), "math_like": responses(golds, args.problems)}
+    result = {name: measured(pairs, args.rounds) for name, pairs in mixes.items()}
+    result["hostile"] = under_attack(mixes["math_like"])
+    for name, row in result.items():
+        print(name, json.dumps(row))
+    print(f"written to {record(args.results, 'verify', result)}")
+
+
+def responses(golds: list[str], problems: int) -> list[tuple[str, str]]:
+    """Pairs of a gold and a response, eight for each problem."""
+    draw = random.Random(0)
+    rewrites = [str, lambda g: g.replace(r"\frac", r"\dfrac"), lambda g: f" {g} ", lambda g: rf"\displaystyle {g}"]
+    found = []
+    for number in range(problems):
+        gold = golds[number % len(golds)]
+        for _ in range(8):
+            right = draw.random() < 0.45
+            answer = draw.choice(rewrites)(gold) if right else near_miss(gold, draw)
+            found.append((gold, FILLER * draw.randint(10, 30) + rf"So the answer is $\boxed{{{answer}}}$."))
+    return found
+
+
+def near_miss(gold: str, draw: random.Random) -> str:
+    """The gold with one digit changed, a sign, or one more."""
+    places = [i for i, letter in enumerate(gold) if letter.isdigit()]
+    if places and draw.random() < 0.6:
+        place = draw.choice(places)
+        return gold[:place] + str((int(gold[place]) + draw.randint(1, 9)) % 10) + gold[place + 1 :]
+    return draw.choice([f"-{gold}", f"{gold}+1", rf"\frac{{{gold}}}{{2}}"])
+
+
+def measured(pairs: list[tuple[str, str]], rounds: int) -> dict[str, float]:
+    """Verdicts a second of both sides, taking turns; nothing is remembered from one round to the next."""
+    speed: dict[str, list[float]] = {"ours": [], "peer": []}
+    latency: list[float] = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        latency += ours(pairs)
+        speed["ours"].append(len(pairs) / (time.perf_counter() - start))
+        start = time.perf_counter()
+        for pair in pairs:
+            library(*pair)
+        speed["peer"].append(len(pairs) / (time.perf_counter() - start))
+    medians = {side: statistics.median(values) for side, values in speed.items()}
+    return {
+        "ours_per_second": round(medians["ours"]),
+        "math_verify_per_second": round(medians["peer"]),
+        "ratio": round(medians["ours"] / medians["peer"], 1),
+        "ours_p50_ms": round(statistics.median(latency), 3),
+        "ours_p99_ms": round(statistics.quantiles(latency, n=100)[98], 3),
+        "ours_max_ms": round(max(latency), 1),
+    }
+
+
+def ours(pairs: list[tuple[str, str]]) -> list[float]:
+    """Our verdicts with empty caches; the milliseconds of each."""
+    from rlvr.grading import compare, latex, values
+    from rlvr.tasks.math import math
+    from rlvr.types import Problem, Response
+    from rlvr.verify import judge_safely, settle
+
+    for cached in (compare.compare, latex.parse, values.exact):
+        cached.cache_clear()
+    judged = [judge_safely(math, Problem("p", "math", "", gold), Response(text)) for gold, text in pairs]
+    return [verdict.ms for verdict in settle(judged)]
+
+
+def library(gold: str, text: str) -> bool:
+    """The verdict of math-verify as its own documentation calls it."""
+    from math_verify import parse, verify
+
+    cached: Callable[[], None] | None = getattr(parse, "cache_clear", None)
+    assert cached is None  # it remembers nothing either
+    return bool(verify(parse(rf"\boxed{{{gold}}}"), parse(text)))
+
+
+def under_attack(pairs: list[tuple[str, str]]) -> dict[str, float]:
+    """One response in a thousand hangs the symbolic library, and as many benign ones need it."""
+    hostile = [(HOSTILE_GOLD, rf"\boxed{{{text}}}") for text in HOSTILE]
+    benign = [(HOSTILE_GOLD, r"\boxed{\int_0^1 t dt}"), (r"F = \sum_{k=1}^n k", r"\boxed{F = \sum_{j=1}^n j}")]
+    mixed: list[tuple[str, str]] = []
+    while len(mixed) < 4000:
+        mixed += pairs
+    for number in range(4):
+        mixed[500 + 1000 * number] = hostile[number % 2]
+        mixed[900 + 1000 * number] = benign[number % 2]
+    ours(benign)  # the helpers are running
+    start = time.perf_counter()
+    latency = ours(mixed[:4000])
+    seconds = time.perf_counter() - start
+    harmless = [ms for ms, pair in zip(latency, mixed, strict=False) if pair not in hostile]
+    return {
+        "per_second": round(4000 / seconds),
+        "answered": len(latency),
+        "benign_p99_ms": round(statistics.quantiles(harmless, n=1000)[989], 3),
+        "benign_max_ms": round(max(harmless), 1),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+if __name__ == "__main__":
+    main()

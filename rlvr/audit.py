@@ -1,0 +1,272 @@
+"""Whether a reward can be trusted: golds that verify, controls that earn nothing, verdicts beside other graders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from rlvr import recipe as recipes
+from rlvr import registry
+from rlvr.errors import UserError
+from rlvr.grading import symbolic
+from rlvr.grading.extract import last_box, last_number
+from rlvr.grading.killable import Died, Late
+from rlvr.grading.units import read_number
+from rlvr.types import Problem, Response, Status, Verdict
+from rlvr.verify import Judge, by_task, judge_safely, settle
+
+CHUNK = 1024
+CONTROL_PROBLEMS = 64
+EXAMPLES = 8
+
+Mode = Literal["mark", "drop", "off"]
+TASKS = ("math", "knights")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A problem whose gold cannot be compared by meaning, and why."""
+
+    id: str
+    gold: str
+    reason: str
+
+
+def gated(problems: Sequence[Problem], mode: Mode) -> tuple[tuple[Problem, ...], tuple[Refused, ...]]:
+    """The problems after the gate of their task, and those whose gold it refused: marked as text only, or dropped."""
+    gates = set(registry.names("gate")) if mode != "off" else set()
+    kept: list[Problem] = []
+    refused: list[Refused] = []
+    for problem in problems:
+        reason = registry.find("gate", problem.task, problem.id).function(problem) if problem.task in gates else ""
+        if reason:
+            refused.append(Refused(problem.id, problem.answer, reason))
+            problem = replace(problem, meta={**problem.meta, "string_only": reason})
+        if not reason or mode == "mark":
+            kept.append(problem)
+    return tuple(kept), tuple(refused)
+
+
+# What a model could write without solving anything, from a problem and the text of its prompt.
+CONTROLS: Mapping[str, Callable[[Problem, str], str]] = {
+    "empty": lambda problem, prompt: "",
+    "empty box": lambda problem, prompt: r"\boxed{}",
+    "empty tags": lambda problem, prompt: "<think>\n</think>\n<answer></answer>",
+    "echo of the question": lambda problem, prompt: problem.question,
+    "echo of the prompt": lambda problem, prompt: prompt or problem.question,
+    "all candidates in one box": lambda problem, prompt: rf"\boxed{{{problem.answer} \text{{ or }} 0 \text{{ or }} 1}}",
+    "several boxes": lambda problem, prompt: rf"\boxed{{{problem.answer}}}, \boxed{{0}}, \boxed{{1}}",
+    "junk": lambda problem, prompt: r"\boxed{" + "(" * 200 + r"9^{9^{9}}} </answer> " + "\u200b" * 50,
+}
+NEVER = ("empty", "empty box", "empty tags")
+ECHOES = ("echo of the question", "echo of the prompt")
+
+
+def control_scores(judge: Judge, problems: Sequence[Problem], prompts: Sequence[str] = ()) -> dict[str, float]:
+    """The share of problems on which each control is judged correct."""
+    asked = list(problems[:CONTROL_PROBLEMS])
+    texts = [*prompts[: len(asked)], *[""] * (len(asked) - len(prompts))]
+    found = {}
+    for name, write in CONTROLS.items():
+        pending = [judge_safely(judge, p, Response(write(p, t))) for p, t in zip(asked, texts, strict=True)]
+        found[name] = sum(verdict.correct for verdict in settle(pending)) / max(1, len(asked))
+    return found
+
+
+def check_controls(where: str, judge: Judge, problems: Sequence[Problem], prompts: Sequence[str], limit: float) -> None:
+    """Refuse a task that rewards an empty answer at all, or an echo on a larger share of problems than `limit`."""
+    scores = control_scores(judge, problems, prompts)
+    for name in (*NEVER, *ECHOES):
+        if scores[name] > (0.0 if name in NEVER else limit):
+            raise UserError(
+                f"{where}: the task takes the control '{name}' for correct on {scores[name]:.0%} of"
+                f" {min(len(problems), CONTROL_PROBLEMS)} problems, so a model could earn the reward without solving"
+                " anything; mend the task, or raise verify.echo_limit where the answers stand in the questions"
+            )
+
+
+def grade(lines: Iterable[str], task: str = "math") -> Iterator[dict[str, Any]]:
+    """A verdict for each line `{"gold", "prediction", "id"}`, in order; a malformed line has the status `error`."""
+    judge = registry.find("task", task, "--task").function
+    numbered = enumerate(lines)
+    while chunk := list(islice(numbered, CHUNK)):
+        rows = [_parsed(number, line, task) for number, line in chunk]
+        pending = [judge_safely(judge, *row.pair) if row.pair else _MALFORMED for row in rows]
+        for row, verdict in zip(rows, settle(pending), strict=True):
+            more = {"formatted": verdict.formatted} if task == "knights" else {}
+            yield {
+                "id": row.id, "status": verdict.status, "correct": verdict.correct, "answer": verdict.answer,
+                **more, "ms": round(verdict.ms, 3),
+            }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: Any
+    pair: tuple[Problem, Response] | None = None
+
+
+_MALFORMED = Verdict(Status.ERROR, rule="malformed line")
+
+
+def _parsed(number: int, line: str, task: str) -> _Row:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return _Row(number)
+    if not isinstance(row, dict):
+        return _Row(number)
+    name, gold, text = row.get("id", number), row.get("gold"), row.get("prediction")
+    if isinstance(gold, int | float) and not isinstance(gold, bool):
+        gold = str(gold)
+    if not isinstance(gold, str) or not isinstance(text, str):
+        return _Row(name)
+    opened = "</think>" in text and "<think>" not in text  # the prompt had opened the tag
+    return _Row(name, (Problem(str(name), task, "", gold), Response(text, prefill="<think>" if opened else "")))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One response as it was judged, and what other graders say of it (None: the library did not answer)."""
+
+    problem: Problem
+    text: str
+    verdict: Verdict
+    library: bool | None
+    string: bool
+    number: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit found; `controls` and `verifying` are shares."""
+
+    seen: tuple[Seen, ...]
+    refused: tuple[Refused, ...]
+    problems: int
+    controls: Mapping[str, float]
+
+    @property
+    def rewarded(self) -> list[str]:
+        """The controls that earn something."""
+        return [name for name, share in self.controls.items() if share]
+
+    @property
+    def headline(self) -> str:
+        """What was found, in one line."""
+        right = sum(seen.verdict.correct for seen in self.seen)
+        paid = f"rewarded without work: {', '.join(self.rewarded)}" if self.rewarded else "no control is rewarded"
+        return f"{len(self.seen)} responses to {self.problems} problems, {right} judged correct; {paid}."
+
+    def table(self) -> list[tuple[str, int, int, int]]:
+        """(grader, agreed, only we accept, only the other accepts) for each other grader."""
+        rows = []
+        for name in ("library", "string", "number"):
+            pairs = [(s.verdict.correct, getattr(s, name)) for s in self.seen if getattr(s, name) is not None]
+            ours, theirs = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+            rows.append((name, len(pairs) - ours - theirs, ours, theirs))
+        return rows
+
+    def disagreements(self, grader: str) -> list[Seen]:
+        """Responses on which that grader and we differ, each pair of gold and answer once."""
+        found = {
+            (s.problem.answer, s.verdict.answer): s
+            for s in self.seen
+            if getattr(s, grader) is not None and getattr(s, grader) != s.verdict.correct
+        }
+        return list(found.values())
+
+
+def audit(path: Path) -> Audit:
+    """Judge the samples of a run, or the lines of a file, again and by other graders; raises UserError."""
+    rows = list(_responses(path))
+    if not rows:
+        raise UserError(f"{path}: there is nothing to audit; it should be a run with samples or a file of JSON lines")
+    judge = _judge_of(path)
+    verdicts = settle([judge_safely(judge, problem, response) for problem, response in rows])
+    asked = [symbolic.whole(p.answer, r.text) if p.task == "math" else None for p, r in rows]
+    seen = [
+        Seen(problem, response.text, verdict, _answered(future), *_plainly(problem.answer, response.text))
+        for (problem, response), verdict, future in zip(rows, verdicts, asked, strict=True)
+    ]
+    problems = list({problem.id: problem for problem, _ in rows}.values())
+    return Audit(tuple(seen), gated(problems, "mark")[1], len(problems), control_scores(judge, problems))
+
+
+def _judge_of(path: Path) -> Judge:
+    """The task as the run's recipe binds it, else that which each problem names."""
+    if not (path / "recipe.yaml").is_file():
+        return by_task
+    spec = recipes.load(path / "recipe.yaml").train[0].task
+    return registry.find("task", spec.name, str(path)).bind(spec.params, "task") if spec else by_task
+
+
+def _responses(path: Path) -> Iterator[tuple[Problem, Response]]:
+    """Problems and responses of a run's training and evaluation samples, or of a file as `grade` reads it."""
+    if path.is_dir():
+        for file in sorted((path / "samples").glob("*.jsonl")):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                problem = Problem(row["id"], row.get("task", "math"), row["question"], row["gold"])
+                yield problem, Response(row["text"], row["finish"] == "length", _opened(row["text"]))
+        return
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    for number, line in enumerate(lines):
+        if pair := _parsed(number, line, "math").pair:
+            yield pair
+
+
+def _opened(text: str) -> str:
+    return "<think>" if "</think>" in text and "<think>" not in text else ""
+
+
+def _answered(future: Future[bool] | None) -> bool | None:
+    try:
+        return future.result() if future is not None else None
+    except (Late, Died):
+        return None
+
+
+def _plainly(gold: str, text: str) -> tuple[bool, bool]:
+    """Whether the box is the gold letter by letter, and whether the last number is the gold's."""
+    wanted, last = read_number(gold), last_number(text)
+    return (last_box(text) or "").strip() == gold.strip(), wanted is not None and wanted == read_number(last or "")
+
+
+NAMES = {"library": "math-verify", "string": "the same string", "number": "the last number"}
+
+
+def lines_of(found: Audit) -> Iterator[str]:
+    """The audit as text."""
+    yield found.headline
+    share = 1 - len(found.refused) / found.problems
+    yield f"golds that verify against themselves and their rewrites: {share:.1%}"
+    for row in found.refused[:EXAMPLES]:
+        yield f"  {row.id}: {row.reason}: {row.gold[:80]!r}"
+    yield f"{'beside':<20}{'agree':>8}{'only we accept':>17}{'only it accepts':>18}"
+    for name, agreed, ours, theirs in found.table():
+        yield f"{NAMES[name]:<20}{agreed:>8}{ours:>17}{theirs:>18}"
+    for name in ("library", "number"):
+        for seen in found.disagreements(name)[:EXAMPLES]:
+            who = "only we accept" if seen.verdict.correct else f"only {NAMES[name]} accepts"
+            yield f"  {who}: gold {seen.problem.answer[:60]!r}, answer {str(seen.verdict.answer)[:60]!r}"
+    yield "controls, which should earn nothing: " + ", ".join(f"{k} {v:.0%}" for k, v in found.controls.items())
+
+
+def write_page(found: Audit, title: str, out: Path) -> Path:
+    """The audit as one self-contained page."""
+    from rlvr.report import template
+
+    rows = [(NAMES[name], *figures) for name, *figures in found.table()]
+    differing = {NAMES[name]: found.disagreements(name)[:50] for name in ("library", "number", "string")}
+    page = template("audit.html.j2").render(title=title, found=found, rows=rows, differing=differing)
+    out.write_text(page, encoding="utf-8", errors="replace")
+    return out
