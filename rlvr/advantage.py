@@ -6,7 +6,7 @@ that reading a recipe does not load torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rlvr.registry import register
 
@@ -45,23 +45,190 @@ def _sums(values: Tensor, group: Tensor) -> Tensor:
     return values.new_zeros(count).index_add(0, group, values)[group]
 
 
-@register("advantage", "grpo")
-def grpo(scored: Scored, world: World, *, std: bool = True, ddof: int = 1, eps: float = 1e-6) -> Tensor:
-    """Reward minus the group's mean, divided by its deviation unless `std` is false (DeepSeekMath, 2024, eq. 3).
+def whiten(values: Tensor, mask: Tensor, *, shift: bool = True, eps: float = 1e-8, slack: float = 0.0) -> Tensor:
+    """Values with mean 0 and variance 1 over the sampled tokens of the batch, and 0 elsewhere (verl, masked_whiten).
+    [T], [T] -> [T]
 
-    Rewards 1, 0, 0, 1 give +-0.5 without, and +-0.866 with the deviation of one degree of freedom.
+    `shift=False` keeps the mean. The variance has one degree of freedom less than there are tokens; a single token has
+    none and is returned as it is. `slack` is added to the count of tokens (newer verl: 1e-8).
     """
-    centred = centre(scored.reward, scored.group)
-    scale = group_deviation(scored.reward, scored.group, ddof) + eps
-    return (centred / scale if std else centred)[scored.sample]
+    count = mask.sum()
+    divisor = (count + slack).clamp(min=1)
+    mean = (values * mask).sum() / divisor
+    square = (((values - mean) ** 2) * mask).sum() / divisor * count / (count - 1).clamp(min=1)
+    scaled = (values - mean) * (square + eps) ** -0.5 + (0 if shift else mean)
+    return (scaled if count > 1 else values) * mask
+
+
+def reward_to_go(token_reward: Tensor, sample: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
+    """The discounted sum of what follows each token, tokens of others left out of the discount.   [T] -> [T]
+
+    With rewards 0, 0, 1 and gamma 0.9 it is 0.81, 0.9, 1.
+    """
+    return discounted(token_reward * mask, sample, mask, gamma)
+
+
+def discounted(step: Tensor, sample: Tensor, mask: Tensor, factor: float) -> Tensor:
+    """step[t] + factor * step[next sampled token] + factor^2 ..., within each sample.   [T] -> [T]
+
+    All samples go back one token at a time together, so the loop is as long as the longest response.
+    """
+    found = step.new_zeros(step.shape)
+    ends = (sample[1:] != sample[:-1]).nonzero()[:, 0]
+    last = ends.new_tensor([*ends.tolist(), len(sample) - 1]) if len(sample) else ends
+    first = ends.new_tensor([0, *(ends + 1).tolist()]) if len(sample) else ends
+    carried, place = step.new_zeros(len(last)), last
+    while len(place):
+        here = step[place] + factor * carried
+        carried = here.where(mask[place] > 0, carried)
+        found = found.index_put((place,), carried * mask[place])
+        going = place > first
+        place, carried, first = place[going] - 1, carried[going], first[going]
+    return found
+
+
+Scale = Literal["group", "batch"]
+Alone = Literal["zero", "reward"]
+
+
+@register("advantage", "grpo")
+def grpo(
+    scored: Scored,
+    world: World,
+    *,
+    std: bool = True,
+    ddof: int = 1,
+    eps: float = 1e-6,
+    scale: Scale = "group",
+    floor: float = 0.0,
+    alone: Alone = "zero",
+) -> Tensor:
+    """Reward minus the group's mean, divided by a deviation unless `std` is false (DeepSeekMath, 2024, eq. 3).
+
+    `std: false` is Dr.GRPO (2025, eq. 2), `scale: batch` the deviation over all samples (TRL), `floor` the least
+    variance (verl's vectorised estimator: 1e-6). A group of one has nothing to compare with and gives 0, or as in verl
+    keeps its `reward`. Rewards 1, 0, 0, 1 give +-0.5 without, and +-0.866 with the deviation of one degree of freedom.
+    """
+    single = _counts(scored) == 1
+    centred = _alone(centre(scored.total, scored.group), scored, alone)
+    if std:
+        owner = scored.group if scale == "group" else scored.group.new_zeros(scored.group.shape)
+        deviation = (group_deviation(scored.total, owner, ddof) ** 2).clamp(min=floor) ** 0.5
+        single = single if scale == "group" else single.new_zeros(single.shape)
+        centred = centred / (deviation.where(~single, deviation * 0 + 1) + eps)
+    return centred[scored.sample] * scored.mask
 
 
 @register("advantage", "rloo")
-def rloo(scored: Scored, world: World) -> Tensor:
-    """Reward minus the mean of the others of its group (Ahmadian et al., 2024); a group of one has no baseline.
+def rloo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
+    """Reward minus the mean of the others of its group (Ahmadian et al., 2024).
 
     Rewards 1, 0, 0, 1 give 2/3, -2/3, -2/3, 2/3.
     """
-    count = _sums(scored.reward.new_ones(scored.reward.shape), scored.group)
-    centred = centre(scored.reward, scored.group)
-    return (centred * count / (count - 1).clamp(min=1))[scored.sample]
+    count = _counts(scored)
+    centred = centre(scored.total, scored.group) * count / (count - 1).clamp(min=1)
+    return _alone(centred, scored, alone)[scored.sample] * scored.mask
+
+
+@register("advantage", "reinforce")
+def reinforce(scored: Scored, world: World, *, gamma: float = 1.0, normalise: bool = False) -> Tensor:
+    """The discounted reward that follows a token (Williams, 1992), over the batch's mean and deviation if asked."""
+    found = reward_to_go(scored.token_reward, scored.sample, scored.mask, gamma)
+    return whiten(found, scored.mask) if normalise else found
+
+
+@register("advantage", "reinforce_pp")
+def reinforce_pp(scored: Scored, world: World, *, gamma: float = 1.0, eps: float = 1e-8, slack: float = 0.0) -> Tensor:
+    """The discounted reward that follows a token, whitened over all tokens of the batch (REINFORCE++, Hu 2025)."""
+    return whiten(
+        reward_to_go(scored.token_reward, scored.sample, scored.mask, gamma), scored.mask, eps=eps, slack=slack
+    )
+
+
+@register("advantage", "reinforce_pp_baseline")
+def reinforce_pp_baseline(
+    scored: Scored, world: World, *, eps: float = 1e-8, alone: Alone = "zero", slack: float = 0.0
+) -> Tensor:
+    """Reward minus the group's mean, whitened over all tokens of the batch (REINFORCE++-baseline, Hu 2025)."""
+    centred = _alone(centre(scored.total, scored.group), scored, alone)
+    return whiten(centred[scored.sample], scored.mask, eps=eps, slack=slack)
+
+
+@register("advantage", "remax", needs={"greedy"})
+def remax(scored: Scored, world: World) -> Tensor:
+    """The reward that follows a token minus that of a greedy answer, which is not trained on (ReMax, Li et al., 2023,
+    eq. 5)."""
+    assert scored.baseline is not None
+    follows = reward_to_go(scored.token_reward, scored.sample, scored.mask)
+    return (follows - scored.baseline[scored.sample]) * scored.mask
+
+
+@register("advantage", "opo")
+def opo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
+    """Reward minus the mean of the group weighted by response length (OPO, Hao et al., 2025, eq. 9)."""
+    length = scored.mask.new_zeros(scored.reward.shape).index_add(0, scored.sample, scored.mask)
+    baseline = _sums(length * scored.total, scored.group) / _sums(length, scored.group)
+    return _alone(scored.total - baseline, scored, alone)[scored.sample] * scored.mask
+
+
+@register("advantage", "gpg")
+def gpg(scored: Scored, world: World, *, norm: float = 1.0, alone: Alone = "zero") -> Tensor:
+    """Reward minus the group's mean, times samples over samples with a reward (GPG, Chu et al., 2025, eq. 5)."""
+    rewarded = (scored.total != 0).to(scored.total.dtype).sum().clamp(min=1)
+    centred = _alone(centre(scored.total, scored.group), scored, alone)
+    return (centred / norm * len(scored.total) / rewarded)[scored.sample] * scored.mask
+
+
+@register("advantage", "grpo_passk")
+def grpo_passk(scored: Scored, world: World, *, eps: float = 1e-6, std: bool = True) -> Tensor:
+    """Only the best of a group, by how far it is ahead of the second best (verl, grpo_passk)."""
+    found = scored.total.new_zeros(scored.total.shape)
+    deviation = group_deviation(scored.total, scored.group)
+    for group in range(int(scored.group.max()) + 1 if len(scored.group) else 0):
+        members = (scored.group == group).nonzero()[:, 0]
+        best = scored.total[members].topk(2)
+        lead = (best.values[0] - best.values[1]) / (deviation[members[0]] + eps if std else 1)
+        found = found.index_put((members[best.indices[0]],), lead)
+    return found[scored.sample] * scored.mask
+
+
+@register("advantage", "gae", needs={"value"})
+def gae(
+    scored: Scored, world: World, *, gamma: float = 1.0, lam: float = 0.95, normalise: bool = True, slack: float = 0.0
+) -> Tensor:
+    """Generalised advantage estimation over the sampled tokens, whitened over the batch (Schulman et al., 2015).
+
+    With values 0.5, 0.5, reward 1 at the end, gamma 1 and lambda 1: 0.5, 0.5 before whitening.
+    """
+    found = gae_of(scored, gamma, lam)
+    return whiten(found, scored.mask, slack=slack) if normalise else found
+
+
+def gae_of(scored: Scored, gamma: float, lam: float) -> Tensor:
+    """The advantage before whitening; with the value it is what a critic should have expected.   -> [T]"""
+    assert scored.value is not None
+    value = scored.value * scored.mask
+    following = _next_sampled(value, scored.sample, scored.mask)
+    delta = (scored.token_reward + gamma * following - value) * scored.mask
+    return discounted(delta, scored.sample, scored.mask, gamma * lam)
+
+
+def _next_sampled(value: Tensor, sample: Tensor, mask: Tensor) -> Tensor:
+    """The value at the next sampled token of the same sample, 0 at its end.   [T] -> [T]"""
+    kept = (mask > 0).nonzero()[:, 0]
+    following = value.new_zeros(value.shape)
+    if len(kept) < 2:
+        return following
+    here, after = kept[:-1], kept[1:]
+    joined = sample[here] == sample[after]
+    return following.index_put((here[joined],), value[after[joined]])
+
+
+def _alone(centred: Tensor, scored: Scored, alone: Alone) -> Tensor:
+    """The same with what a group of one gets: nothing, or its reward.   [N] -> [N]"""
+    single = scored.total if alone == "reward" else scored.total * 0
+    return centred.where(_counts(scored) > 1, single)
+
+
+def _counts(scored: Scored) -> Tensor:
+    return _sums(scored.total.new_ones(scored.total.shape), scored.group)

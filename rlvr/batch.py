@@ -43,10 +43,28 @@ class Scored:
     rollout_logprob: Tensor  # [T] by the engine
     old_logprob: Tensor | None  # [T] before this step's updates; None where there is one update, see Batch.anchor
     ref_logprob: Tensor | None  # [T] by the reference policy; None where no term needs one
+    value: Tensor | None = None  # [T] what the critic expected before the token; None without a critic
+    baseline: Tensor | None = None  # [N] the reward of a greedy answer; None where no estimator asks for it
+    penalty: Tensor | None = None  # [T] what is taken off each token's reward (KL); None for nothing
 
     def __post_init__(self) -> None:
         assert self.reward.shape == self.group.shape, f"group is {self.group.shape}, expected {self.reward.shape}"
-        _check_tokens(self, ("mask", "rollout_logprob", "old_logprob", "ref_logprob"))
+        _check_tokens(self, ("mask", "rollout_logprob", "old_logprob", "ref_logprob", "value", "penalty"))
+
+    @property
+    def token_reward(self) -> Tensor:
+        """The reward on the last sampled token of each sample, minus the penalty of every token.   -> [T]"""
+        places = torch.arange(len(self.mask), device=self.mask.device) * (self.mask > 0)
+        last = places.new_zeros(len(self.reward)).scatter_reduce(0, self.sample, places, "amax")
+        found = torch.zeros_like(self.mask).index_put((last,), self.reward.to(self.mask.dtype))
+        return found if self.penalty is None else found - self.penalty
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of each sample's token rewards: its reward where nothing is taken off.   -> [N]"""
+        if self.penalty is None:
+            return self.reward
+        return self.reward - torch.zeros_like(self.reward).index_add(0, self.sample, self.penalty * self.mask)
 
 
 @dataclass(frozen=True, slots=True)

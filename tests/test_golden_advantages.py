@@ -1,0 +1,145 @@
+"""Advantage estimators against the outputs of the reference implementations, through the functions the trainer uses."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlvr import advantage
+from rlvr.batch import Scored
+from rlvr.world import World
+
+GOLDEN = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
+pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden outputs in {GOLDEN} (RLVR_GOLDEN_DIR)")
+
+
+def cases(name: str) -> list[dict[str, Any]]:
+    path = GOLDEN / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def number(value: Any) -> Any:
+    return [number(v) for v in value] if isinstance(value, list) else float(value)
+
+
+class Flat:
+    """Padded rows of a golden case as our flat tokens, and back."""
+
+    def __init__(self, mask: Any, dtype: torch.dtype) -> None:
+        self.padded = torch.tensor(number(mask), dtype=dtype)
+        places = torch.arange(self.padded.shape[1])
+        length = (places * (self.padded > 0)).amax(1) + 1
+        self.inside = places[None] < length[:, None]  # tokens of others in the middle stay, the tail goes
+        self.mask = self.padded[self.inside]
+        self.sample = torch.arange(len(self.padded))[:, None].expand_as(self.padded)[self.inside]
+        self.dtype = dtype
+
+    def flat(self, rows: Any) -> Tensor:
+        return torch.tensor(number(rows), dtype=self.dtype)[self.inside]
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        found = torch.zeros_like(self.padded)
+        found[self.inside] = tokens
+        return found
+
+
+def scored(flat: Flat, reward: Tensor, group: Any = None, **more: Any) -> Scored:
+    names = {name: i for i, name in enumerate(dict.fromkeys(group or range(len(reward))))}
+    owner = torch.tensor([names[name] for name in group] if group else list(range(len(reward))))
+    return Scored(reward, owner, flat.sample, flat.mask, torch.zeros_like(flat.mask), None, None, **more)
+
+
+def from_token_rewards(case: dict[str, Any], flat: Flat, **more: Any) -> Scored:
+    """The reward of the last token is the sample's, what the other tokens have is a penalty."""
+    given = case["inputs"]
+    rewards = torch.tensor(number(given["token_level_rewards"]), dtype=flat.dtype) * flat.padded
+    tokens = rewards[flat.inside]
+    return scored(flat, torch.zeros(len(rewards), dtype=flat.dtype), given.get("group"), penalty=-tokens, **more)
+
+
+def close(case: dict[str, Any], ours: Tensor, wanted: Any, mask: Tensor) -> None:
+    expected = torch.tensor(number(wanted), dtype=ours.dtype)
+    config = case["config"]
+    torch.testing.assert_close(
+        ours * (mask > 0), expected * (mask > 0), rtol=max(config["rtol"], 1e-12), atol=max(config["atol"], 1e-12)
+    )
+
+
+ESTIMATORS = {
+    "grpo": lambda c: {"std": c.get("norm_adv_by_std", True), "eps": c.get("eps", 1e-6), "alone": "reward"},
+    "grpo_vectorized": lambda c: {
+        "std": c["norm_adv_by_std"],
+        "eps": c["eps"],
+        "floor": c["variance_floor"],
+        "alone": "reward",
+    },
+    "rloo": lambda c: {"alone": "reward"},
+    "rloo_vectorized": lambda c: {},
+    "reinforce_plus_plus": lambda c: {"gamma": c["gamma"]},
+    "reinforce_plus_plus_baseline": lambda c: {"alone": "reward"},
+    "remax": lambda c: {},
+    "opo": lambda c: {"alone": "reward"},
+    "gpg": lambda c: {"norm": c["f_norm"], "alone": "reward"},
+    "grpo_passk": lambda c: {},
+    "gae": lambda c: {"gamma": c["gamma"], "lam": c["lam"]},
+}
+OURS = {"reinforce_plus_plus": "reinforce_pp", "reinforce_plus_plus_baseline": "reinforce_pp_baseline",
+        "grpo_vectorized": "grpo", "rloo_vectorized": "rloo"}  # fmt: skip
+
+SLACK = ("reinforce_plus_plus", "reinforce_plus_plus_baseline")  # newer verl adds 1e-8 to the count of tokens
+
+# Reference defects that we do not copy: (predicate, reason).
+REVIEWED = [
+    (lambda case: case["config"].get("values_in_padding") == "next" and case["config"]["lam"] < 1,
+     "the forks' GAE runs over the padding, so the value after the last token leaks into every advantage"),
+    (lambda case: case["config"].get("platform_dependent", False),
+     "float32 rounding of the mean divided by eps gives groups of equal rewards an advantage"),
+]  # fmt: skip
+
+
+def reviewed(case: dict[str, Any]) -> bool:
+    return any(where(case) for where, _ in REVIEWED)
+
+
+VERL = [
+    c
+    for c in cases("advantages")
+    if c["config"].get("estimator") in ESTIMATORS and "token_level_rewards" in c["inputs"]
+]
+
+
+@pytest.mark.parametrize("case", VERL, ids=lambda c: c["name"])
+def test_estimators_of_verl_and_its_forks(case: dict[str, Any]) -> None:
+    config, given = case["config"], case["inputs"]
+    dtype = torch.float32 if config["dtype"].startswith("float32") else torch.float64
+    flat = Flat(given["response_mask"], dtype)
+    more = {"value": flat.flat(given["values"])} if "values" in given else {}
+    if "reward_baselines" in given:
+        more["baseline"] = torch.tensor(number(given["reward_baselines"]), dtype=dtype)
+    tokens = from_token_rewards(case, flat, **more)
+    name = config["estimator"]
+    estimate = getattr(advantage, OURS.get(name, name))
+    slack = {"slack": 1e-8} if "verl_" in case["name"] and name in ("gae", *SLACK) else {}
+    ours = estimate(tokens, World(), **ESTIMATORS[name](config), **slack)
+    if reviewed(case):
+        return
+    close(case, flat.rows(ours), case["outputs"]["advantages"], flat.padded)
+    if name == "gae":
+        returns = advantage.gae_of(tokens, config["gamma"], config["lam"]) + flat.flat(given["values"])
+        close(case, flat.rows(returns), case["outputs"]["returns"], flat.padded)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in cases("advantages") if c["name"].startswith("masked_whiten")], ids=lambda c: c["name"]
+)
+def test_whitening(case: dict[str, Any]) -> None:
+    flat = Flat(case["inputs"]["response_mask"], torch.float64)
+    values = flat.flat(case["inputs"]["values"])
+    for shift, name in ((True, "whitened"), (False, "whitened_no_shift")):
+        close(case, flat.rows(advantage.whiten(values, flat.mask, shift=shift)), case["outputs"][name], flat.padded)
