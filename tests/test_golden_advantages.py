@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from golden import Flat, cases, close, needs_golden, number
 from torch import Tensor
 
 from rlvr import advantage
 from rlvr.batch import Scored
 from rlvr.world import World
 
-GOLDEN = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden outputs in {GOLDEN} (RLVR_GOLDEN_DIR)")
-
-
-def cases(name: str) -> list[dict[str, Any]]:
-    path = GOLDEN / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
-def number(value: Any) -> Any:
-    return [number(v) for v in value] if isinstance(value, list) else float(value)
-
-
-class Flat:
-    """Padded rows of a golden case as our flat tokens, and back."""
-
-    def __init__(self, mask: Any, dtype: torch.dtype) -> None:
-        self.padded = torch.tensor(number(mask), dtype=dtype)
-        places = torch.arange(self.padded.shape[1])
-        length = (places * (self.padded > 0)).amax(1) + 1
-        self.inside = places[None] < length[:, None]  # tokens of others in the middle stay, the tail goes
-        self.mask = self.padded[self.inside]
-        self.sample = torch.arange(len(self.padded))[:, None].expand_as(self.padded)[self.inside]
-        self.dtype = dtype
-
-    def flat(self, rows: Any) -> Tensor:
-        return torch.tensor(number(rows), dtype=self.dtype)[self.inside]
-
-    def rows(self, tokens: Tensor) -> Tensor:
-        found = torch.zeros_like(self.padded)
-        found[self.inside] = tokens
-        return found
+pytestmark = needs_golden
 
 
 def scored(flat: Flat, reward: Tensor, group: Any = None, **more: Any) -> Scored:
@@ -61,14 +28,6 @@ def from_token_rewards(case: dict[str, Any], flat: Flat, **more: Any) -> Scored:
     rewards = torch.tensor(number(given["token_level_rewards"]), dtype=flat.dtype) * flat.padded
     tokens = rewards[flat.inside]
     return scored(flat, torch.zeros(len(rewards), dtype=flat.dtype), given.get("group"), penalty=-tokens, **more)
-
-
-def close(case: dict[str, Any], ours: Tensor, wanted: Any, mask: Tensor) -> None:
-    expected = torch.tensor(number(wanted), dtype=ours.dtype)
-    config = case["config"]
-    torch.testing.assert_close(
-        ours * (mask > 0), expected * (mask > 0), rtol=max(config["rtol"], 1e-12), atol=max(config["atol"], 1e-12)
-    )
 
 
 ESTIMATORS = {
