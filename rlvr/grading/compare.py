@@ -59,11 +59,24 @@ def compare(gold: str, answer: str) -> Match:
         return Match(False if _has_value(left) else None, "undecided")
 
 
-def _has_value(gold: Node) -> bool:
+def _has_value(node: Node) -> bool:
+    """Whether every number in it can be computed."""
+    if node.kind in _STRUCTURES or _only_words(node):
+        return all(_has_value(part) for part in node.parts)
+    core, _ = named_units(_signed(node, upper=True))
+    if _infinity(node):
+        return True
     try:
-        return same(gold, Node("add", (gold, Node("number", value=Fraction(0)))))
+        return core is None or core.kind in ("symbol", "based", "ellipsis", "constant") or same_values(core, core)
     except Undecided:
         return False
+
+
+_STRUCTURES = frozenset({"list", "set", "group", "rows", "setop", "ratio", "relation"})
+
+
+def _only_words(node: Node) -> bool:
+    return node.kind == "text" or (node.kind in ("mul", "neg") and all(_only_words(part) for part in node.parts))
 
 
 def canonical(text: str) -> str:
