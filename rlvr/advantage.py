@@ -6,8 +6,10 @@ that reading a recipe does not load torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from rlvr.loss import Estimator, kl_estimate
 from rlvr.registry import register
 
 if TYPE_CHECKING:
@@ -85,6 +87,32 @@ def discounted(step: Tensor, sample: Tensor, mask: Tensor, factor: float) -> Ten
         going = place > first
         place, carried, first = place[going] - 1, carried[going], first[going]
     return found
+
+
+def penalised(
+    scored: Scored, coef: float, *, estimator: Estimator = "k1", clamp: float | None = None, clip: float | None = None
+) -> tuple[Scored, float]:
+    """The same with `coef` times the KL to the reference taken off every token's reward, and the mean KL of a response.
+
+    The reward is bounded to +-clip first (OpenRLHF: 10). The mean KL, over responses of the means over their tokens, is
+    what an adaptive coefficient follows (verl, apply_kl_penalty).
+    """
+    assert scored.old_logprob is not None and scored.ref_logprob is not None
+    kl = kl_estimate(scored.old_logprob, scored.ref_logprob, estimator, clamp) * scored.mask
+    zeros = scored.reward.new_zeros(scored.reward.shape)
+    length = zeros.index_add(0, scored.sample, scored.mask).clamp(min=1)
+    mean = (zeros.index_add(0, scored.sample, kl) / length).mean()
+    reward = scored.reward if clip is None else scored.reward.clamp(-clip, clip)
+    return replace(scored, reward=reward, penalty=coef * kl), float(mean)
+
+
+def adapted(coef: float, current: float, count: int, *, target: float, horizon: int) -> float:
+    """The coefficient after `count` more samples with that KL (Ziegler et al., 2019, section 2.2).
+
+    At twice the target it grows by 0.2 count / horizon.
+    """
+    error = min(max(current / target - 1, -0.2), 0.2)
+    return coef * (1 + error * count / horizon)
 
 
 Scale = Literal["group", "batch"]

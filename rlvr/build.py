@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from rlvr import models, registry
+from rlvr.advantage import adapted, penalised
 from rlvr.audit import Refused, check_controls, gated
 from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.engines import Engine
 from rlvr.errors import UserError
 from rlvr.evals.suite import Benchmark
-from rlvr.learner import Learner, Objective, Rate
+from rlvr.learner import KlInReward, Learner, Objective, Rate
 from rlvr.policy import Policy
 from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, needs_of
 from rlvr.rollouts import Renderer, Rollouts
@@ -178,10 +179,22 @@ def _filters(recipe: Recipe) -> Callable[[Sequence[SampleGroup]], Sequence[Sampl
 def _learner(recipe: Recipe, policy: Policy) -> Learner:
     terms = [(spec.name.rpartition(":")[2], _bind("loss", spec)) for spec in recipe.loss.terms]
     needs, updates = needs_of(recipe), recipe.learn.epochs * recipe.learn.minibatches
-    objective = Objective(terms, _bind("reduction", recipe.loss.reduction))
+    objective = Objective(terms, _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction))
     reference = _reference(recipe, policy) if "ref" in needs else None
     keeps_old = updates > 1 or "old" in needs
-    return _learner_of(policy, reference, objective, recipe.optimizer, recipe.run.steps * updates, keeps_old)
+    learner = _learner_of(policy, reference, objective, recipe.optimizer, recipe.run.steps * updates, keeps_old)
+    learner.penalty = _penalty(recipe)
+    return learner
+
+
+def _penalty(recipe: Recipe) -> KlInReward | None:
+    if recipe.reward_kl is None:
+        return None
+    options = recipe.reward_kl
+    shape = functools.partial(penalised, estimator=options.estimator, clamp=options.clamp, clip=options.clip)
+    if options.target is None:
+        return KlInReward(options.coef, shape, lambda coef, current, count: coef)
+    return KlInReward(options.coef, shape, functools.partial(adapted, target=options.target, horizon=options.horizon))
 
 
 def _learner_of(

@@ -14,6 +14,7 @@ from torch import Tensor
 from rlvr import batch as batches
 from rlvr.batch import Batch, Forward, Scored, tokens_of
 from rlvr.errors import RunError
+from rlvr.loss import corrected, uncorrected
 from rlvr.metrics import Metrics, timed
 from rlvr.policy import Policy
 from rlvr.types import SampleGroup
@@ -27,10 +28,26 @@ Term = Callable[[Forward, Batch], Any]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Per-token terms by name, and the reduction that weighs the tokens of a mini-batch."""
+    """Per-token terms by name, the reduction that weighs the tokens of a mini-batch, and the importance weights of the
+    policy terms."""
 
     terms: Sequence[tuple[str, Term]]
     reduction: Callable[[Batch], Tensor]
+    correction: Callable[[Batch], Tensor | None] = uncorrected
+
+
+@dataclass(slots=True)
+class KlInReward:
+    """The penalty on token rewards; its coefficient is the one thing that changes from step to step."""
+
+    coef: float
+    shape: Callable[[Scored, float], tuple[Scored, float]]
+    adapt: Callable[[float, float, int], float]
+
+    def __call__(self, scored: Scored) -> Scored:
+        shaped, current = self.shape(scored, self.coef)
+        self.coef = self.adapt(self.coef, current, len(scored.reward))
+        return shaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,9 @@ class Learner:
         clip: float | None,
         keeps_old: bool,
         world: World,
+        penalty: KlInReward | None = None,
     ) -> None:
+        self.penalty = penalty
         self.policy, self.reference, self.objective, self.world = policy, reference, objective, world
         self.optimizer, self.rate, self.clip, self.keeps_old = optimizer, rate, clip, keeps_old
         self.updates = self.broken = 0
@@ -72,13 +91,15 @@ class Learner:
         sequences = tokens_of(batches.trained(groups))
         old = self.policy.logprobs(sequences) if self.keeps_old else None
         ref = self.reference.logprobs(sequences) if self.reference else None
-        return batches.score(groups, old, ref, self.policy.dtype, self.policy.device)
+        scored = batches.score(groups, old, ref, self.policy.dtype, self.policy.device)
+        return self.penalty(scored) if self.penalty else scored
 
     @timed("update")
     def update(self, minibatch: Batch) -> Metrics:
         """One optimiser step: the gradient is a sum over tokens, so the split into passes cannot change it."""
-        metrics = Metrics()
-        weight = self.objective.reduction(minibatch)  # [T], before the split
+        metrics = Metrics.mean("kl_coef", self.penalty.coef, 1) if self.penalty else Metrics()
+        weight = self.objective.reduction(minibatch)  # [T], before the split, as are the importance weights
+        minibatch = corrected(minibatch, self.objective.correction(minibatch))
         for part in self.policy.passes(minibatch.sequences):
             piece = minibatch.select(part.samples)
             loss, found = self._loss(self.policy.forward(part), piece, self._weights(minibatch, weight, part.samples))
@@ -133,8 +154,11 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the weights."""
-        return {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "broken": self.broken}
+        kept = {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "broken": self.broken}
+        return kept | ({"kl_coef": self.penalty.coef} if self.penalty else {})
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates, self.broken = state["updates"], state["broken"]
+        if self.penalty:
+            self.penalty.coef = state["kl_coef"]

@@ -121,10 +121,24 @@ class Optimizer(Section):
 
 
 class Loss(Section):
-    """The terms are summed per token and reduced with weights that are fixed before the batch is split."""
+    """The terms are summed per token and reduced with weights that are fixed before the batch is split; `correction`
+    weighs the policy terms against the gap between engine and learner."""
 
     terms: tuple[Spec, ...] = Field(default=(Spec(name="clip"),), min_length=1)
     reduction: Spec = Spec(name="token")
+    correction: Spec = Spec(name="none")
+
+
+class RewardKl(Section):
+    """A penalty in the reward of every token, `coef` times an estimate of the KL to the reference; with a `target` the
+    coefficient adapts to it over `horizon` samples. `clip` bounds the reward before the penalty."""
+
+    coef: float = Field(default=..., ge=0)
+    estimator: Literal["k1", "abs", "k2", "k3"] = "k1"
+    clamp: float | None = Field(default=None, gt=0)
+    clip: float | None = Field(default=None, gt=0)
+    target: float | None = Field(default=None, gt=0)
+    horizon: int = Field(default=10_000, ge=1)
 
 
 class Learn(Section):
@@ -179,6 +193,7 @@ class Recipe(Section):
     rollout: Rollout = Rollout()
     verify: Verify = Verify()
     reward: tuple[Spec, ...] = (Spec(name="correct"),)
+    reward_kl: RewardKl | None = None
     gather: Spec = Spec(name="once")
     filter: tuple[Spec, ...] = ()
     advantage: Spec = Spec(name="grpo")
@@ -191,9 +206,11 @@ class Recipe(Section):
 
 
 def needs_of(recipe: Recipe) -> frozenset[str]:
-    """What the advantage and the loss terms need beside the policy: any of `ref`, `old`, `value`."""
-    parts = [("advantage", recipe.advantage), *(("loss", term) for term in recipe.loss.terms)]
-    return frozenset().union(*(registry.find(kind, spec.name, kind).needs for kind, spec in parts))
+    """What the advantage, the reward and the loss need beside the policy: any of `ref`, `old`, `value`, `greedy`."""
+    parts = [("advantage", recipe.advantage), ("correction", recipe.loss.correction)]
+    parts += [("loss", term) for term in recipe.loss.terms]
+    found = frozenset[str]().union(*(registry.find(kind, spec.name, kind).needs for kind, spec in parts))
+    return found | {"ref", "old"} if recipe.reward_kl else found
 
 
 Pair = tuple[str, Any]
@@ -258,6 +275,10 @@ def check(recipe: Recipe) -> None:
         raise UserError(
             "advantage: needs a critic, and this recipe has none; take an estimator without one, such as 'grpo'"
         )
+    if "greedy" in needs_of(recipe):
+        raise UserError(
+            "advantage: needs the reward of a greedy answer, which rollouts do not sample yet; take 'rloo' or 'grpo'"
+        )
 
 
 def _check_batches(recipe: Recipe) -> None:
@@ -268,7 +289,8 @@ def _check_batches(recipe: Recipe) -> None:
             f" (rollout.problems x rollout.samples)"
         )
     truncated = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
-    corrected = [term.name for term in recipe.loss.terms if "rollout" in registry.find("loss", term.name, "loss").needs]
+    parts = [("correction", recipe.loss.correction), *(("loss", term) for term in recipe.loss.terms)]
+    corrected = [spec.name for kind, spec in parts if "rollout" in registry.find(kind, spec.name, kind).needs]
     if truncated and corrected:
         raise UserError(
             f"loss.terms: importance correction ('{corrected[0]}') is biased together with rollout.top_p < 1 or"
@@ -289,6 +311,7 @@ def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
     found += [
         ("rollout.engine", "engine", recipe.rollout.engine),
         ("loss.reduction", "reduction", recipe.loss.reduction),
+        ("loss.correction", "correction", recipe.loss.correction),
     ]
     found += [(kind, kind, getattr(recipe, kind)) for kind in ("gather", "advantage")]
     optimizers = {"optimizer": recipe.optimizer}

@@ -36,6 +36,7 @@ HOMES: Mapping[str, str] = {
     "advantage": "rlvr.advantage",
     "loss": "rlvr.loss",
     "reduction": "rlvr.loss",
+    "correction": "rlvr.loss",
     "schedule": "rlvr.optim",
     "engine": "rlvr.engines",
     "tracker": "rlvr.trackers",

@@ -102,3 +102,52 @@ def test_whitening(case: dict[str, Any]) -> None:
     values = flat.flat(case["inputs"]["values"])
     for shift, name in ((True, "whitened"), (False, "whitened_no_shift")):
         close(case, flat.rows(advantage.whiten(values, flat.mask, shift=shift)), case["outputs"][name], flat.padded)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in cases("token_rewards") if "adaptive" not in c["name"]], ids=lambda c: c["name"]
+)
+def test_kl_in_the_reward(case: dict[str, Any]) -> None:
+    config, given, wanted = case["config"], case["inputs"], case["outputs"]
+    dtype = torch.float32 if config["dtype"].startswith("float32") else torch.float64
+    flat = Flat(given.get("response_mask", given.get("action_mask")), dtype)
+    scores = given.get("token_level_scores")
+    reward = torch.tensor(number(given["reward"]), dtype=dtype) if "reward" in given else None
+    if reward is None:
+        reward = (torch.tensor(number(scores), dtype=dtype) * flat.padded).sum(1)
+    old, ref = (given.get(name) for name in ("old_log_probs", "ref_log_prob"))
+    old, ref = old or given["log_probs"], ref or given["ref_log_probs"]
+    names: Any = {"kl": "k1", "mse": "k2", "low_var_kl": "k3"}
+    estimator = config.get("kl_penalty") or config["kl_estimator"]
+    verl = "kl_penalty" in config
+    clamp = 10.0 if (verl and estimator == "low_var_kl") or case["name"].startswith("openrlhf011") else None
+    clip = (config.get("reward_clip_range") or [None, None])[1]
+    tokens = Scored(
+        reward, torch.arange(len(reward)), flat.sample, flat.mask, flat.mask * 0, flat.flat(old), flat.flat(ref)
+    )
+    coef = max(config.get("beta", config.get("kl_coef")), 0.0)  # OpenRLHF takes a negative coefficient for none
+    shaped, current = advantage.penalised(
+        tokens, coef, estimator=names.get(estimator, estimator), clamp=clamp, clip=clip
+    )
+    close(
+        case,
+        flat.rows(shaped.token_reward),
+        wanted.get("token_level_rewards", wanted.get("token_rewards")),
+        flat.padded,
+    )
+    if "current_kl" in wanted:
+        close(case, torch.tensor(current, dtype=dtype), wanted["current_kl"])
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in cases("token_rewards") if "adaptive" in c["name"]], ids=lambda c: c["name"]
+)
+def test_the_coefficient_adapts(case: dict[str, Any]) -> None:
+    config, given = case["config"], case["inputs"]
+    coef = config.get("init_kl_coef", config.get("init"))
+    target = config.get("target_kl", config.get("target"))
+    for current, wanted in zip(
+        given.get("current_kl", given.get("current")), case["outputs"]["coef_after_each_update"], strict=True
+    ):
+        coef = advantage.adapted(coef, current, config["n_steps"], target=target, horizon=config["horizon"])
+        assert coef == pytest.approx(wanted, rel=1e-9)

@@ -65,9 +65,10 @@ def forward(logits: Tensor, labels: Tensor, temperature: float) -> Forward:
     return Forward(logprob.reshape(labels.shape), entropy.reshape(labels.shape))
 
 
-def reduced(
-    mode: str, config: dict[str, Any], flat: Flat, slack: float
-) -> tuple[Callable[[Batch], Tensor], dict[str, float]]:
+Weights = tuple[Callable[[Batch], Tensor], dict[str, float]]
+
+
+def reduced(mode: str, config: dict[str, Any], flat: Flat, slack: float) -> Weights:
     """Our reduction for an aggregation of verl's, and the denominators it is given there."""
     world = config.get("global_batch_info") or {}
     ranks = world.get("dp_size", 1)
@@ -85,7 +86,8 @@ def reduced(
 
 
 def policy_term(config: dict[str, Any]) -> Callable[[Forward, Batch], Any]:
-    low = config.get("clip_ratio_low", config.get("clip_eps_low", config.get("cliprange", config.get("clip_eps"))))
+    names = ("clip_ratio_low", "clip_eps_low", "cliprange", "clip_eps", "clip_ratio")
+    low = next(config[name] for name in names if name in config)
     high = config.get("clip_ratio_high", config.get("clip_eps_high", low))
     dual = config.get("clip_ratio_c", config.get("dual_clip"))
     match config.get("loss", config.get("policy_loss_type", "vanilla")):
@@ -148,3 +150,190 @@ def test_reductions(case: dict[str, Any]) -> None:
         info = {known.get(k, k): v for k, v in parsed.items()}
         weigh, totals = reduced(mode, {"global_batch_info": info}, flat, 1e-8)
         close(case, (weigh(flat.batch(advantage=None, **totals)) * values).sum(), expected)
+
+
+IMPORTANCE = named("importance", "verl_tis", "trl_is", "verl_rs")
+
+
+@pytest.mark.parametrize("case", IMPORTANCE, ids=lambda c: c["name"])
+def test_importance_weights(case: dict[str, Any]) -> None:
+    config, given, wanted = case["config"], case["inputs"], case["outputs"]
+    flat = Flat(given["response_mask"])
+    old = given.get("old_log_probs", given.get("log_ratio"))
+    rollout = given.get("sampling_log_probs", [[0.0] * len(row) for row in old])
+    batch = flat.batch(advantage=None, old=old, rollout=rollout)
+    if "mode" in config:
+        level, _, mode = config["mode"].partition("_")
+        options = {"level": level, "mode": mode, "low": config["clip_min"], "high": config["clip_max"]}
+        close(case, flat.rows(loss.importance(batch, **options)), wanted["ratio"], flat.padded)
+    elif "level" in config:
+        options = {
+            "level": config["level"],
+            "high": config["threshold"],
+            "normalise": config["batch_normalize"],
+            "slack": 1e-8,
+        }
+        close(case, flat.rows(loss.importance(batch, **options)), wanted["weights"], flat.padded)
+    else:
+        close(case, flat.rows(rejected(batch, config)), wanted["response_mask"])
+
+
+def rejected(batch: Batch, config: dict[str, Any]) -> Tensor:
+    """verl's rejection: a mask by the ratio (k1) or by the k3 estimate of the gap."""
+    where, how = config["option"].rsplit("_", 1)
+    level = {"token": "token", "seq_mean": "mean", "seq_sum": "sequence", "seq_max": "max"}[where]
+    if how == "k1":
+        low, high = (float(v) for v in config["threshold"].split("_"))
+        return (loss.importance(batch, level=level, mode="mask", low=low, high=high) > 0) * batch.mask  # type: ignore[arg-type]
+    return loss.rejection(batch, level=level, limit=float(config["threshold"]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", named("importance", "openrlhf011"), ids=lambda c: c["name"])
+def test_corrected_policy_losses_and_their_gradients(case: dict[str, Any]) -> None:
+    config, given, wanted = case["config"], case["inputs"], case["outputs"]
+    low, high = config["vllm_is_truncated_threshold"]
+    kind = config.get("vllm_is_correction_type", "tis")
+    options = {"icepop": {"mode": "filter"}, "seq-mask-tis": {"level": "mean", "mode": "filter"}}.get(kind, {})
+    flat = Flat(given["response_mask"])
+    batch = flat.batch(advantage=given["advantages"], old=given["old_log_prob"], rollout=given["rollout_log_probs"])
+    batch = loss.corrected(batch, loss.importance(batch, low=low, high=high, **options))
+    logprob = flat.flat(given["log_prob"]).requires_grad_()
+    value, _ = policy_term(config)(Forward(logprob, torch.zeros_like(logprob)), batch)
+    total = (loss.token_mean(batch) * value).sum()
+    total.backward()
+    close(case, total.detach(), wanted["loss"])
+    assert logprob.grad is not None
+    close(case, flat.rows(logprob.grad), wanted["grad_log_prob"])
+
+
+WHOLE = named("whole_loss", "dp_actor", "verl_dp_actor", "verl_engine", "openrlhf_v0", "trl_grpo", "trl_bnpo", "trl_dr",
+              "trl_dapo", "trl_gspo", "openrlhf011")  # fmt: skip
+
+# Out of scope, each with its reason; a case that none of these explains is run.
+OUT_OF_SCOPE: list[tuple[Callable[[dict[str, Any]], bool], str]] = [
+    (
+        lambda c: bool(c.get("use_dynamic_bsz")),
+        "micro-batches by a token budget, balanced by verl's partitioner",
+    ),
+    (lambda c: c.get("top_entropy_quantile", 1.0) < 1, "TRL trains only the tokens of the highest entropy"),
+    (lambda c: c.get("off_policy_mask_threshold") is not None, "TRL drops whole sequences by their KL to the sampler"),
+    (lambda c: c.get("delta") is not None, "TRL's upper bound of the unclipped ratio (INTELLECT-2)"),
+]
+
+
+def in_scope(case: dict[str, Any]) -> bool:
+    return not any(where(case["config"]) for where, _ in OUT_OF_SCOPE)
+
+
+@pytest.mark.parametrize("case", [c for c in WHOLE if in_scope(c)], ids=lambda c: c["name"])
+def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
+    """Terms, temperature and reduction together, through the objective that the learner uses, down to the logits."""
+    config, given, wanted = case["config"], case["inputs"], case["outputs"]
+    flat = Flat(given["response_mask"], dtype_of(case))
+    logits = torch.tensor(number(given["logits"]), dtype=flat.dtype, requires_grad=True)
+    temperature = config.get("temperature", config.get("temperature_used_for_logprobs", 1.0))
+    every = forward(logits, torch.tensor(given["responses"]), temperature)
+    out = Forward(every.logprob[flat.inside], every.entropy[flat.inside])
+    old = None if "onpolicy" in case["name"] else given["old_log_probs"]
+    rows = given["advantages"]
+    spread = [[a] * flat.padded.shape[1] for a in rows] if not isinstance(rows[0], list) else rows
+    batch = flat.batch(advantage=spread, old=old, ref=given.get("ref_log_prob"))
+    if "importance_sampling_ratio" in given:
+        batch = loss.corrected(batch, flat.flat(given["importance_sampling_ratio"]))
+    total = torch.zeros((), dtype=flat.dtype)
+    for term, weigh, totals in terms_of(case, flat):
+        result = term(out, batch)
+        value = result[0] if isinstance(result, tuple) else result
+        total = total + (weigh(with_totals(batch, **totals)) * value).sum()
+    total.backward()
+    parts = wanted.get("backward_loss_per_micro_batch") or wanted.get("loss_contribution_per_micro") or []
+    close(case, total.detach(), wanted.get("total_loss", sum(parts)))
+    assert logits.grad is not None
+    close(case, logits.grad, wanted["grad_logits"])
+
+
+def with_totals(batch: Batch, *, samples: float | None = None, tokens: float | None = None) -> Batch:
+    from dataclasses import replace
+
+    return replace(batch, total_samples=samples or batch.total_samples, total_tokens=tokens or batch.total_tokens)
+
+
+Row = tuple[Callable[[Forward, Batch], Any], Callable[[Batch], Tensor], dict[str, float]]
+
+
+def terms_of(case: dict[str, Any], flat: Flat) -> list[Row]:
+    """The recipe of a case: its terms, each with its reduction."""
+    config, name = case["config"], case["name"]
+    policy_scale = config.get("pg_loss_coeff", 1.0)
+    policy = policy_term(config | trl_clips(config))
+    rows: list[Row] = []
+    weigh, totals = whole_reduction(case, flat)
+    by_token = ((lambda b: loss.token_mean(b)), {}) if name.startswith(("trl", "openrlhf011")) else (weigh, totals)
+    if policy_scale:
+        rows.append((lambda out, b: scaled(policy(out, b), policy_scale), weigh, totals))
+    entropy = config.get("entropy_coeff", config.get("entropy_coef"))
+    if entropy:
+        micro = ((lambda b: loss.micro_token_mean(b, size=config["per_device_batch"])), {})
+        rows.append(
+            (lambda out, b: loss.entropy(out, b, coef=entropy), *(micro if name.startswith("trl") else by_token))
+        )
+    kl = config.get("kl_loss_coef") if config.get("use_kl_loss", "kl_loss_coef" in config) else None
+    kl = kl or config.get("beta") or (config.get("kl_coef") if "kl_estimator" in config else None)
+    if kl:
+        estimator: Any = ESTIMATORS[config.get("kl_loss_type", config.get("kl_estimator", "k3"))]
+        clamp = None if name.startswith("trl") else 10.0
+        clamp = clamp if estimator == "k3" or name.startswith("openrlhf011") else None
+        kl_row = (weigh, totals) if name.startswith("trl") else by_token
+        rows.append((lambda out, b: loss.kl(out, b, coef=kl, estimator=estimator, clamp=clamp), *kl_row))
+    return rows
+
+
+def scaled(result: Any, by: float) -> Tensor:
+    return by * (result[0] if isinstance(result, tuple) else result)
+
+
+def trl_clips(config: dict[str, Any]) -> dict[str, Any]:
+    if "epsilon_low" not in config:
+        return {}
+    kind = "gspo" if config.get("importance_sampling_level") == "sequence" else "vanilla"
+    return {"clip_ratio_low": config["epsilon_low"], "clip_ratio_high": config["epsilon_high"], "loss": kind}
+
+
+def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
+    config, name, rows = case["config"], case["name"], len(flat.lengths)
+    if name.startswith("dp_actor"):
+        micro = config.get("ppo_micro_batch_size_per_gpu", config.get("ppo_micro_batch_size"))
+        divisor = config["ppo_mini_batch_size"] // micro
+        return (lambda b: loss.micro_token_mean(b, size=micro, divisor=divisor)), {}
+    if name.startswith("verl_dp_actor"):
+        return verl_micro(config, flat)
+    if name.startswith("verl_engine"):
+        info = {"batch_num_tokens": config["batch_num_tokens"], "global_batch_size": config["global_batch_size"]}
+        return reduced(config["loss_agg_mode"], {"global_batch_info": info}, flat, 1e-8)
+    if name.startswith("openrlhf_v0"):
+        return loss.sequence_mean, {}
+    if name.startswith("openrlhf011"):
+        by_token = config["token_level_loss"]
+        return (loss.token_mean, {}) if by_token else ((lambda b: loss.sequence_mean(b, slack=1e-8)), {})
+    kind = config["loss_type"]
+    if kind == "bnpo":
+        size = config["per_device_batch"]
+        return (lambda b: loss.micro_token_mean(b, size=size)), {}
+    if kind == "dr_grpo":
+        length = config.get("max_completion_length", flat.padded.shape[1])
+        return (lambda b: loss.constant(b, length=length)), {"samples": float(rows)}
+    return (loss.token_mean, {}) if kind == "dapo" else (loss.sequence_mean, {})
+
+
+def verl_micro(config: dict[str, Any], flat: Flat) -> Weights:
+    """Newer verl's dp_actor: aggregation in each micro-batch, then the mean over those of a mini-batch."""
+    mini, micro = config["ppo_mini_batch_size"], config["ppo_micro_batch_size_per_gpu"]
+    mode, parts = config.get("loss_agg_mode", "token-mean"), mini // micro
+    if mode == "token-mean":
+        return (lambda b: loss.micro_token_mean(b, size=micro, divisor=parts)), {}
+    samples = float(micro * parts)
+    if mode == "seq-mean-token-sum-norm":
+        return (lambda b: loss.constant(b, length=flat.padded.shape[1])), {"samples": float(parts)}
+    return ((lambda b: loss.sequence_mean(b, slack=1e-8)) if "mean-token-mean" in mode else loss.sequence_sum), {
+        "samples": samples
+    }
