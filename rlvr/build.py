@@ -20,7 +20,7 @@ from rlvr.errors import UserError
 from rlvr.evals.suite import Benchmark
 from rlvr.learner import KlInReward, Learner, Objective, Rate
 from rlvr.policy import Policy
-from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, needs_of
+from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, needs_of, own_reduction
 from rlvr.rollouts import Renderer, Rollouts
 from rlvr.source import Sources
 from rlvr.step import Run
@@ -177,9 +177,15 @@ def _filters(recipe: Recipe) -> Callable[[Sequence[SampleGroup]], Sequence[Sampl
 
 
 def _learner(recipe: Recipe, policy: Policy) -> Learner:
-    terms = [(spec.name.rpartition(":")[2], _bind("loss", spec)) for spec in recipe.loss.terms]
+    terms, own = [], {}
+    for spec in recipe.loss.terms:
+        name, reduction = spec.name.rpartition(":")[2], own_reduction(spec, "loss.terms")
+        params = {key: value for key, value in spec.params.items() if key != "reduction"}
+        terms.append((name, _bind("loss", Spec(name=spec.name, params=params))))
+        own |= {name: _bind("reduction", reduction)} if reduction else {}
     needs, updates = needs_of(recipe), recipe.learn.epochs * recipe.learn.minibatches
-    objective = Objective(terms, _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction))
+    reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)
+    objective = Objective(terms, reduction, correction, own)
     reference = _reference(recipe, policy) if "ref" in needs else None
     keeps_old = updates > 1 or "old" in needs
     learner = _learner_of(policy, reference, objective, recipe.optimizer, recipe.run.steps * updates, keeps_old)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,12 +28,17 @@ Term = Callable[[Forward, Batch], Any]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Per-token terms by name, the reduction that weighs the tokens of a mini-batch, and the importance weights of the
-    policy terms."""
+    """Per-token terms by name, the reduction that weighs the tokens of a mini-batch, the importance weights of the
+    policy terms, and the reductions of terms that name their own."""
 
     terms: Sequence[tuple[str, Term]]
     reduction: Callable[[Batch], Tensor]
     correction: Callable[[Batch], Tensor | None] = uncorrected
+    own: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+
+    def weights(self, minibatch: Batch) -> dict[str, Tensor]:
+        """The weight of every token in every term.   -> [T] each"""
+        return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
 
 
 @dataclass(slots=True)
@@ -98,21 +103,22 @@ class Learner:
     def update(self, minibatch: Batch) -> Metrics:
         """One optimiser step: the gradient is a sum over tokens, so the split into passes cannot change it."""
         metrics = Metrics.mean("kl_coef", self.penalty.coef, 1) if self.penalty else Metrics()
-        weight = self.objective.reduction(minibatch)  # [T], before the split, as are the importance weights
+        weights = self.objective.weights(minibatch)  # before the split, as are the importance weights
         minibatch = corrected(minibatch, self.objective.correction(minibatch))
         for part in self.policy.passes(minibatch.sequences):
             piece = minibatch.select(part.samples)
-            loss, found = self._loss(self.policy.forward(part), piece, self._weights(minibatch, weight, part.samples))
+            weight = {name: self._rows(minibatch, every, part.samples) for name, every in weights.items()}
+            loss, found = self._loss(self.policy.forward(part), piece, weight)
             loss.backward()
             self.policy.collect_gradients()
             metrics += found
         return metrics + self._step()
 
-    def _weights(self, minibatch: Batch, weight: Tensor, rows: Sequence[int]) -> Tensor:
+    def _rows(self, minibatch: Batch, weight: Tensor, rows: Sequence[int]) -> Tensor:
         pieces = weight.split([len(s.response) for s in minibatch.sequences])
         return torch.cat([pieces[row] for row in rows])
 
-    def _loss(self, out: Forward, piece: Batch, weight: Tensor) -> tuple[Tensor, Metrics]:
+    def _loss(self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:
         count, mask = float(piece.mask.sum()), piece.mask
         gap = ((out.logprob.detach() - piece.rollout_logprob) * mask).abs().sum()
         metrics = Metrics.mean("entropy", float((out.entropy.detach() * mask).sum()), count)
@@ -121,7 +127,7 @@ class Learner:
         for name, term in self.objective.terms:
             result = term(out, piece)
             value, shares = result if isinstance(result, tuple) else (result, {})
-            reduced = (weight * value).sum()
+            reduced = (weight[name] * value).sum()
             total = total + reduced
             metrics += Metrics.sum(**{f"losses/{name}": float(reduced.detach()), "loss": float(reduced.detach())})
             for share, per_token in shares.items():

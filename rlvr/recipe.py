@@ -121,8 +121,8 @@ class Optimizer(Section):
 
 
 class Loss(Section):
-    """The terms are summed per token and reduced with weights that are fixed before the batch is split; `correction`
-    weighs the policy terms against the gap between engine and learner."""
+    """The terms are summed per token and reduced with weights that are fixed before the batch is split; a term may name
+    a `reduction` of its own. `correction` weighs the policy terms against the gap between engine and learner."""
 
     terms: tuple[Spec, ...] = Field(default=(Spec(name="clip"),), min_length=1)
     reduction: Spec = Spec(name="token")
@@ -205,6 +205,16 @@ class Recipe(Section):
     trackers: tuple[Spec, ...] = ()
 
 
+def own_reduction(term: Spec, where: str) -> Spec | None:
+    """The reduction that a loss term names for itself; raises UserError."""
+    if "reduction" not in term.params:
+        return None
+    try:
+        return Spec.model_validate(term.params["reduction"])
+    except ValidationError as error:
+        raise UserError(registry.explain(error, f"{where}.reduction")) from None
+
+
 def needs_of(recipe: Recipe) -> frozenset[str]:
     """What the advantage, the reward and the loss need beside the policy: any of `ref`, `old`, `value`, `greedy`."""
     parts = [("advantage", recipe.advantage), ("correction", recipe.loss.correction)]
@@ -264,6 +274,8 @@ def check(recipe: Recipe) -> None:
     for where, kind, spec in _specs(recipe):
         params = dict(spec.params)
         weight = params.pop("weight", 1.0) if kind == "reward" else 1.0
+        if kind == "loss":
+            params.pop("reduction", None)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise UserError(f"{where}.weight: should be a number, not {weight!r}")
         registry.find(kind, spec.name, f"{where}.name").check(params, where)
@@ -306,7 +318,12 @@ def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
             found += [(f"{name}.{i}.{kind}", kind, getattr(row, kind)) for kind in kinds if getattr(row, kind)]
     found += [(f"reward.{i}", "reward", spec) for i, spec in enumerate(recipe.reward)]
     found += [(f"filter.{i}", "filter", spec) for i, spec in enumerate(recipe.filter)]
-    found += [(f"loss.terms.{i}", "loss", spec) for i, spec in enumerate(recipe.loss.terms)]
+    for i, spec in enumerate(recipe.loss.terms):
+        own = own_reduction(spec, f"loss.terms.{i}")
+        found += [
+            (f"loss.terms.{i}", "loss", spec),
+            *([(f"loss.terms.{i}.reduction", "reduction", own)] if own else []),
+        ]
     found += [(f"trackers.{i}", "tracker", spec) for i, spec in enumerate(recipe.trackers)]
     found += [
         ("rollout.engine", "engine", recipe.rollout.engine),

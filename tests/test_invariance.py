@@ -45,10 +45,14 @@ TERMS: dict[str, Any] = {
     "clip": partial(loss.clip, low=0.1, high=0.2),
     "kl": partial(loss.kl, coef=0.3, estimator="k3"),
     "entropy": partial(loss.entropy, coef=0.2),
+    "gspo": partial(loss.gspo, low=0.1, high=0.2),
+    "cispo": partial(loss.cispo, low=0.1, high=0.2),
+    "sapo": loss.sapo,
 }
 REDUCTIONS: dict[str, Callable[[Batch], Tensor]] = {
     "token": loss.token_mean,
     "sequence": loss.sequence_mean,
+    "sequence_sum": loss.sequence_sum,
     "constant": partial(loss.constant, length=16),
 }
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
