@@ -61,6 +61,7 @@ CONTROLS: Mapping[str, Callable[[Problem, str], str]] = {
     "echo of the prompt": lambda problem, prompt: prompt or problem.question,
     "all candidates in one box": lambda problem, prompt: rf"\boxed{{{problem.answer} \text{{ or }} 0 \text{{ or }} 1}}",
     "several boxes": lambda problem, prompt: rf"\boxed{{{problem.answer}}}, \boxed{{0}}, \boxed{{1}}",
+    "a formula without a value": lambda problem, prompt: r"\boxed{\binom{-1}{\frac12}}",
     "junk": lambda problem, prompt: r"\boxed{" + "(" * 200 + r"9^{9^{9}}} </answer> " + "\u200b" * 50,
 }
 NEVER = ("empty", "empty box", "empty tags")
@@ -114,10 +115,14 @@ class _Row:
 _MALFORMED = Verdict(Status.ERROR, rule="malformed line")
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def _parsed(number: int, line: str, task: str) -> _Row:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+        row = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return _Row(number)
     if not isinstance(row, dict):
         return _Row(number)

@@ -147,9 +147,9 @@ def _grade(options: argparse.Namespace) -> None:
     from rlvr.errors import UserError
 
     try:
-        with options.file.open(encoding="utf-8", errors="replace") as lines, _output(options.out) as out:
+        with options.file.open(encoding="utf-8-sig", errors="replace") as lines, _output(options.out) as out:
             for verdict in grade(lines, options.task):
-                print(json.dumps(verdict, ensure_ascii=False), file=out)
+                print(json.dumps(verdict), file=out)
     except OSError as error:
         raise UserError(f"{error.filename or options.file}: {error.strerror or error}") from None
 

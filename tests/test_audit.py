@@ -35,7 +35,7 @@ def test_every_line_is_answered_in_order_and_a_malformed_one_is_an_error() -> No
     lines = [
         line("1/2", r"\boxed{0.5}", id="a"), line("5", "none"), "half a li", "[1]", line("5", 7),
         line(5, r"\boxed{5.0}"),
-        line(sums, rf"\boxed{{{sums}+0}}"), line("5", r"\boxed{" + "9^" * 500 + "9}"), "",
+        line(sums, rf"\boxed{{{sums}+0}}"), line("5", r"\boxed{9^^9}"), "",
     ]  # fmt: skip
     found = graded(lines)
     assert [row["id"] for row in found] == ["a", 1, 2, 3, 4, 5, 6, 7, 8]

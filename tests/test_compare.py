@@ -93,7 +93,7 @@ def gold_of(row: dict) -> str:
         ("(5,-2)", "x=5, y=-2", True), ("(5,-2)", "x=-2, y=5", False), ("x<1", r"(-\infty,1)", True),
         ("x<1", r"(-\infty,1]", False), ("x<1", "2x<2", True), ("x<1", "1>x", True),
         (r"(2,12)\cup(12,102)", r"(2,102)\setminus\{12\}", True), (r"\mathbb{R}\setminus\{3\}", r"x\neq 3", True),
-        ("-2<x<5", r"x>-2 \text{ and } x<5", False), (r"x<1 \text{ or } x>3", r"(-\infty,1)\cup(3,\infty)", True),
+        ("-2<x<5", r"x>-2 \text{ and } x<5", True), (r"x<1 \text{ or } x>3", r"(-\infty,1)\cup(3,\infty)", True),
         ("y=2x+1", "y-2x=1", True), ("y=2x+1", "2x-y+1=0", True), ("y=2x+1", "y=2x", False), ("5", "2x=10", False),
         ("5", "x=5", True), ("5", "m+n=2+3=5", True), ("118", "119=118", False), ("5", "5=6", False),
         ("x=5", "y=5", False), ("10", "2x=10", False), (r"x^2+2x+1", "(x+1)^2", True), ("x", "|x|", False),
@@ -249,3 +249,75 @@ def test_values_agree_with_floats() -> None:
 
         node = parse(text)
         assert node is not None and abs(complex(number(node)) - value) < 1e-12, text
+
+
+# What a hostile reader of the code found: each was accepted once.
+ACCEPTED_ONCE = [
+    ("7", r"\binom{-1}{\frac12}"), ("(1,2)", r"(\binom{-1}{.5},\binom{-1}{.5})"), ("5", r"5\text{ vs 17}"),
+    ("5", r"5\text{ possibly 6}"), ("5", r"5\text{ x10^3}"), ("5", r"5\text{ E6}"), ("5", r"5\text{ choose 2}"),
+    ("5", r"5\text{ squared}"), ("5", "5 squared"), ("5", r"5\text{ factorial}"), ("5", r"5\text{ lakh}"),
+    ("5", r"5\text{ bn}"), ("5", r"5\text{ hundredths}"), ("5", r"\text{square root of }5"), ("5", r"\text{never }5"),
+    ("5", r"\text{multiples of }5"), ("5", r"5\text{ false}"), ("5", "-x=5"), ("5", r"\sqrt{x}=5"), ("5", "|x|=5"),
+    ("5", r"\ln x=5"), ("5", "5=-x"), ("5", r"\text{not}=5"), ("5", r"5=\text{wrong}"), ("5", "abs(5,6)"),
+    ("5", "abs(5 or 6)"), ("5", r"5+\lfloor|x|/10\rfloor"), ("5", "5 or"), ("5", r"5, 5\%"), ("5", r"5\text{ cm}, 5"),
+    ("5", '5!\x00'), ("40,000", "40, 0"), ("40,000", r"0 \text{ and } 40"), ("40,000", "40,00"),
+    ("40,000", r"40,000\pi"), ("40,000", "40,000 x"), ("x+y=5", "5"), ("xy=6", "6"), ("(3,4)", "(y,x)=(3,4)"),
+    (r"\lfloor\sqrt{n-1}\rfloor", r"\lfloor n/2\rfloor"), (r"\lfloor\log_2 n\rfloor+1", r"\lceil\log_2 n\rceil"),
+    (r"\lceil n/2\rceil+1", r"\lfloor n/2\rfloor+2"), ("x+5", "|x+5|"), ("x+5", r"\sqrt{(x+5)^2}"),
+    ("x", r"\max(x,-10)"), ("mn", "|mn|"), ("y=x+5", "y=|x+5|"), ("x<5", "|x|<5"), (r"(-\infty,5)", "|x|<5"),
+    (r"2^{100}\sqrt3", r"2^{100}\sqrt3+1"), ("e^{100}", "e^{100}+1"), ("2^{2023}x", "2^{2023}x+x"),
+    (r"\pi", r"\pi(1-2^{-100})"), ("10^{-40}x", r"7\cdot10^{-40}x"), ("e^{-1000x^2}", "e^{-2000x^2}"),
+    ("0", r"\pi^{-1000}"), (r"\pi 10^{-101}", r"\pi 10^{-102}"), (r"I(0) e^{-\frac{t}{RC}}", "0"),
+    (r"I(0) e^{-\frac{t}{RC}}", "I(0)"), (r"\frac{d x}{d t}=k x-a", r"\frac{x}{t}=kx-a"), (r"\ln 5", r"\ln(5,6)"),
+    (r"(3,\frac\pi2)", r"r=\frac\pi2,\theta=3"), ("x=1,y=2", "2,1"), (r"5\text{ MW}", r"5\text{ mW}"),
+    (r"\$36", r"36^\circ"), (r"50\%", r"50\text{ cm}"), (r"\ln x", r"\lg x"), (r"\sqrt{x-1}", r"\sqrt{|x-1|}"),
+    ("0", "0 vs 17"), ("0", "0 (17)"), ("MR=SRMC", "MR=SRMC x"), ("64", "2^3^2"), ("3", r"3\cdot2\frac12"),
+    (r"\begin{vmatrix}2&2\\2&4\end{vmatrix}", r"2\begin{vmatrix}1&1\\1&2\end{vmatrix}"), ("R", r"\text{r}"),
+    ("-5_{10}", "-5"), ("5!", '5\x00!'), (r"\sin(\theta(1+x))", r"\sin\theta(1+x)"),
+    ("x^2+1", "x^2+1 only for x below 5"), ("2^{100}+i", "2^{100}+2i"),
+    (r"(\frac{1+\sqrt5}{2})^{100}", "792070839848372253127"), (r"\$5", "€5"),
+]  # fmt: skip
+REJECTED_ONCE = [
+    (r"\sqrt{51}", r"\sqrt{51}\approx7.14"), (r"x^{\prime}+x", "x'+x"), ("-2<x<3", r"x>-2 \text{ and } x<3"),
+    (r"\lceil n/2\rceil+1", r"\lfloor\frac{n+1}{2}\rfloor+1"), (r"(3,\frac\pi2)", r"r=3,\theta=\frac\pi2"),
+    ("7.5", r"3\cdot2\frac12"), (r"(1+x)\sin\theta", r"\sin\theta(1+x)"), ("18", "18 eggs"), ("5", "x=5"),
+    ("116", "m+n=116"), ("60", "AB=60"), (r"\sin^2x+\cos^2x-1", "0"), (r"\sqrt2-\sqrt2", "0"), ("18", r"\$18.00"),
+    (r"\frac{1}{x-1}-\frac{1}{x+1}", r"\frac{2}{x^2-1}"),
+]  # fmt: skip
+RAISED_ONCE = [
+    (r"\pi", "1e5000"), ("1e5000", r"\frac13"), ("5", "!" * 700), ("5", "1" + "*1" * 390), ("5", "1" + "/1" * 390),
+    ("5", "5" + "%" * 700), ("x<5", r"\frac{1}{x-x}<5"), ("x<5", "i^2x<5"), (r"(1,2)\cup(3,4)", r"(i^2,2)\cup(3,4)"),
+    (r"$k\geqslant2$", r"$k\geqslant2$i"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "answer"), ACCEPTED_ONCE)
+def test_what_was_accepted_once_is_wrong(gold: str, answer: str) -> None:
+    assert compare(gold, answer).same is False
+
+
+@pytest.mark.parametrize(("gold", "answer"), REJECTED_ONCE)
+def test_what_was_rejected_once_is_right(gold: str, answer: str) -> None:
+    assert compare(gold, answer).same
+
+
+@pytest.mark.parametrize(("gold", "answer"), RAISED_ONCE)
+def test_what_raised_once_is_a_verdict(gold: str, answer: str) -> None:
+    assert not compare(gold, answer).same
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("1,2", ",".join(rf"\binom{{ix}}{{iy}}+{k}" for k in range(48))),
+        ("1,2", ",".join(f"(x+iy)!+{k}" for k in range(65))),
+        ("5", "+".join(f"1/(1e600+{k})" for k in range(60))),
+        ("5", r"\boxed{" * 900 + "5" + "}" * 900),
+    ],
+)
+def test_what_was_slow_once_is_quick(gold: str, answer: str) -> None:
+    import time
+
+    start = time.process_time()
+    math(Problem("p", "math", "", gold), Response(rf"\boxed{{{answer}}}"))
+    assert time.process_time() - start < 1.0

@@ -15,10 +15,21 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rlvr.grading import realset
-from rlvr.grading.latex import Node, parse
+from rlvr.grading.latex import MAX_LENGTH, Node, parse
 from rlvr.grading.lexer import lex
-from rlvr.grading.units import Units, named_units
-from rlvr.grading.values import Undecided, approximates, exact, number, same_values, symbols, terminating, walk
+from rlvr.grading.units import Units, named_units, plain_words, things
+from rlvr.grading.values import (
+    Undecided,
+    approximates,
+    exact,
+    number,
+    points,
+    same_values,
+    symbols,
+    terminating,
+    value_at,
+    walk,
+)  # fmt: skip
 
 MAX_ITEMS = 64
 _INTEGER = re.compile(r"-?[0-9]{1,60}")
@@ -32,15 +43,21 @@ class Match:
     rule: str
 
 
-@functools.lru_cache(maxsize=100_000)
 def compare(gold: str, answer: str) -> Match:
-    r"""Compare two bare answers.
+    r"""Compare two bare answers; whatever they are, it returns.
 
     >>> compare(r"\frac{1}{2}", "0.5"), compare("(1,2)", "[1,2]").same, compare("5", "5 or 6").same
     (Match(same=True, rule='exact'), False, False)
     """
     if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):
         return Match(int(gold) == int(answer), "exact")
+    if len(gold) > MAX_LENGTH or len(answer) > MAX_LENGTH:
+        return Match(bool(gold.strip()) and gold.split() == answer.split(), "string")
+    return _compare(gold, answer)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _compare(gold: str, answer: str) -> Match:
     wanted, given = canonical(gold), canonical(answer)
     if not wanted or not given:
         return Match(False, "empty")
@@ -53,8 +70,9 @@ def compare(gold: str, answer: str) -> Match:
         return Match(False, "unparseable")
     try:
         rule = "exact" if exact(left) is not None else "value"
-        return Match(same(left, right) or ("," in gold and _as_lists(gold, answer)), rule)
-    except Undecided:
+        listed = "," in gold and left.kind != "number"
+        return Match(same(left, right) or (listed and _as_lists(gold, answer)), rule)
+    except (Undecided, ArithmeticError, ValueError, TypeError, RecursionError):
         # A gold with a value is never equal to what has none; only a gold without one is left to the library.
         return Match(False if _has_value(left) else None, "undecided")
 
@@ -68,7 +86,7 @@ def _has_value(node: Node) -> bool:
         return True
     try:
         return core is None or core.kind in ("symbol", "based", "ellipsis", "constant") or same_values(core, core)
-    except Undecided:
+    except (Undecided, ArithmeticError, ValueError, TypeError):
         return False
 
 
@@ -87,7 +105,7 @@ def canonical(text: str) -> str:
     """
     tokens = lex(text)
     if tokens is None:
-        return " ".join(text.split())
+        return f"\0{' '.join(text.split())}"  # never the same as what has tokens
     if tokens and all(token.kind == "text" for token in tokens):
         return " ".join(token.text.strip("()[].:!\"' ") for token in tokens).casefold()
     return "\0".join(token.text for token in tokens)
@@ -133,7 +151,7 @@ def _scaled(node: Node) -> Node | None:
         return None
     sides = [_unwrapped(part) for part in node.parts]
     places = [i for i, side in enumerate(sides) if side.kind == "rows"]
-    if len(places) != 1 or (node.kind == "div" and places != [0]):
+    if len(places) != 1 or sides[places[0]].name != "p" or (node.kind == "div" and places != [0]):
         return None
     factors = [side for side in sides if side.kind != "rows"]
     if any(factor.kind in ("text", "group", "set") for factor in factors):
@@ -147,6 +165,9 @@ def _scaled(node: Node) -> Node | None:
 def _rule_words(gold: Node, answer: Node) -> bool | None:
     """Words and letters of a choice, without regard to case; words never equal a formula."""
     left, right = _words(gold), _words(answer)
+    if "symbol" in (gold.kind, answer.kind) and len(left or gold.name) == len(right or answer.name) == 1:
+        a, b = left or gold.name, right or answer.name
+        return a == b or (gold.name in _CHOICES and a.casefold() == b.casefold())
     choice = gold.kind == "symbol" and gold.name in _CHOICES
     if choice and answer.kind in ("symbol", "text"):
         return gold.name.casefold() == (right or answer.name).casefold()
@@ -193,6 +214,13 @@ def _rule_several(gold: Node, answer: Node) -> bool | None:
         wanted, given = _coordinates(gold), _coordinates(answer)
         return len(wanted) == len(given) > 1 and all(same(a, b) for a, b in zip(wanted, given, strict=True))
     wanted, given = left or [gold], right or [answer]
+    if max(len(wanted), len(given)) > MAX_ITEMS or len(given) > 2 * len(wanted) + 2:
+        return False
+    names, others = _names(wanted), _names(given)
+    if len(names) != len(others) and max(len(names), len(others)) > 1 and not (names and others):
+        wanted = [_value_of(node) for node in wanted]  # x = 1, y = 2 as written, an answer's in the order of names
+        given = _coordinates(answer) or given
+        return len(wanted) == len(given) and all(same(a, b) for a, b in zip(wanted, given, strict=True))
     wanted, given = _without_names(wanted, given)
     wanted, given = _distinct(wanted), _distinct(given)
     return len(wanted) == len(given) and _matched(wanted, given)
@@ -205,7 +233,7 @@ def _items(node: Node) -> list[Node] | None:
         return [Node("relation", (node.parts[0], item), "=") for item in inner] if keep and inner else inner
     if node.kind in ("list", "set"):
         spread = [item for part in node.parts for item in (_items(part) if _has_sign(part) else None) or [part]]
-        return spread[: MAX_ITEMS + 1] if len(spread) > 1 or node.kind == "list" else None
+        return spread if len(spread) > 1 or node.kind == "list" else None
     if _has_sign(node) and node.kind not in ("group", "rows", "setop"):
         return [_signed(node, upper=True), _signed(node, upper=False)]
     return None
@@ -241,7 +269,12 @@ def _coordinates(node: Node) -> list[Node]:
     names = [part.parts[0].name for part in node.parts if _is_named(part) and part.parts[0].kind == "symbol"]
     if node.kind != "list" or not len(set(names)) == len(names) == len(node.parts):
         return []
-    return [part.parts[1] for part in sorted(node.parts, key=lambda part: part.parts[0].name)]
+    return [part.parts[1] for part in sorted(node.parts, key=lambda part: _rank(part.parts[0]))]
+
+
+def _rank(name: Node) -> tuple[bool, str]:
+    """The usual order of coordinates: letters, then Greek letters.   x, y; r, theta"""
+    return name.name.startswith("\\"), name.name
 
 
 def _is_named(node: Node) -> bool:
@@ -254,10 +287,19 @@ def _value_of(node: Node) -> Node:
 
 def _distinct(items: Sequence[Node]) -> list[Node]:
     found: list[Node] = []
-    for item in items[: MAX_ITEMS + 1]:
-        if not any(same(item, other) for other in found):
+    for item in items:
+        if not any(_repeats(item, other) for other in found):
             found.append(item)
     return found
+
+
+def _repeats(item: Node, other: Node) -> bool:
+    """Whether two elements of one list are the same thing said twice: in either order, with the same unit."""
+    if item == other:
+        return True
+    units = [named_units(node)[1] for node in (item, other)]
+    percent = [any(part.kind == "percent" for part in walk(node)) for node in (item, other)]
+    return units[0] == units[1] and percent[0] == percent[1] and same(item, other) and same(other, item)
 
 
 def _matched(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
@@ -296,7 +338,7 @@ def _rule_relation(gold: Node, answer: Node) -> bool | None:
         return _same_relation(gold, answer)
     if gold.kind == "relation":
         names = gold.name.split()
-        if set(names) <= {"=", "in"} and _is_name(gold.parts[0]):
+        if set(names) <= {"=", "in"} and _is_label(gold.parts[0]):
             return same(gold.parts[-1], answer) and all(same(gold.parts[-1], part) for part in gold.parts[1:-1])
         return False
     return _last_of_chain(gold, answer)
@@ -306,25 +348,50 @@ def _last_of_chain(gold: Node, answer: Node) -> bool:
     """Whether every side of `m + n = 2 + 3 = 5` that has a value is the gold."""
     if answer.name == "in":
         return _is_name(answer.parts[0]) and same(gold, answer.parts[1])
+    if answer.name == "~" and exact(gold) is None and _is_decimal(answer.parts[-1]):  # a root, and about how much it is
+        rounded = _about(gold, answer.parts[-1])
+        return rounded and len(answer.parts) == 2 and same(gold, answer.parts[0])
     if answer.name == "~":
         return _is_name(answer.parts[0]) and not _is_name(gold) and same(gold, answer.parts[1])
     if set(answer.name.split()) != {"="}:
         return False
     sides = answer.parts[1:] if _is_name(answer.parts[0]) else answer.parts
-    if len(sides) == 2 and _is_name(sides[-1]) and not _is_name(gold):
+    if len(sides) == 2 and sides[-1].kind == "symbol" and not _is_name(gold):
         sides = sides[:-1]
     return all(same(gold, side) for side in sides)
 
 
+def _about(gold: Node, rounded: Node) -> bool:
+    """Whether a decimal is the gold to one part in a hundred."""
+    try:
+        value, wanted = exact(rounded), number(gold)
+    except Undecided:
+        return False
+    return value is not None and abs(value.numerator / value.denominator - wanted) <= abs(wanted) / 100
+
+
 def _is_name(node: Node) -> bool:
-    r"""What may stand before `=` without being the answer: `x`, `f(x)`, `m+n`, `(p,q)`, `\text{Area}`, `P(2)`."""
-    if node.kind in ("symbol", "text"):
+    r"""What may stand before `=` as the name of an answer: `x`, `f(x)`, `m+n`, `AB`, `(p,q)`, `\text{Area}`, `A:B`."""
+    if node.kind == "symbol":
         return True
+    if node.kind == "text":
+        return plain_words(node.name)
     if node.kind == "mul" and node.parts[0].kind == "symbol" and node.parts[1].kind == "group":
         return True
-    if node.kind in ("mul", "add", "group", "list", "neg", "call", "div", "ratio"):
+    if node.kind in ("mul", "add", "ratio"):
         return bool(node.parts) and all(_is_name(part) for part in node.parts)
+    if node.kind == "group" and node.name == "()":
+        ranks = [_rank(part) for part in node.parts if part.kind == "symbol"]
+        return len(ranks) == len(node.parts) and ranks == sorted(ranks)
     return False
+
+
+def _is_label(node: Node) -> bool:
+    """A name that is no expression of its own, so that what follows it is the whole answer."""
+    if node.kind == "div":
+        return all(_is_label(part) for part in node.parts)
+    capitals = node.kind == "mul" and all(part.kind == "symbol" and part.name.isupper() for part in node.parts)
+    return _is_name(node) and (node.kind not in ("mul", "add") or capitals or node.parts[-1].kind == "group")
 
 
 def _same_relation(gold: Node, answer: Node) -> bool:
@@ -366,15 +433,13 @@ def _equivalent(gold: Node, answer: Node) -> bool:
 
 
 def _constant_factor(quotient: Node) -> float | None:
-    from rlvr.grading.values import POINTS, coordinate, value_at
-
     values = []
-    for index in range(POINTS):
+    for point in points(sorted(symbols(quotient)), quotient):
         try:
-            values.append(value_at(quotient, {name: coordinate(name, index) for name in symbols(quotient)}))
+            values.append(value_at(quotient, point))
         except (Undecided, ArithmeticError, ValueError):
             continue
-    if len(values) < 3 or any(abs(v - values[0]) > abs(values[0]) * 1e-25 for v in values):
+    if len(values) < 3 or any(not abs(v - values[0]) <= abs(values[0]) * 1e-30 for v in values):
         return None
     first = complex(values[0])
     return first.real if first.imag == 0 and first.real != 0 else None
@@ -394,6 +459,9 @@ def _rule_other(gold: Node, answer: Node) -> bool | None:
     """What has no value: ellipses, digits in a base, infinity."""
     kinds = {gold.kind, answer.kind}
     if "ellipsis" in kinds or any(part.kind == "ellipsis" for node in (gold, answer) for part in walk(node)):
+        return False
+    based = [any(part.kind == "based" for part in walk(node)) for node in (gold, answer)]
+    if based[0] != based[1]:
         return False
     if "based" in kinds:
         return gold.kind == answer.kind and gold.name == answer.name and gold.parts[0] == answer.parts[0]
@@ -424,13 +492,13 @@ def _same_scalar(gold: Node, answer: Node) -> bool:
         return False
     if not _units_agree(units, stated):
         return False
-    if wanted.kind == "percent" and given.kind != "percent" and _same_number(wanted.parts[0], given):
-        return True
+    if wanted.kind == "percent" and given.kind != "percent":
+        return not stated and (_same_number(wanted.parts[0], given) or _same_number(wanted, given))
     return _same_number(wanted, given)
 
 
 def _units_agree(wanted: Units, stated: Units) -> bool:
-    return not wanted or not stated or wanted == stated
+    return not stated or wanted == stated or (not wanted and things(stated))
 
 
 def _same_number(wanted: Node, given: Node) -> bool:

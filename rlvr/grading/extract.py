@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 Form = Literal["box", "answer", "hash", "number"]
 
 MAX_ANSWER = 20_000  # a longer "answer" is a text, not an answer
+MAX_NESTED = 8  # boxes in a box
 MAX_TAGGED = 20_000  # tags also hold boards and lists of moves
 END_MARKERS = ("<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
 
@@ -74,12 +75,12 @@ def _content(text: str, box: _Box) -> str:
     if not box.end or box.end - box.start > MAX_ANSWER:
         return ""
     content = text[box.start : box.end].strip()
-    while opening := _BOX_ONLY.match(content):  # a box in a box: short by now, so a scan for each level is cheap
-        inner = _boxes(content)
-        if len(inner) != 1 or (inner[0].start, inner[0].end) != (opening.end(), len(content) - 1):
-            break
+    for _ in range(MAX_NESTED):  # a box in a box
+        opening, inner = _BOX_ONLY.match(content), _boxes(content)
+        if not opening or len(inner) != 1 or (inner[0].start, inner[0].end) != (opening.end(), len(content) - 1):
+            return content
         content = content[opening.end() : -1].strip()
-    return content
+    return ""
 
 
 class _Box(NamedTuple):

@@ -15,6 +15,7 @@ from rlvr.grading.lexer import Token, lex
 MAX_LENGTH = 1000
 MAX_DEPTH = 40
 MAX_TOKENS = 800
+MAX_CHAIN = 60  # factors or signs in a row
 
 RELATIONS = {
     "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",
@@ -55,15 +56,20 @@ class _Unknown(Exception):
     """The text is not in the grammar."""
 
 
-@functools.lru_cache(maxsize=40_000)
 def parse(text: str, thousands: bool = True) -> Node | None:
     r"""The tree of a text, or None; `thousands` reads `1,234` outside brackets as one number.
 
     >>> parse(r"\frac12").kind, parse("1,234").value, parse("1,234", thousands=False).kind, parse(r"\foo")
     ('div', Fraction(1234, 1), 'list', None)
     """
-    if len(text) > MAX_LENGTH:
+    try:
+        return _parse(text, thousands) if len(text) <= MAX_LENGTH else None
+    except RecursionError:  # outside of what is remembered: it says more of the caller than of the text
         return None
+
+
+@functools.lru_cache(maxsize=20_000)
+def _parse(text: str, thousands: bool) -> Node | None:
     tokens = lex(text, thousands=thousands)
     if not tokens or len(tokens) > MAX_TOKENS:
         return None
@@ -71,7 +77,7 @@ def parse(text: str, thousands: bool = True) -> Node | None:
     try:
         node = parser.listing()
         return node if parser.place == len(tokens) else None
-    except (_Unknown, RecursionError):
+    except _Unknown:
         return None
 
 
@@ -109,15 +115,15 @@ class _Parser:
     def listing(self) -> Node:
         """Items separated by commas, semicolons, `and`, `or`."""
         self.enter()
-        items, name = [self.relation()], ""
+        items, words = [self.relation()], set[str]()
         while self.kind() == "separator":
+            here = set[str]()
             while self.kind() == "separator":
-                word = self.take().text
-                name = "or" if word == "or" or name == "or" else ","
-            if self.kind() == "end" or self.peek() in _CLOSING:
-                break  # a comma at the end separates nothing
+                here.add(self.take().text)
+            words.add((here - {","} or {","}).pop())
             items.append(self.relation())
         self.depth -= 1
+        name = words.pop() if len(words) == 1 else "or" if "or" in words else ","
         return Node("list", tuple(items), name) if len(items) > 1 else items[0]
 
     def relation(self) -> Node:
@@ -156,22 +162,41 @@ class _Parser:
 
     def product(self) -> Node:
         node = self.signed()
-        while True:
+        for _ in range(MAX_CHAIN):
             if self.peek() in _TIMES:
                 self.take()
-                node = Node("mul", (node, self.signed()))
+                node = Node("mul", (node, self.operand()))
             elif self.peek() in _OVER:
                 self.take()
-                node = Node("div", (node, self.signed()))
+                node = Node("div", (node, self.operand()))
             elif self.peek() == "%":
                 self.take()
                 node = Node("percent", (node,))
             elif mixed := self.mixed(node):
                 node = mixed
             elif self.starts_factor():
-                node = self.beside(node, self.factor())
+                node = self.beside(node, self.spaced_factor(node))
             else:
                 return node
+        raise _Unknown
+
+    def operand(self) -> Node:
+        """What an operator takes: a signed factor, or a mixed number as a whole."""
+        node = self.signed()
+        if node.kind == "number" and not node.name and self.peek() == "\\frac":
+            node = self.beside(node, self.factor())
+            if node.name != "mixed":
+                raise _Unknown
+        return node
+
+    def spaced_factor(self, left: Node) -> Node:
+        """A factor without a sign before it; a number there, or in brackets apart from a number, is no factor."""
+        spaced = self.tokens[self.place].spaced
+        right = self.factor()
+        apart = spaced and left.kind == "number" and right.kind == "group" and _alone(right) is not None
+        if (right.kind == "number" and left.kind not in ("text", "constant")) or apart:
+            raise _Unknown  # `0 vs 17` is no product
+        return right
 
     def signed(self) -> Node:
         """A factor after an operator, where `2 \\cdot -3` is common."""
@@ -205,8 +230,6 @@ class _Parser:
             top, under = (p.value or Fraction(0) for p in right.parts)
             if under and 0 < top < under:
                 return Node("add", (left, right), "mixed")
-        if left.kind == "number" and right.kind == "number":
-            raise _Unknown  # two numbers side by side are not a product
         return Node("mul", (left, right))
 
     def starts_factor(self) -> bool:
@@ -220,10 +243,12 @@ class _Parser:
     def factor(self) -> Node:
         self.enter()
         node = self.base()
-        while True:
+        for _ in range(MAX_CHAIN):
             text = self.peek()
             if text == "^" or text == "**":
                 self.take()
+                if node.kind == "pow":
+                    raise _Unknown  # 2^3^2 has two readings
                 node = self.power(node)
             elif text == "!":
                 self.take()
@@ -237,6 +262,7 @@ class _Parser:
             else:
                 self.depth -= 1
                 return node
+        raise _Unknown
 
     def power(self, node: Node) -> Node:
         if self.peek() in ("\\circ", "°"):
@@ -245,9 +271,6 @@ class _Parser:
         if self.peek() == "{" and self.peek(1) in ("\\circ", "°") and self.peek(2) == "}":
             self.place += 3
             return Node("mul", (node, Node("text", (), "degree")))
-        if self.peek() in ("\\prime", "'"):
-            self.take()
-            return Node("call", (node,), "prime")
         return Node("pow", (node, self.argument(whole=True)))
 
     def based(self, node: Node) -> Node:
@@ -336,9 +359,37 @@ class _Parser:
         if self.peek() == "_":
             self.take()
             name += "_" + self.below()
-        while self.peek() == "'":
-            name += self.take().text
+        while primes := self.primes():
+            name += "'" * primes
+        if self.peek() == "(" and self.peek(2) == ")" and self.evaluated():
+            name += "".join(self.take().text for _ in range(3))
         return Node("symbol", (), name)
+
+    def evaluated(self) -> bool:
+        """Whether a number in brackets follows at once: I(0) is the value of a function, not a product with zero."""
+        bracket, inner = self.tokens[self.place : self.place + 2]
+        return not bracket.spaced and inner.kind == "number"
+
+    def primes(self) -> int:
+        """The primes that follow, however they are written; they are taken."""
+        if self.peek() == "'":
+            self.take()
+            return 1
+        if self.peek() == "^" and self.peek(1) == "\\prime":
+            self.place += 2
+            return 1
+        if self.peek() == "^" and self.peek(1) == "{" and self.peek(2) == "\\prime":
+            start = self.place
+            self.place += 2
+            count = 0
+            while self.peek() == "\\prime":
+                self.take()
+                count += 1
+            if self.peek() == "}":
+                self.take()
+                return count
+            self.place = start
+        return 0
 
     def function(self, name: str) -> Node:
         base = exponent = None
@@ -365,14 +416,17 @@ class _Parser:
     def product_of_factors(self) -> Node:
         r"""The argument of `\sin 2x \cos y`: factors side by side, up to the next function or sign."""
         node = self.signed()
-        while self.starts_factor() and self.kind() not in ("function", "text"):
-            node = self.beside(node, self.factor())
-        return node
+        for _ in range(MAX_CHAIN):
+            bracket = self.peek() in ("(", "[") and node.kind != "number"
+            if bracket or not self.starts_factor() or self.kind() in ("function", "text"):
+                return node
+            node = self.beside(node, self.spaced_factor(node))
+        raise _Unknown
 
     def opened(self, text: str) -> Node:
         match text:
             case "\\frac":
-                return Node("div", (self.argument(), self.argument()), "frac")
+                return self.fraction()
             case "\\binom":
                 return Node("call", (self.argument(), self.argument()), "binom")
             case "\\sqrt":
@@ -398,6 +452,14 @@ class _Parser:
                 return Node("symbol", (), text)
             case _:
                 raise _Unknown
+
+    def fraction(self) -> Node:
+        start = self.place
+        parts = self.argument(), self.argument()
+        if all(_differential(part) for part in parts):  # dx/dt is one thing, not a fraction whose d cancels
+            written = (t.text for t in self.tokens[start : self.place] if t.text not in "{}")
+            return Node("symbol", (), "/".join(written))
+        return Node("div", parts, "frac")
 
     @staticmethod
     def choose(node: Node) -> Node:
@@ -463,6 +525,16 @@ _OPENERS = frozenset(
     "\\frac \\binom \\sqrt { ( [ \\{ \\langle \\lfloor \\lceil \\lvert \\overline \\vec \\hat \\bar \\mathbb "
     "\\ldots \\dots \\cdots".split()
 )
+
+
+def _differential(node: Node) -> bool:
+    """Whether it begins with the d of a derivative and has more."""
+    while node.kind == "mul":
+        first = node.parts[0]
+        if first.kind in ("symbol", "pow") and (first.parts[0] if first.parts else first).name in ("d", "\\partial"):
+            return True
+        node = first
+    return False
 
 
 def _alone(node: Node) -> Node | None:

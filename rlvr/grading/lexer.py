@@ -18,7 +18,7 @@ _CHARACTERS = str.maketrans(
     {
         **dict.fromkeys("−–—‐", "-"), **dict.fromkeys("·⋅∙", r"\cdot "), **dict.fromkeys("⁄∕", "/"),
         **dict.fromkeys("⟨〈", r"\langle "), **dict.fromkeys("⟩〉", r"\rangle "), **dict.fromkeys("′’", "'"),
-        **dict.fromkeys("€£", r"\$"), **dict.fromkeys("\u00a0\u2009\u202f", " "),
+        "€": r"\text{euro} ", "£": r"\text{sterling} ", **dict.fromkeys("\u00a0\u2009\u202f", " "),
         "×": r"\times ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "°": "^\\circ ", "≤": r"\leq ", "≥": r"\geq ",
         "≠": r"\neq ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ",
         "∅": r"\emptyset ", "∨": r"\vee ", "∖": r"\setminus ", "≈": r"\approx ", "≡": r"\equiv ", "…": r"\ldots ",
@@ -49,7 +49,7 @@ FUNCTION_NAMES = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm det arg deg abs "
     "sqrt arcsinh arccosh arctanh sgn Re Im asin acos atan".split()
 )
-_SPELLED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log"}
+_SPELLED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _SYMBOL_WORDS = {
     **dict.fromkeys(("infinity", "infty", "inf", "oo"), "\\infty"), "pi": "\\pi", "Pi": "\\pi",
     **{name: f"\\{name}" for name in ("theta", "alpha", "beta", "lambda")},
@@ -64,10 +64,10 @@ _TOKEN = re.compile(
     rf"|\\begin *\{{(?P<env>(?:[pbvVB]|small)?matrix|array)\}}(?: *\{{[lrc| ]*\}})?(?P<body>.*?)\\end *\{{(?P=env)\}}"
     rf"|{_STYLED} *\{{(?P<styled>[^{{}}]*)\}}"
     rf"|(?P<blackboard>\\mathbb *(?:\{{[A-Z]\}}|[A-Z]))"
-    rf"|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{{1,4}}(?![0-9a-zA-Z^.]))?)"
+    rf"|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{{1,3}}(?![0-9a-zA-Z^.]))?)"
     rf"|(?P<command>\\(?:[A-Za-z]+|.))"
     rf"|(?P<word>[A-Za-z]+)"
-    rf"|(?P<sign><=|>=|!=|==|\*\*|\.\.\.|[-+*/^_=<>(){{}}\[\]|!%,;:'°&])"
+    rf"|(?P<sign><=|>=|!=|==|\*\*|\.\.\.|[-+*/^_=<>(){{}}\[\]|!%,;:'°&¤])"
     rf"|(?P<drop>\$)",
     re.DOTALL,
 )
@@ -141,7 +141,7 @@ def _outer(text: str) -> str:
 
 
 def _without_dollars(text: str) -> str:
-    return text.replace("\\$", " ").replace("$", " ")
+    return text.replace("\\$", "¤").replace("$", " ")
 
 
 def _tokens_of(match: re.Match[str], spaced: bool) -> list[Token] | None:
@@ -161,6 +161,8 @@ def _tokens_of(match: re.Match[str], spaced: bool) -> list[Token] | None:
     sign = match["sign"]
     if sign == "&":
         return None
+    if sign == "¤":
+        return [Token("text", "dollar", spaced)]
     return [Token("separator", ",", spaced)] if sign in _SEPARATORS else [Token("sign", sign, spaced)]
 
 
@@ -178,7 +180,7 @@ def _command(command: str, spaced: bool) -> list[Token]:
 
 def _styled(content: str, spaced: bool) -> list[Token] | None:
     r"""What `\text{…}` holds: a joining word, a letter or number in text type, a function, else words."""
-    words = " ".join(content.replace("~", " ").replace("\\ ", " ").split())
+    words = " ".join(content.replace("¤", "dollar").replace("~", " ").replace("\\ ", " ").split())
     if words.lower() in _JOINS:
         return [Token("separator", _JOINS[words.lower()], spaced)]
     if not words:
@@ -229,7 +231,7 @@ def _function_word(word: str, spaced: bool) -> Token:
 def _is_text(word: str, spaced: bool, before: Token | None, after: Token | None) -> bool:
     """Whether letters are a word: long enough, and not squeezed between signs as a product would be."""
     if len(word) == 1:
-        return bool(before and before.kind == "word" and len(before.text) > 2 and spaced)
+        return False
     if word.lower() in UNIT_WORDS:
         return True
     if len(word) == 2:
@@ -252,12 +254,31 @@ UNITS = {
     "mg": "milligram milligrams", "pound": "pounds lbs lb", "L": "liter liters litre litres l",
     "mL": "ml milliliter milliliters", "s": "second seconds sec secs", "min": "minute minutes mins",
     "h": "hour hours hr hrs", "day": "days", "week": "weeks", "month": "months", "year": "years yr yrs",
-    "degree": "degrees deg °", "unit": "units", "mph": "mph", "percent": "percents pct %",
+    "degree": "degrees deg °", "unit": "units", "mph": "mph", "percent": "percents percentage pct %",
     "rad": "radian radians rads", "Hz": "hertz hz", "kHz": "khz kilohertz", "J": "joule joules",
     "kJ": "kilojoule kilojoules", "N": "newton newtons", "W": "watt watts", "kW": "kilowatt kilowatts",
     "V": "volt volts", "A": "ampere amperes amp amps", "K": "kelvin kelvins", "C": "celsius", "F": "fahrenheit",
     "Pa": "pascal pascals", "mol": "moles mole", "eV": "ev", "nm": "nanometer nanometers", "ohm": "ohms",
     "coulomb": "coulombs", "ounce": "ounces oz", "gallon": "gallons gal",
+    **{unit: "" for unit in (
+        "erg dyne cal kcal atm bar torr Torr T Wb H lm lx Bq AU pc kpc Mpc ly MHz GHz MW GW MJ mJ mW mV mA kV "
+        "keV MeV GeV rpm kPa MPa mmHg dB Da kDa mM nM"
+    ).split()},
 }  # fmt: skip
 UNIT_SPELLINGS = {spelling: unit for unit, more in UNITS.items() for spelling in (unit, *more.split())}
-UNIT_WORDS = frozenset(s.lower() for s in UNIT_SPELLINGS if len(s) > 1) - {"in", "min", "deg", "rad", "pa", "mi"}
+UNIT_WORDS = frozenset(s.lower() for s in UNIT_SPELLINGS if len(s) > 1) - {
+    "in",
+    "min",
+    "deg",
+    "rad",
+    "pa",
+    "mi",
+    "au",
+    "pc",
+    "ly",
+    "da",
+    "mm",
+    "nm",
+    "db",
+    "wb",
+} | {"mm", "nm"}

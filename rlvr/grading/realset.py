@@ -43,7 +43,7 @@ def region(node: Node) -> Region | None:
     """The set that an expression describes, None where it describes none or one of several variables."""
     try:
         return _region(node)
-    except Undecided:
+    except (Undecided, ArithmeticError, TypeError, ValueError):
         return None
 
 
@@ -52,6 +52,8 @@ def _region(node: Node) -> Region:
     match node.kind:
         case "group" if len(node.parts) == 2 and node.name in ("()", "[]", "(]", "[)"):
             low, high = (_end(part) for part in node.parts)
+            if (abs(low) == inf and node.name[0] == "[") or (abs(high) == inf and node.name[1] == "]"):
+                raise Undecided
             return Region(_tidy([Interval(low, node.name[0] == "[", high, node.name[1] == "]")]))
         case "group" if len(node.parts) == 1:
             return _region(node.parts[0])
@@ -66,6 +68,12 @@ def _region(node: Node) -> Region:
         case "list" if node.name == "or":
             parts = [_region(part) for part in node.parts]
             return Region(_tidy([i for part in parts for i in part.intervals]), _variable(parts))
+        case "list" if node.name == "and":
+            parts = [_region(part) for part in node.parts]
+            found = parts[0].intervals
+            for part in parts[1:]:
+                found = _tidy([_overlap(a, b) for a in found for b in part.intervals])
+            return Region(found, _variable(parts))
         case "relation":
             return _solved(node)
     raise Undecided
@@ -81,7 +89,7 @@ def _end(node: Node) -> Any:
     value = number(node)
     if context().im(value) != 0:
         raise Undecided
-    return value
+    return context().re(value)
 
 
 def _variable(parts: list[Region]) -> str:
@@ -128,14 +136,17 @@ def _linear(operator: str, left: Node, right: Node, name: str) -> tuple[Interval
             if operator not in ("<", ">", "<=", ">=") or not wanted:
                 raise Undecided
             return (Interval(-inf, False, inf, False),)
+    if max(_degree(left, name), _degree(right, name)) > 1:
+        raise Undecided
     difference = Node("add", (left, Node("neg", (right,))))
     places = [coordinate(name, index) for index in range(3)]
     values = [value_at(difference, {name: place}) for place in places]
     x = [context().mpf(p.numerator) / p.denominator for p in places]
     slope = (values[1] - values[0]) / (x[1] - x[0])
-    if slope == 0 or context().im(slope) != 0 or not _near(values[2], values[0] + slope * (x[2] - x[0])):
+    if slope == 0 or context().im(slope) != 0:
         raise Undecided
-    root = x[0] - values[0] / slope
+    slope = context().re(slope)
+    root = context().re(x[0] - values[0] / slope)
     if operator == "=":
         return (Interval(root, True, root, True),)
     if operator == "!=":
@@ -143,6 +154,24 @@ def _linear(operator: str, left: Node, right: Node, name: str) -> tuple[Interval
     closed = operator.endswith("=")
     below = (operator[0] == "<") == (slope > 0)
     return (Interval(-inf, False, root, closed) if below else Interval(root, closed, inf, False),)
+
+
+def _degree(node: Node, name: str) -> int:
+    """The degree in a variable, read from the tree; raises Undecided where it is no polynomial."""
+    if name not in symbols(node):
+        return 0
+    match node.kind:
+        case "symbol":
+            return 1
+        case "add":
+            return max(_degree(part, name) for part in node.parts)
+        case "neg" | "group" if len(node.parts) == 1:
+            return _degree(node.parts[0], name)
+        case "mul":
+            return sum(_degree(part, name) for part in node.parts)
+        case "div" if name not in symbols(node.parts[1]):
+            return _degree(node.parts[0], name)
+    raise Undecided
 
 
 def _infinity_or_none(node: Node) -> Any:
@@ -156,7 +185,7 @@ def _infinity_or_none(node: Node) -> Any:
 def _near(a: Any, b: Any) -> bool:
     if context().isinf(a) or context().isinf(b):
         return a == b
-    return bool(abs(a - b) <= max(abs(a), abs(b)) * 1e-25) or bool(abs(a - b) < 1e-30)
+    return bool(abs(a - b) <= max(abs(a), abs(b)) * 1e-30) or bool(a == b)
 
 
 def _tidy(intervals: list[Interval]) -> tuple[Interval, ...]:

@@ -22,6 +22,8 @@ SECONDS = 1.0  # of processor time
 _DEPTH = re.compile(r"[{(\[]|[})\]]")
 _SPECIAL = re.compile(r"\\(int|iint|oint|sum|prod|lim|Gamma|zeta|det|cases|begin)(?![A-Za-z])")
 _STACKED = re.compile(r"\^ *\{?[^{}]{0,40}\^|\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
+_DOTS = re.compile(r"\\[lc]?dots|\.\.\.|…")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _HEDGE = re.compile(r"\\(?:text|mbox|mathrm|textbf) *\{|\bor\b|\\vee|\\lor|\\approx|\\pm", re.IGNORECASE)
 
 
@@ -39,6 +41,11 @@ def guard(gold: str, answer: str) -> str:
         return "operators"
     if _HEDGE.search(answer) and not _HEDGE.search(gold):
         return "words"
+    if answer.count("=") != gold.count("=") or (_DOTS.search(answer) and not _DOTS.search(gold)):
+        return "shape"
+    letters = set(_COMMAND.sub(" ", gold))
+    if any(letter.isupper() and letter.lower() in letters for letter in letters):
+        return "case"  # the library takes K and k for one
     return ""
 
 

@@ -19,8 +19,8 @@ _MEANING = frozenset(
     "dozen dozens half quarter third double twice times wrong incorrect if is are was between from to except "
     "without plus minus over under negative all none any other another remainder base mod modulo".split()
 )
-_PLAIN = re.compile(r"[A-Za-z°%][A-Za-z°%/^0-9 .·*-]*")
-_NONE = frozenset({"unit", "am", "pm", "a.m", "p.m", "usd"})
+_PLAIN = re.compile(r"[A-Za-z°%](?:[A-Za-z°%/ .·*]|\^-?[0-9])*")
+_NONE = frozenset({"?am", "?pm", "?AM", "?PM", "?a.m", "?p.m"})
 
 
 def named_units(node: Node) -> tuple[Node | None, Units]:
@@ -47,11 +47,25 @@ def named_units(node: Node) -> tuple[Node | None, Units]:
     return number, tuple(sorted((unit, power) for unit, power in units.items() if power and unit not in _NONE))
 
 
+def plain_words(text: str) -> bool:
+    """Whether words only name something, and deny or change nothing."""
+    return not any(word.lower() in _MEANING for word in re.split(r"[^A-Za-z]+", text))
+
+
+def things(units: Units) -> bool:
+    """Whether it is a known unit, or one plain plural such as `eggs`: what may stand where the gold names nothing."""
+    unknown = [(unit, power) for unit, power in units if unit.startswith("?")]
+    return not unknown or (len(units) == 1 and unknown[0][1] == 1 and _PLURAL.fullmatch(unknown[0][0]) is not None)
+
+
+_PLURAL = re.compile(r"\?[a-z]{2,}(?<!th)(?<!s)s")
+
+
 def read_number(text: str) -> Fraction | None:
     r"""The number that a text is, without its unit.   read_number("1,234.50 dollars") -> Fraction(2469, 2)"""
     node = parse(text)
-    number = named_units(node)[0] if node else None
-    return exact(number) if number else None
+    number, units = named_units(node) if node else (None, ())
+    return exact(number) if number and things(units) else None
 
 
 def _factors(node: Node) -> list[Node]:
@@ -103,7 +117,8 @@ def _spelled(text: str, power: Fraction, units: dict[str, Fraction]) -> bool:
     words = words.replace("mph", "mile/h").replace(" per ", "/")
     for place, side in enumerate(words.split("/")):
         for word, exponent in _unit_words(side):
-            unit = UNIT_SPELLINGS.get(word) or UNIT_SPELLINGS.get(word.lower()) or f"?{word.lower()}"
+            unit = UNIT_SPELLINGS.get(word) or (UNIT_SPELLINGS.get(word.lower()) if len(word) > 3 else None)
+            unit = unit or f"?{word.lower() if len(word) > 3 else word}"
             units[unit] = units.get(unit, Fraction(0)) + exponent * power * (1 if not place else -1)
     return True
 

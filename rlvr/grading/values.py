@@ -10,7 +10,7 @@ import functools
 import hashlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -18,8 +18,11 @@ import mpmath
 
 from rlvr.grading.latex import Node
 
-POINTS = 6
-DIGITS = 40
+SMALL = 8  # test points near 1; those after them are whole numbers
+POINTS = 20
+DIGITS = 50
+GUARD = 20  # digits that rounding may cost
+TINY = 1e-30
 MAX_BITS = 20_000  # of a number: 2^1009 is fine, 9^(9^9) is not
 MAX_FACTORIAL = 1500
 NEAR = Fraction(1, 10**6)  # a decimal with six digits stands for what it approximates this well
@@ -64,7 +67,7 @@ def _exact(node: Node) -> Fraction:
         case "neg":
             return -_exact(parts[0])
         case "add":
-            return sum((_exact(part) for part in parts), Fraction(0))
+            return functools.reduce(lambda total, part: _bounded(total + _exact(part)), parts, Fraction(0))
         case "mul":
             return _bounded(_exact(parts[0]) * _exact(parts[1]))
         case "div":
@@ -130,7 +133,17 @@ def _whole_root(number: int, degree: int) -> int:
     return root
 
 
+_PAIRS = frozenset({"root", "binom", "log_"})
+_ANY = frozenset({"max", "min", "gcd", "lcm"})
+
+
+def _check_count(name: str, count: int) -> None:
+    if name not in _ANY and count != (2 if name in _PAIRS else 1):
+        raise Undecided
+
+
 def _exact_call(name: str, values: list[Fraction]) -> Fraction:
+    _check_count(name, len(values))
     first = values[0]
     match name:
         case "sqrt":
@@ -168,6 +181,8 @@ def terminating(value: Fraction) -> bool:
 
 def approximates(decimal: Fraction, value: Fraction | Any) -> bool:
     """Whether a written decimal stands for a number that has no exact decimal: six digits, and as near as they say."""
+    if decimal.numerator.bit_length() + decimal.denominator.bit_length() > 3000:
+        return False
     digits = str(decimal.numerator * 10**400 // decimal.denominator).lstrip("-").strip("0")
     if len(digits) < 6:
         return False
@@ -186,59 +201,116 @@ def context() -> Any:
 
 
 def same_values(left: Node, right: Node) -> bool:
-    """Whether two expressions agree at all points where both are defined; raises Undecided where too few are."""
+    """Whether two expressions agree at all points where both are defined; raises Undecided where too few are.
+
+    Values are compared where both are real, and at complex ones only where fewer than two points are real. Where only
+    one of them is real they differ, except for logarithms and broken powers, whose rules hold for positive numbers.
+    """
     names = sorted(symbols(left) | symbols(right))
     if not names:
-        return _same_constants(left, right)
-    real: list[tuple[Any, Any]] = []
-    others: list[tuple[Any, Any]] = []
-    for index in range(POINTS):
-        point = {name: coordinate(name, index) for name in names}
+        return agree(left, right, {})
+    real: list[bool] = []
+    others: list[bool] = []
+    mixed = 0
+    for point in points(names, left, right):
         try:
-            pair = value_at(left, point), value_at(right, point)
+            a, b = _finite(value_at(left, point)), _finite(value_at(right, point))
+            kinds = _is_real(a), _is_real(b)
+            same = kinds[0] == kinds[1] and agree(left, right, point)
         except (Undecided, ArithmeticError, ValueError):
             continue
-        (real if all(_is_real(v) for v in pair) else others).append(pair)
-        compared = real if len(real) >= 2 else []
-        if any(not _near(a, b) for a, b in compared):
+        mixed += kinds[0] != kinds[1]
+        (real if all(kinds) else others).append(same)
+        if len(real) >= 2 and not all(real):
             return False
-    compared = real if len(real) >= 2 else real + others
-    if len(compared) < 2:
-        raise Undecided
-    return all(_near(a, b) for a, b in compared)
-
-
-def _same_constants(left: Node, right: Node) -> bool:
-    a, b = number(left), number(right)
-    if _near(a, b) and max(abs(a), abs(b)) > 1e-30:
-        return True
-    if abs(a - b) > 1e-30:
+    if mixed and not any(_for_positive(part) for node in (left, right) for part in walk(node)):
         return False
-    precise = context()  # both are tiny: a true zero shrinks with the precision
+    found = real if len(real) >= 2 else real + others
+    if len(found) < 2:
+        raise Undecided
+    return all(found)
+
+
+def _for_positive(node: Node) -> bool:
+    broken = node.kind == "pow" and (exact(node.parts[1]) is None or exact(node.parts[1]) % 1 != 0)  # type: ignore[operator]
+    return broken or node.name in ("ln", "log", "log_", "lg")
+
+
+def points(names: Sequence[str], *nodes: Node) -> list[dict[str, Fraction]]:
+    """Where expressions are compared: small numbers of either sign; where a corner could hide, whole numbers far out;
+    where everything is rounded, whole numbers alone."""
+    calls = [{part.name for part in walk(node) if part.kind == "call"} for node in nodes]
+    start = SMALL if all(found & {"floor", "ceil"} for found in calls) else 0
+    end = POINTS if any(found & _CORNERS for found in calls) else SMALL
+    return [{name: coordinate(name, index) for name in names} for index in range(start, end)]
+
+
+_CORNERS = frozenset({"floor", "ceil", "max", "min", "abs", "sqrt", "root", "sgn", "factorial", "binom"})
+
+
+def agree(left: Node, right: Node, point: dict[str, Fraction]) -> bool:
+    """Whether two values are equal as far as a precision shows that follows their size; raises Undecided.
+
+    What looks like zero is computed again with more digits: a true zero shrinks with them, 10^-100 does not.
+    """
+    mp = context()
+    a, b = _finite(value_at(left, point)), _finite(value_at(right, point))
+    scale = max(abs(a), abs(b))
+    bits = abs(mp.mag(scale)) if scale else 0
+    if scale >= TINY and (not _near(a, b) or bits < 60):
+        return _near(a, b)
+    if scale < TINY and _vanish(left, right, point, a, b):
+        return True
+    a, b = _finer(left, right, point, DIGITS + 10 + int(bits * 0.302))
+    return bool(abs(a - b) <= max(abs(a), abs(b)) * mp.mpf(10) ** (GUARD - DIGITS - 10 - int(bits * 0.302)))
+
+
+def _vanish(left: Node, right: Node, point: dict[str, Fraction], a: Any, b: Any) -> bool:
+    """Whether both are zero: with more digits nothing is left of what was there."""
+    finer = _finer(left, right, point, 4 * DIGITS)
+    bound = context().mpf(10) ** -DIGITS
+    return all(abs(new) <= abs(old) * bound for new, old in zip(finer, (a, b), strict=True))
+
+
+def _finer(left: Node, right: Node, point: dict[str, Fraction], digits: int) -> tuple[Any, Any]:
+    mp = context()
     try:
-        precise.dps = 3 * DIGITS
-        a, b = number(left), number(right)
-        scale = max(abs(a), abs(b))
-        return bool(scale < 1e-100 or abs(a - b) <= scale * precise.mpf(10) ** -60)
+        mp.dps = digits
+        return value_at(left, point), value_at(right, point)
     finally:
-        precise.dps = DIGITS + 10
+        mp.dps = DIGITS + 10
+
+
+def _finite(value: Any) -> Any:
+    if not context().isfinite(value):
+        raise Undecided
+    return value
 
 
 def number(node: Node) -> Any:
     """The value of a constant expression as a precise number; raises Undecided."""
     try:
-        return value_at(node, {})
+        return _finite(value_at(node, {}))
     except (ArithmeticError, ValueError, TypeError):
         raise Undecided from None
 
 
-@functools.lru_cache(maxsize=4096)
+_WHOLE = (16, 6, 9, 25, 64, 7, 100, 121, 30, 512, 2, 4)
+
+
+@functools.lru_cache(maxsize=8192)
 def coordinate(name: str, index: int) -> Fraction:
-    """The value of a variable at a test point, between 1/3 and 3: positive at the first three, later of either sign."""
+    """The value of a variable at a test point: between 1/3 and 3, then whole numbers, at some points below zero.
+
+    Two names have opposite signs at some of them, whatever they are.
+    """
     digest = hashlib.blake2b(f"{name} {index}".encode(), digest_size=4).digest()
-    size = Fraction(1, 3) + Fraction(int.from_bytes(digest[:3], "big"), 1 << 24) * Fraction(8, 3)
-    odd = hashlib.blake2b(name.encode(), digest_size=1).digest()[0] % 2
-    negative = {3: True, 4: odd == 0, 5: odd == 1}.get(index, False)
+    negative = index == 3 or (3 < index < SMALL and digest[3] % 2) or (index >= POINTS - 6 and digest[3] % 2)
+    if index < SMALL:
+        size = Fraction(1, 3) + Fraction(int.from_bytes(digest[:3], "big"), 1 << 24) * Fraction(8, 3)
+    else:
+        first = hashlib.blake2b(name.encode(), digest_size=1).digest()[0]
+        size = Fraction(_WHOLE[(index + first) % len(_WHOLE)])
     return -size if negative else size
 
 
@@ -247,8 +319,8 @@ def _is_real(value: Any) -> bool:
 
 
 def _near(a: Any, b: Any) -> bool:
-    scale = max(abs(a), abs(b))
-    return bool(abs(a - b) <= scale * 1e-25) or bool(scale < 1e-30)
+    """Equal in all but the last digits of the usual precision."""
+    return bool(abs(a - b) <= max(abs(a), abs(b)) * context().mpf(10) ** (GUARD - DIGITS - 10))
 
 
 def value_at(node: Node, point: dict[str, Fraction]) -> Any:
@@ -282,7 +354,7 @@ def value_at(node: Node, point: dict[str, Fraction]) -> Any:
         case "text" if node.name == "degree":
             return mp.pi / 180
         case "call":
-            return _mp_call(node.name, [value_at(part, point) for part in parts])
+            return _finite(_mp_call(node.name, [value_at(part, point) for part in parts]))
     raise Undecided
 
 
@@ -304,6 +376,7 @@ def _mp_power(base: Any, exponent: Any) -> Any:
 
 
 def _mp_call(name: str, values: list[Any]) -> Any:
+    _check_count(name, len(values))
     mp, first = context(), values[0]
     if mp.mag(first) > 200:
         raise Undecided
@@ -314,6 +387,8 @@ def _mp_call(name: str, values: list[Any]) -> Any:
             return _mp_root(first, values[1])
         case "exp":
             return _mp_power(+mp.e, first)
+        case "lg" if first != 0:
+            return mp.log(first) / mp.log(10)
         case "ln" | "log" | "log_":
             if first == 0:
                 raise Undecided

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from rlvr.grading import symbolic
 from rlvr.grading.compare import Match, canonical, compare
-from rlvr.grading.extract import Form, after_thinking, final_turn, find_form
+from rlvr.grading.extract import Form, after_thinking, final_turn, find_form, last_box
 from rlvr.grading.killable import Died, Late
 from rlvr.grading.latex import parse
 from rlvr.grading.values import exact, walk
@@ -48,6 +48,8 @@ def math(
     formatted = bool(found["box" if "box" in extract else extract[0]])
     form = next((form for form in extract if found[form] is not None), None)
     answer = found[form] if form else None
+    if answer and form in ("answer", "hash"):
+        answer = last_box(answer) if last_box(answer) is not None else answer.strip("* ")
     if form is None or not answer:
         status = Status.TRUNCATED if response.truncated else Status.NO_ANSWER
         return Verdict(status, None, formatted, f"{form or 'none'}:empty" if form else "none")
