@@ -106,7 +106,7 @@ def ours(pairs: list[tuple[str, str]]) -> list[float]:
     from rlvr.types import Problem, Response
     from rlvr.verify import judge_safely, settle
 
-    for cached in (compare.compare, latex.parse, values.exact):
+    for cached in (compare._compare, latex._parse, values.exact):
         cached.cache_clear()
     judged = [judge_safely(math, Problem("p", "math", "", gold), Response(text)) for gold, text in pairs]
     return [verdict.ms for verdict in settle(judged)]

@@ -33,7 +33,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from rlvr import decode, sampler, seeds
+from rlvr import decode, seeds
 from rlvr import models as loading
 from rlvr.batch import Tokens
 from rlvr.decode import Decoder, choose
@@ -494,7 +494,7 @@ def test_the_sampler_writes_into_no_logits() -> None:
 def test_the_drawn_token_is_where_the_cumulative_weight_passes(weights: np.ndarray, u: float) -> None:
     if weights.sum() == 0:
         weights[-1] = 1.0
-    token = int(sampler._draw(torch.tensor(weights)[None], torch.tensor([u], dtype=torch.float64))[0])
+    token = int(decode._draw(torch.tensor(weights)[None], torch.tensor([u], dtype=torch.float64))[0])
     assert weights[token] > 0
     total, slack = weights.sum(), 1e-9 * weights.sum()
     assert weights[:token].sum() - slack <= u * total <= weights[: token + 1].sum() + slack

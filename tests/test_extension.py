@@ -190,6 +190,7 @@ def everything(place: str, model: Path, folder: Path) -> dict[str, Any]:
             "samples": 3,
             "max_tokens": 3,
         },
+        "verify": {"echo_limit": 1.0},  # the word to spell stands in the question
         "reward": [of("overlap", weight=2.0), of("shortest", bonus=0.25), of("parts", scale=3.0)],
         "gather": of("twice", attempts=3),
         "filter": [of("not_first", keep_all=False)],

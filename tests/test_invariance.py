@@ -210,7 +210,7 @@ def test_chunks_of_the_head_change_no_gradient(reduction: str, chunk: int, monke
 @pytest.mark.parametrize("budget", [16, 100_000])
 def test_gradients_are_those_of_a_loop_over_single_samples(reduction: str, budget: int) -> None:
     """No padding, no prompt and no tool's token is in the loop, so none is in the loss."""
-    learner = learner_of(policy_of(budget=budget), reduction)
+    learner = learner_of(policy_of(budget=budget), reduction, ("clip", "kl", "entropy"))
     groups = groups_of()
     batch = batch_of(learner, groups)
     found = gradients(learner, [batch])
@@ -241,7 +241,8 @@ def by_hand(module: Any, batch: Batch, groups: Sequence[SampleGroup], reduction:
                 total = total - gain + 0.3 * (d.exp() - d - 1) - 0.2 * entropy
         at += len(response)
         everything = sum(sum(s.rollout.mask) for s in samples)
-        weight = {"token": 1 / everything, "sequence": 1 / sum(mask) / 12, "constant": 1 / (12 * 16)}[reduction]
+        weights = {"token": 1 / everything, "sequence": 1 / sum(mask) / 12, "constant": 1 / (12 * 16)}
+        weight = (weights | {"sequence_sum": 1 / 12})[reduction]
         (total * weight).backward()
     return torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
 

@@ -34,7 +34,7 @@ _GREEK = frozenset(
     "\\nabla \\angle \\triangle \\measuredangle \\odot \\star \\partial".split()
 )
 _CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
-_BASES = dict(zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True))
+_BASES: dict[str, int] = dict(zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def _answer(request: Any) -> Any:
 
     if request == "ready?":
         return "ready"
-    untimed = functools.partial(parse, parsing_timeout=None)
+    untimed: Any = functools.partial(parse, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
     read = functools.partial(
         untimed,
         extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
