@@ -47,18 +47,28 @@ def _sums(values: Tensor, group: Tensor) -> Tensor:
     return values.new_zeros(count).index_add(0, group, values)[group]
 
 
-def whiten(values: Tensor, mask: Tensor, *, shift: bool = True, eps: float = 1e-8, slack: float = 0.0) -> Tensor:
+def whiten(
+    values: Tensor,
+    mask: Tensor,
+    *,
+    shift: bool = True,
+    eps: float = 1e-8,
+    slack: float = 0.0,
+    ddof: int = 1,
+    floor: float = 0.0,
+) -> Tensor:
     """Values with mean 0 and variance 1 over the sampled tokens of the batch, and 0 elsewhere (verl, masked_whiten).
     [T], [T] -> [T]
 
     `shift=False` keeps the mean. The variance has one degree of freedom less than there are tokens; a single token has
-    none and is returned as it is. `slack` is added to the count of tokens (newer verl: 1e-8).
+    none and is returned as it is. `slack` is added to the count of tokens (newer verl: 1e-8). OpenRLHF has `ddof` 0, no
+    `eps`, and a least variance (`floor`) of 1e-8.
     """
     count = mask.sum()
     divisor = (count + slack).clamp(min=1)
     mean = (values * mask).sum() / divisor
-    square = (((values - mean) ** 2) * mask).sum() / divisor * count / (count - 1).clamp(min=1)
-    scaled = (values - mean) * (square + eps) ** -0.5 + (0 if shift else mean)
+    square = (((values - mean) ** 2) * mask).sum() / divisor * count / (count - ddof).clamp(min=1)
+    scaled = (values - mean) * (square.clamp(min=floor) + eps) ** -0.5 + (0 if shift else mean)
     return (scaled if count > 1 else values) * mask
 
 
@@ -159,10 +169,33 @@ def rloo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
 
 
 @register("advantage", "reinforce")
-def reinforce(scored: Scored, world: World, *, gamma: float = 1.0, normalise: bool = False) -> Tensor:
-    """The discounted reward that follows a token (Williams, 1992), over the batch's mean and deviation if asked."""
-    found = reward_to_go(scored.token_reward, scored.sample, scored.mask, gamma)
-    return whiten(found, scored.mask) if normalise else found
+def reinforce(
+    scored: Scored,
+    world: World,
+    *,
+    gamma: float = 1.0,
+    baseline: Literal["none", "mean", "others", "deviation"] = "none",
+    clip: float | None = None,
+    normalise: bool = False,
+    eps: float = 1e-9,
+) -> Tensor:
+    """The discounted reward that follows a token (Williams, 1992), as OpenRLHF 0.11 builds its estimators.
+
+    The reward loses the `mean` of its group (reinforce_baseline, dr_grpo), the mean of the `others` (rloo), or is
+    divided by the `deviation` too (group_norm); it is bounded to +-clip, the KL comes off token by token, and what
+    follows is added up; `normalise` gives the batch mean 0 and variance 1.
+    """
+    centred = centre(scored.reward, scored.group)
+    count = _counts(scored)
+    reward = {
+        "none": lambda: scored.reward,
+        "mean": lambda: centred,
+        "others": lambda: centred * count / (count - 1).clamp(min=1),
+        "deviation": lambda: centred / (group_deviation(scored.reward, scored.group) + eps),
+    }[baseline]()
+    reward = reward if clip is None else reward.clamp(-clip, clip)
+    found = reward_to_go(scored.placed(reward), scored.sample, scored.mask, gamma)
+    return whiten(found, scored.mask, ddof=0, eps=0.0, floor=1e-8) if normalise else found
 
 
 @register("advantage", "reinforce_pp")
@@ -222,14 +255,26 @@ def grpo_passk(scored: Scored, world: World, *, eps: float = 1e-6, std: bool = T
 
 @register("advantage", "gae", needs={"value"})
 def gae(
-    scored: Scored, world: World, *, gamma: float = 1.0, lam: float = 0.95, normalise: bool = True, slack: float = 0.0
+    scored: Scored,
+    world: World,
+    *,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+    normalise: bool = True,
+    ddof: Literal[0, 1] = 1,
+    slack: float = 0.0,
 ) -> Tensor:
     """Generalised advantage estimation over the sampled tokens, whitened over the batch (Schulman et al., 2015).
 
-    With values 0.5, 0.5, reward 1 at the end, gamma 1 and lambda 1: 0.5, 0.5 before whitening.
+    `ddof` 0 whitens as OpenRLHF does, 1 as verl. With values 0.5, 0.5, reward 1 at the end, gamma 1 and lambda 1: 0.5,
+    0.5 before whitening.
     """
     found = gae_of(scored, gamma, lam)
-    return whiten(found, scored.mask, slack=slack) if normalise else found
+    if not normalise:
+        return found
+    if ddof:
+        return whiten(found, scored.mask, slack=slack)
+    return whiten(found, scored.mask, ddof=0, eps=0.0, floor=1e-8)
 
 
 def gae_of(scored: Scored, gamma: float, lam: float) -> Tensor:

@@ -54,9 +54,13 @@ class Scored:
     @property
     def token_reward(self) -> Tensor:
         """The reward on the last sampled token of each sample, minus the penalty of every token.   -> [T]"""
+        return self.placed(self.reward)
+
+    def placed(self, reward: Tensor) -> Tensor:
+        """Rewards on the last sampled token of each sample, minus the penalty of every token.   [N] -> [T]"""
         places = torch.arange(len(self.mask), device=self.mask.device) * (self.mask > 0)
-        last = places.new_zeros(len(self.reward)).scatter_reduce(0, self.sample, places, "amax")
-        found = torch.zeros_like(self.mask).index_put((last,), self.reward.to(self.mask.dtype))
+        last = places.new_zeros(len(reward)).scatter_reduce(0, self.sample, places, "amax")
+        found = torch.zeros_like(self.mask).index_put((last,), reward.to(self.mask.dtype))
         return found if self.penalty is None else found - self.penalty
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,3 +152,89 @@ def test_the_coefficient_adapts(case: dict[str, Any]) -> None:
     ):
         coef = advantage.adapted(coef, current, config["n_steps"], target=target, horizon=config["horizon"])
         assert coef == pytest.approx(wanted, rel=1e-9)
+
+
+OPENRLHF = [case for case in cases("advantages") if case["name"].startswith(("openrlhf_v0/", "openrlhf011"))]
+BASELINES = {
+    "reinforce": "none",
+    "reinforce_baseline": "mean",
+    "rloo": "others",
+    "dr_grpo": "mean",
+    "group_norm": "deviation",
+}
+
+
+@pytest.mark.parametrize("case", OPENRLHF, ids=lambda c: c["name"])
+def test_pipelines_of_openrlhf(case: dict[str, Any]) -> None:
+    """Reward, baseline, clip, KL token by token, advantage, normalisation, in that order."""
+    config, given, wanted = case["config"], case["inputs"], case["outputs"]
+    flat = Flat(given["action_mask"])
+    reward = torch.tensor(number(given["reward"]), dtype=torch.float64)
+    coef = config.get("init_kl_coef", config.get("kl_coef"))
+    size = config.get("n_samples_per_prompt", 1)
+    value = flat.flat(given["values"]) * flat.mask if "values" in given else None
+    tokens = scored(
+        flat,
+        reward,
+        [i // size for i in range(len(reward))],
+        penalty=coef * flat.flat(given["kl"]) * flat.mask,
+        value=value,
+    )
+    clip, gamma, name = config["reward_clip_range"][1], config["gamma"], config["estimator"]
+    newer = case["name"].startswith("openrlhf011")
+    if name == "gae":
+        tokens = replace(tokens, reward=reward.clamp(-clip, clip))
+        options = {"gamma": gamma, "lam": config["lam"], "ddof": 0}
+        plain, normal = (advantage.gae(tokens, World(), normalise=n, **options) for n in (False, True))
+        close(case, flat.rows(plain + tokens.value), wanted["returns"], flat.padded)  # type: ignore[operator]
+    else:
+        options = {"gamma": gamma, "baseline": BASELINES[name], "clip": clip}
+        plain, normal = (advantage.reinforce(tokens, World(), normalise=n, **options) for n in (False, True))
+        close(case, flat.rows(plain), wanted["returns"], flat.padded)
+    normalised = name in ("gae", "reinforce", "reinforce_baseline") and newer
+    deviation_kept = config.get("no_std_norm") is True
+    if not deviation_kept:
+        close(case, flat.rows(normal if normalised else plain), wanted["advantages"], flat.padded)
+    if "advantages_normalized" in wanted:
+        close(case, flat.rows(normal), wanted["advantages_normalized"], flat.padded)
+
+
+TRL = [case for case in cases("advantages") if case["name"].startswith("trl")]
+TRL_LEFT_OUT = [
+    (
+        lambda c: c.get("multi_objective_aggregation") == "normalize_then_sum",
+        "each reward function normalised by itself",
+    ),
+    (lambda c: c.get("normalize_advantages") is True, "leave-one-out advantages over the deviation of the batch"),
+]
+
+
+def trl_in_scope(case: dict[str, Any]) -> bool:
+    return not any(where(case["config"]) for where, _ in TRL_LEFT_OUT)
+
+
+@pytest.mark.parametrize("case", [c for c in TRL if trl_in_scope(c)], ids=lambda c: c["name"])
+def test_estimators_of_trl(case: dict[str, Any]) -> None:
+    config, given = case["config"], case["inputs"]
+    if "rewards_per_func" in given:
+        parts = torch.tensor(number(given["rewards_per_func"]), dtype=torch.float64)
+        reward = (parts * torch.tensor(number(given["reward_weights"]), dtype=torch.float64)).nansum(1)
+    else:
+        reward = torch.tensor(number(given["reward"]), dtype=torch.float64)
+    size = config["num_generations"]
+    group = [i // size for i in range(len(reward))]
+    mask = given.get("response_mask", [[1.0]] * len(reward))
+    flat = Flat(mask)
+    tokens = scored(flat, reward, group)
+    if "reward_clip_range" in config:
+        low, high = config["reward_clip_range"] or (None, None)
+        assert high is None or low == -high
+        old, ref = (flat.flat(given[name]) for name in ("old_log_probs", "ref_log_prob"))
+        tokens, _ = advantage.penalised(replace(tokens, old_logprob=old, ref_logprob=ref), config["beta"], clip=high)
+        found = advantage.rloo(tokens, World())
+    else:
+        scale = config["scale_rewards"]
+        options: Any = {"std": scale != "none", "scale": "batch" if scale == "batch" else "group"}
+        found = advantage.grpo(tokens, World(), eps=config["eps"], **options)
+    first = torch.tensor([0, *flat.lengths[:-1]]).cumsum(0)
+    close(case, found[first], case["outputs"]["advantages"])
