@@ -113,7 +113,7 @@ def penalised(
     length = zeros.index_add(0, scored.sample, scored.mask).clamp(min=1)
     mean = (zeros.index_add(0, scored.sample, kl) / length).mean()
     reward = scored.reward if clip is None else scored.reward.clamp(-clip, clip)
-    return replace(scored, reward=reward, penalty=coef * kl), float(mean)
+    return replace(scored, reward=reward, penalty=coef * kl), float(mean) if len(length) else 0.0
 
 
 def adapted(coef: float, current: float, count: int, *, target: float, horizon: int) -> float:

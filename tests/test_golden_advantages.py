@@ -238,3 +238,11 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
         found = advantage.grpo(tokens, World(), eps=config["eps"], **options)
     first = torch.tensor([0, *flat.lengths[:-1]]).cumsum(0)
     close(case, found[first], case["outputs"]["advantages"])
+
+
+def test_a_step_whose_groups_were_all_filtered_leaves_the_coefficient_as_it_is() -> None:
+    none = torch.zeros(0, dtype=torch.float64)
+    owner = torch.zeros(0, dtype=torch.long)
+    shaped, current = advantage.penalised(Scored(none, owner, owner, none, none, none, none), 0.1)
+    assert current == 0.0 and shaped.token_reward.shape == (0,)
+    assert advantage.adapted(0.1, current, 0, target=1.0, horizon=100) == 0.1
