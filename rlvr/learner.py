@@ -83,9 +83,8 @@ class Learner:
         clip: float | None,
         keeps_old: bool,
         world: World,
-        penalty: KlInReward | None = None,
     ) -> None:
-        self.penalty = penalty
+        self.penalty: KlInReward | None = None
         self.policy, self.reference, self.objective, self.world = policy, reference, objective, world
         self.optimizer, self.rate, self.clip, self.keeps_old = optimizer, rate, clip, keeps_old
         self.updates = self.broken = 0

@@ -74,7 +74,7 @@ VERL = [
 ]
 
 
-@pytest.mark.parametrize("case", VERL, ids=lambda c: c["name"])
+@pytest.mark.parametrize("case", [c for c in VERL if not reviewed(c)], ids=lambda c: c["name"])
 def test_estimators_of_verl_and_its_forks(case: dict[str, Any]) -> None:
     config, given = case["config"], case["inputs"]
     dtype = torch.float32 if config["dtype"].startswith("float32") else torch.float64
@@ -87,8 +87,6 @@ def test_estimators_of_verl_and_its_forks(case: dict[str, Any]) -> None:
     estimate = getattr(advantage, OURS.get(name, name))
     slack = {"slack": 1e-8} if "verl_" in case["name"] and name in ("gae", *SLACK) else {}
     ours = estimate(tokens, World(), **ESTIMATORS[name](config), **slack)
-    if reviewed(case):
-        return
     close(case, flat.rows(ours), case["outputs"]["advantages"], flat.padded)
     if name == "gae":
         returns = advantage.gae_of(tokens, config["gamma"], config["lam"]) + flat.flat(given["values"])

@@ -316,6 +316,8 @@ def _rule_region(gold: Node, answer: Node) -> bool | None:
     """Inequalities, unions and differences as sets of real numbers."""
     if not (_is_region(gold) or _is_region(answer)):
         return None
+    if gold.kind == "group" and gold.name == "()" and answer.kind == "setop":
+        return False  # the gold may be a pair, to which nothing can be joined
     left, right = realset.region(gold), realset.region(answer)
     if left is None or right is None:
         return None

@@ -208,7 +208,7 @@ def same_values(left: Node, right: Node) -> bool:
     """
     names = sorted(symbols(left) | symbols(right))
     if not names:
-        return agree(left, right, {})
+        return agree(left, right, {}, (value_at(left, {}), value_at(right, {})))
     real: list[bool] = []
     others: list[bool] = []
     mixed = 0
@@ -216,7 +216,7 @@ def same_values(left: Node, right: Node) -> bool:
         try:
             a, b = _finite(value_at(left, point)), _finite(value_at(right, point))
             kinds = _is_real(a), _is_real(b)
-            same = kinds[0] == kinds[1] and agree(left, right, point)
+            same = kinds[0] == kinds[1] and agree(left, right, point, (a, b))
         except (Undecided, ArithmeticError, ValueError):
             continue
         mixed += kinds[0] != kinds[1]
@@ -248,13 +248,15 @@ def points(names: Sequence[str], *nodes: Node) -> list[dict[str, Fraction]]:
 _CORNERS = frozenset({"floor", "ceil", "max", "min", "abs", "sqrt", "root", "sgn", "factorial", "binom"})
 
 
-def agree(left: Node, right: Node, point: dict[str, Fraction]) -> bool:
+def agree(left: Node, right: Node, point: dict[str, Fraction], usual: tuple[Any, Any]) -> bool:
     """Whether two values are equal as far as a precision shows that follows their size; raises Undecided.
+
+    `usual` are the values in the usual precision, which are enough for nearly all.
 
     What looks like zero is computed again with more digits: a true zero shrinks with them, 10^-100 does not.
     """
     mp = context()
-    a, b = _finite(value_at(left, point)), _finite(value_at(right, point))
+    a, b = (_finite(value) for value in usual)
     scale = max(abs(a), abs(b))
     bits = abs(mp.mag(scale)) if scale else 0
     if scale >= TINY and (not _near(a, b) or bits < 60):
