@@ -44,12 +44,13 @@ class Scored:
     old_logprob: Tensor | None  # [T] before this step's updates; None where there is one update, see Batch.anchor
     ref_logprob: Tensor | None  # [T] by the reference policy; None where no term needs one
     value: Tensor | None = None  # [T] what the critic expected before the token; None without a critic
+    returns: Tensor | None = None  # [T] what it should have expected
     baseline: Tensor | None = None  # [N] the reward of a greedy answer; None where no estimator asks for it
     penalty: Tensor | None = None  # [T] what is taken off each token's reward (KL); None for nothing
 
     def __post_init__(self) -> None:
         assert self.reward.shape == self.group.shape, f"group is {self.group.shape}, expected {self.reward.shape}"
-        _check_tokens(self, ("mask", "rollout_logprob", "old_logprob", "ref_logprob", "value", "penalty"))
+        _check_tokens(self, ("mask", "rollout_logprob", "old_logprob", "ref_logprob", "value", "returns", "penalty"))
 
     @property
     def token_reward(self) -> Tensor:
@@ -58,9 +59,10 @@ class Scored:
 
     def placed(self, reward: Tensor) -> Tensor:
         """Rewards on the last sampled token of each sample, minus the penalty of every token.   [N] -> [T]"""
-        places = torch.arange(len(self.mask), device=self.mask.device) * (self.mask > 0)
-        last = places.new_zeros(len(reward)).scatter_reduce(0, self.sample, places, "amax")
-        found = torch.zeros_like(self.mask).index_put((last,), reward.to(self.mask.dtype))
+        places = torch.arange(len(self.mask), device=self.mask.device).where(self.mask > 0, -1)
+        last = places.new_full((len(reward),), -1).scatter_reduce(0, self.sample, places, "amax")
+        some = last >= 0  # a sample may have no token that is trained on
+        found = torch.zeros_like(self.mask).index_put((last[some],), reward[some].to(self.mask.dtype))
         return found if self.penalty is None else found - self.penalty
 
     @property
@@ -72,21 +74,34 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """How often a step goes over its batch, in how many shuffled parts, and whether a part holds whole groups."""
+
+    parts: int = 1
+    epochs: int = 1
+    groups: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What a step trains on. `total_*` count also what a filter left out: they are the one denominator of the loss."""
 
     sequences: tuple[Tokens, ...]  # [N]
+    group: tuple[int, ...]  # [N] which group a sample belongs to
     sample: Tensor  # [T]
     mask: Tensor  # [T]
     advantage: Tensor  # [T]
     rollout_logprob: Tensor  # [T]
     old_logprob: Tensor | None  # [T]
     ref_logprob: Tensor | None  # [T]
+    value: Tensor | None  # [T] by the critic before this step's updates; None without one
+    returns: Tensor | None  # [T] the critic's target
     total_samples: float
     total_tokens: float
 
     def __post_init__(self) -> None:
-        _check_tokens(self, ("mask", "advantage", "rollout_logprob", "old_logprob", "ref_logprob"))
+        assert len(self.group) == len(self.sequences), f"{len(self.group)} groups for {len(self.sequences)} samples"
+        _check_tokens(self, ("mask", "advantage", "rollout_logprob", "old_logprob", "ref_logprob", "value", "returns"))
 
     def anchor(self, out: Forward) -> Tensor:
         """The log-probabilities that a ratio is taken to: with one update a step they are the current ones.   [T]"""
@@ -100,20 +115,32 @@ class Batch:
         owner = torch.tensor([i for i, row in enumerate(rows) for _ in range(lengths[row])], dtype=torch.long)
         named = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
         cut = {name: tensor[index.to(tensor.device)] for name, tensor in named.items()}
-        return replace(
-            self, sequences=tuple(self.sequences[row] for row in rows), **cut | {"sample": owner.to(self.mask.device)}
-        )
+        kept = {
+            "sequences": tuple(self.sequences[row] for row in rows),
+            "group": tuple(self.group[row] for row in rows),
+        }
+        return replace(self, **kept, **cut | {"sample": owner.to(self.mask.device)})
 
-    def minibatches(self, count: int, epochs: int, *seed: int | str) -> Iterator[Batch]:
-        """`count` shuffled parts in each epoch, each with an equal part of the one denominator.
+    def rows(self, tokens: Tensor, rows: Sequence[int]) -> Tensor:
+        """The entries of the given rows, in that order.   [T] -> [t]"""
+        pieces = tokens.split([len(s.response) for s in self.sequences])
+        return torch.cat([pieces[row] for row in rows])
+
+    def minibatches(self, split: Split, *seed: int | str) -> Iterator[Batch]:
+        """The shuffled parts of each epoch, each with an equal part of the one denominator.
 
         So a token weighs the same whichever part it falls into, and what a filter left out stays counted.
         """
-        shares = {"total_samples": self.total_samples / count, "total_tokens": self.total_tokens / count}
-        for epoch in range(epochs):
-            order = permutation(len(self.sequences), *seed, epoch).tolist() if count > 1 else range(len(self.sequences))
-            for part in range(count):
-                yield replace(self.select(sorted(order[part::count])), **shares)
+        shares = {"total_samples": self.total_samples / split.parts, "total_tokens": self.total_tokens / split.parts}
+        units: dict[int, list[int]] = {}
+        for row, group in enumerate(self.group):
+            units.setdefault(group if split.groups else row, []).append(row)
+        members = list(units.values())
+        for epoch in range(split.epochs):
+            order = permutation(len(members), *seed, epoch).tolist() if split.parts > 1 else range(len(members))
+            for part in range(split.parts):
+                rows = sorted(row for unit in order[part :: split.parts] for row in members[unit])
+                yield replace(self.select(rows), **shares)
 
 
 def _check_tokens(stage: Scored | Batch, names: Sequence[str]) -> None:
@@ -140,11 +167,18 @@ def score(
         reward=torch.tensor([s.reward.value for s in samples], dtype=dtype, device=device),
         group=torch.tensor(owner, dtype=torch.long, device=device),
         sample=torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long, device=device)),
-        mask=torch.tensor([m for s in samples for m in s.rollout.mask], dtype=dtype, device=device),
+        mask=torch.tensor([m * s.trained for s in samples for m in s.rollout.mask], dtype=dtype, device=device),
         rollout_logprob=torch.tensor([lp for s in samples for lp in s.rollout.logprobs], dtype=dtype, device=device),
         old_logprob=old,
         ref_logprob=ref,
+        baseline=_baseline(groups, dtype, device),
     )
+
+
+def _baseline(groups: Sequence[SampleGroup], dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """The reward of the greedy answer, for every sample of its group.   -> [N] or None"""
+    values = [group.baseline for group in groups if group.trained for _ in group.samples]
+    return None if None in values or not values else torch.tensor(values, dtype=dtype, device=device)
 
 
 def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Batch:
@@ -152,14 +186,17 @@ def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Ba
     everything = [sample for group in groups for sample in group.samples]
     return Batch(
         sequences=tokens_of(trained(groups)),
+        group=tuple(scored.group.tolist()),
         sample=scored.sample,
         mask=scored.mask,
         advantage=advantage,
         rollout_logprob=scored.rollout_logprob,
         old_logprob=scored.old_logprob,
         ref_logprob=scored.ref_logprob,
+        value=scored.value,
+        returns=scored.returns,
         total_samples=len(everything),
-        total_tokens=float(sum(sum(sample.rollout.mask) for sample in everything)),
+        total_tokens=float(sum(sum(sample.rollout.mask) for sample in everything if sample.trained)),
     )
 
 

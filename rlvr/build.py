@@ -12,32 +12,64 @@ from typing import Any
 import torch
 
 from rlvr import models, registry
-from rlvr.advantage import adapted, penalised
+from rlvr.advantage import adapted, gae_of, penalised
 from rlvr.audit import Refused, check_controls, gated
+from rlvr.batch import Split
 from rlvr.cold_start import ColdStart, check_solutions
+from rlvr.critic import Critic, ValueModel, value_head
 from rlvr.engines import Engine
 from rlvr.errors import UserError
 from rlvr.evals.suite import Benchmark
-from rlvr.learner import KlInReward, Learner, Objective, Rate
+from rlvr.gather import GreedyBaseline, no_baseline
+from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.policy import Policy
-from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, needs_of, own_reduction
+from rlvr.recipe import (
+    EvalSet,
+    Model,
+    Optimizer,
+    Recipe,
+    Source,
+    Spec,
+    needs_of,
+    own_reduction,
+    stage_names,
+    staged,
+)
 from rlvr.rollouts import Renderer, Rollouts
 from rlvr.source import Sources
 from rlvr.step import Run
 from rlvr.types import Draw, Problem, SampleGroup, Sampling, Status
 from rlvr.verify import Judge, Rewarder, Verifier, by_task, guarded
+from rlvr.weights import Rate, Trained, Updates
 from rlvr.world import World
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """Everything that a recipe asks for, ready to run."""
+class Stage:
+    """A stretch of steps: its parts, whether its problems are its own, and whether its reference is the policy as it
+    enters."""
 
+    name: str
+    steps: int
     run: Run
+    own_problems: bool
+    renews: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Everything that a recipe asks for, ready to run; the stages share models, optimisers and engine."""
+
+    stages: tuple[Stage, ...]
     cold: ColdStart | None
     benchmarks: tuple[Benchmark, ...]
     eval_sampling: Sampling
     refused: tuple[Refused, ...]  # problems whose gold did not pass the gate
+
+    @property
+    def run(self) -> Run:
+        """The parts of the first stage; its policy and engine are those of all."""
+        return self.stages[0].run
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,49 +80,82 @@ class Loaded:
     rollouts: Rollouts
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the learners of all stages have in common, and how many updates they make together."""
+
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    reference: Reference | None
+    value: ValueModel | None
+    value_optimizer: torch.optim.Optimizer | None
+    updates: int
+    warmup: int
+
+
 def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Callable[..., Any] | None = None) -> Built:
     """Read the problems, load the model, bind every option. `problems` and `reward` take the recipe's place where
     given."""
     torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
-    sources, refused = _sources(recipe, problems)
+    parts = staged(recipe)
+    read = [_sources(part, problems, recipe.run.seed) for part in parts]
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
     loaded = load(recipe)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
-    render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], tokenizer, limit)
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit) for row, rows in held_out)
-    verifier = _verifier(recipe)
+    shared = _shared(recipe, parts, loaded.policy)
+    runs = [_run(part, own, loaded, shared, reward) for part, (own, _) in zip(parts, read, strict=True)]
+    rows = recipe.stages or (None,)
+    stages = tuple(
+        Stage(name, part.run.steps, run, part.train != recipe.train, bool(row and row.reference == "renewed"))
+        for name, part, run, row in zip(stage_names(recipe), parts, runs, rows, strict=True)
+    )
+    asked = Sampling(
+        recipe.eval.samples,
+        recipe.eval.max_tokens or recipe.rollout.max_tokens,
+        recipe.eval.temperature,
+        stop=recipe.rollout.stop,
+    )
+    refused = {row.id: row for _, rows in read for row in rows}
+    return Built(stages, _cold_start(recipe, runs[0]), benchmarks, asked, tuple(refused.values()))
+
+
+def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, reward: Callable[..., Any] | None) -> Run:
+    """The parts of one stage; a prompt that is too long and a task that pays for a constant answer fail here."""
+    limit, ask = recipe.rollout.max_prompt_tokens, recipe.rollout
+    render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], loaded.policy.tokenizer, limit)
+    verifier, rewarder = _verifier(recipe), _rewarder(recipe, reward)
     for source, rows in enumerate(sources.problems):
         distinct = list({p.id: p for p in rows}.values())
-        prompts = [p.text for p in render([Draw(p, source) for p in distinct])]  # one that is too long fails here
+        prompts = [p.text for p in render([Draw(p, source) for p in distinct])]
         check_controls(f"train.{source}", verifier.judges[source], distinct, prompts, recipe.verify.echo_limit)
-    run = Run(
+    greedy = GreedyBaseline(loaded.rollouts, verifier, rewarder, ask.max_tokens, ask.stop)
+    return Run(
         seed=recipe.run.seed,
-        problems=recipe.rollout.problems,
-        minibatches=recipe.learn.minibatches,
-        epochs=recipe.learn.epochs,
+        problems=ask.problems,
+        split=Split(recipe.learn.parts(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None),
         world=World(),
         sources=sources,
         render=render,
         rollouts=loaded.rollouts,
-        sampling=_sampling(recipe),
+        sampling=Sampling(ask.samples, ask.max_tokens, ask.temperature, ask.top_p, ask.top_k, ask.stop),
         verifier=verifier,
-        reward=_rewarder(recipe, reward),
+        reward=rewarder,
+        baseline=greedy if "greedy" in needs_of(recipe) else no_baseline,
         gather=_bind("gather", recipe.gather),
         keep=_filters(recipe),
-        learner=_learner(recipe, loaded.policy),
+        learner=_learner(recipe, shared),
         advantage=_bind("advantage", recipe.advantage),
     )
-    samples, limit = recipe.eval.samples, recipe.eval.max_tokens or recipe.rollout.max_tokens
-    asked = Sampling(samples, limit, recipe.eval.temperature, stop=recipe.rollout.stop)
-    return Built(run, _cold_start(recipe, run), benchmarks, asked, refused)
 
 
 def load(recipe: Recipe) -> Loaded:
     """The recipe's model as a policy, and its engine with the same weights."""
     module, tokenizer, compute = _module(recipe.model)
-    scored_at = recipe.rollout.score_temperature or recipe.rollout.temperature
-    policy = Policy(module, compute, scored_at, recipe.learn.tokens_per_pass, tokenizer)
-    engine: Engine = _bind("engine", recipe.rollout.engine)(policy.module, tokenizer, compute)
+    engine: Engine = _bind("engine", recipe.rollout.engine)(module, tokenizer, compute)
+    if recipe.model.lora:
+        models.add_lora(module, recipe.model.lora, recipe.run.seed)
+    policy = Policy(module, compute, recipe.learn.tokens_per_pass, tokenizer, offload=recipe.model.offload)
     if recipe.model.gradient_checkpointing:
         models.checkpoint_layers(policy.module)
     engine.load(policy.weights(), version=0)
@@ -115,7 +180,7 @@ def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
     return registry.find(kind, spec.name, kind).bind(spec.params, kind)
 
 
-def _sources(recipe: Recipe, given: Sequence[Problem] | None) -> tuple[Sources, tuple[Refused, ...]]:
+def _sources(recipe: Recipe, given: Sequence[Problem] | None, seed: int) -> tuple[Sources, tuple[Refused, ...]]:
     rows = [read_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
     if given is not None:
         rows[0] = tuple(given)
@@ -124,7 +189,9 @@ def _sources(recipe: Recipe, given: Sequence[Problem] | None) -> tuple[Sources, 
     if empty is not None:
         raise UserError(f"train.{empty}: no problem is left, since no gold can be compared; try verify.gate=mark")
     chosen = [tuple(_bind("select", s.select)(row)) for s, (row, _) in zip(recipe.train, passed, strict=True)]
-    sources = Sources(tuple(chosen), tuple(s.weight for s in recipe.train), recipe.run.seed)
+    weights, given_order = tuple(s.weight for s in recipe.train), tuple(s.order == "given" for s in recipe.train)
+    resting = tuple(s.adaptive for s in recipe.train)
+    sources = Sources(tuple(chosen), weights, seed, given_order, resting)
     return sources, tuple(r for _, refused in passed for r in refused)
 
 
@@ -145,11 +212,6 @@ def benchmark_of(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limi
     judge = _bind("task", row.task) if row.task else by_task
     problems, _ = gated(problems, "mark")
     return Benchmark(row.name, tuple(problems), judge, Renderer([_bind("prompt", row.prompt)], tokenizer, limit))
-
-
-def _sampling(recipe: Recipe) -> Sampling:
-    ask = recipe.rollout
-    return Sampling(ask.samples, ask.max_tokens, ask.temperature, ask.top_p, ask.top_k, ask.stop)
 
 
 def _verifier(recipe: Recipe) -> Verifier:
@@ -176,53 +238,110 @@ def _filters(recipe: Recipe) -> Callable[[Sequence[SampleGroup]], Sequence[Sampl
     return lambda groups: functools.reduce(lambda kept, keep: keep(kept), filters, groups)
 
 
-def _learner(recipe: Recipe, policy: Policy) -> Learner:
+def _shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shared:
+    """Reference, critic and optimisers, where any stage needs them."""
+    needs = frozenset[str]().union(*(needs_of(part) for part in parts))
+    value = _value_model(recipe, policy) if recipe.critic else None
+    per_step = [part.learn.epochs * part.learn.parts(part.rollout) for part in parts]
+    return Shared(
+        policy=policy,
+        optimizer=_adamw(policy, recipe.optimizer),
+        reference=_reference(recipe, policy) if "ref" in needs else None,
+        value=value,
+        value_optimizer=_adamw(value, recipe.critic.optimizer) if value and recipe.critic else None,
+        updates=sum(part.run.steps * count for part, count in zip(parts, per_step, strict=True)),
+        warmup=recipe.critic.warmup * per_step[0] if recipe.critic else 0,
+    )
+
+
+def _learner(recipe: Recipe, shared: Shared) -> Learner:
     terms, own = [], {}
     for spec in recipe.loss.terms:
         name, reduction = spec.name.rpartition(":")[2], own_reduction(spec, "loss.terms")
         params = {key: value for key, value in spec.params.items() if key != "reduction"}
         terms.append((name, _bind("loss", Spec(name=spec.name, params=params))))
         own |= {name: _bind("reduction", reduction)} if reduction else {}
-    needs, updates = needs_of(recipe), recipe.learn.epochs * recipe.learn.minibatches
+    needs = needs_of(recipe)
     reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)
-    objective = Objective(terms, reduction, correction, own)
-    reference = _reference(recipe, policy) if "ref" in needs else None
-    keeps_old = updates > 1 or "old" in needs
-    learner = _learner_of(policy, reference, objective, recipe.optimizer, recipe.run.steps * updates, keeps_old)
-    learner.penalty = _penalty(recipe)
-    return learner
+    several = recipe.learn.epochs * recipe.learn.parts(recipe.rollout) > 1
+    return Learner(
+        shared.policy,
+        shared.reference if "ref" in needs else None,
+        Objective(terms, reduction, correction, own),
+        _updates(shared.policy, shared.optimizer, recipe.optimizer, shared.updates - shared.warmup),
+        temperature=recipe.rollout.score_temperature or recipe.rollout.temperature,
+        keeps_old=several or "old" in needs,
+        shapers=_shapers(recipe),
+        critic=_critic(recipe, shared),
+    )
 
 
-def _penalty(recipe: Recipe) -> KlInReward | None:
-    if recipe.reward_kl is None:
+def _critic(recipe: Recipe, shared: Shared) -> Critic | None:
+    options = recipe.critic
+    if options is None or shared.value is None or shared.value_optimizer is None:
         return None
+    estimator = registry.find("advantage", recipe.advantage.name, "advantage").check(
+        recipe.advantage.params, "advantage"
+    )
+    gamma, lam = estimator.get("gamma", 1.0), estimator.get("lam", 1.0) if options.lam is None else options.lam
+    return Critic(
+        model=shared.value,
+        updates=_updates(shared.value, shared.value_optimizer, options.optimizer, shared.updates),
+        target=functools.partial(gae_of, gamma=gamma, lam=lam),
+        reduction=_bind("reduction", options.reduction),
+        clip=options.clip,
+        warmup=shared.warmup,
+    )
+
+
+def _value_model(recipe: Recipe, policy: Policy) -> ValueModel:
+    """The critic's model with a fresh head: the policy's as it begins, unless the recipe names another."""
+    assert recipe.critic is not None
+    compute = models.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
+    module, _ = models.load(recipe.critic.model or recipe.model.name, policy.dtype)
+    body = module.base_model.to(policy.device)
+    head = value_head(body.config.hidden_size, policy.dtype, policy.device, recipe.run.seed, "critic")
+    if recipe.model.gradient_checkpointing:
+        models.checkpoint_layers(body)
+    return ValueModel(body, head, compute, recipe.learn.tokens_per_pass, offload=recipe.model.offload)
+
+
+def _shapers(recipe: Recipe) -> list[Shaper]:
+    found: list[Shaper] = [RunningScale(World())] if recipe.reward_scale == "running" else []
     options = recipe.reward_kl
+    if options is None:
+        return found
     shape = functools.partial(penalised, estimator=options.estimator, clamp=options.clamp, clip=options.clip)
     if options.target is None:
-        return KlInReward(options.coef, shape, lambda coef, current, count: coef)
-    return KlInReward(options.coef, shape, functools.partial(adapted, target=options.target, horizon=options.horizon))
+        return [*found, KlInReward(options.coef, shape, lambda coef, current, count: coef)]
+    adapt = functools.partial(adapted, target=options.target, horizon=options.horizon)
+    return [*found, KlInReward(options.coef, shape, adapt)]
 
 
-def _learner_of(
-    policy: Policy, reference: Policy | None, objective: Objective, options: Optimizer, updates: int, keeps_old: bool
-) -> Learner:
-    optimizer = torch.optim.AdamW(
-        policy.master,
-        lr=options.lr,
-        betas=options.betas,
-        eps=options.eps,
-        weight_decay=options.weight_decay,
-        fused=True,
-    )
-    rate = Rate(options.lr, options.warmup, updates, _bind("schedule", options.schedule))
-    return Learner(policy, reference, objective, optimizer, rate, options.clip, keeps_old, World())
+def _adamw(model: Trained, options: Optimizer) -> torch.optim.Optimizer:
+    settings = {"lr": options.lr, "betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
+    if options.states == "full":
+        return torch.optim.AdamW(model.master, fused=True, **settings)
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError:
+        raise UserError("optimizer.states: 8bit needs the package torchao; pip install torchao") from None
+    return AdamW8bit(model.master, **settings)
 
 
-def _reference(recipe: Recipe, policy: Policy) -> Policy:
-    """The policy as it is now, frozen, in the compute dtype."""
-    compute = next(policy.module.parameters()).dtype
-    module, tokenizer = models.load(recipe.model.name, compute)
-    return Policy(module.to(policy.device), compute, policy.temperature, policy.tokens_per_pass, tokenizer)
+def _updates(model: Trained, optimizer: torch.optim.Optimizer, options: Optimizer, total: int) -> Updates:
+    rate = Rate(options.lr, options.warmup, total, _bind("schedule", options.schedule))
+    settings = {"betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
+    return Updates(model, optimizer, rate, options.clip, settings)
+
+
+def _reference(recipe: Recipe, policy: Policy) -> Reference:
+    """The policy as it is now, frozen, in the compute dtype; with adapters the policy without them."""
+    if recipe.model.lora and recipe.model.reference is None:
+        return models.WithoutAdapters(policy)
+    compute = models.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
+    module, tokenizer = models.load(recipe.model.reference or recipe.model.name, compute)
+    return Policy(module.to(policy.device), compute, policy.tokens_per_pass, tokenizer)
 
 
 def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
@@ -234,7 +353,9 @@ def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
         [("supervised", _bind("loss", Spec(name="supervised")))], _bind("reduction", Spec(name="token"))
     )
     options = recipe.cold_start
-    learner = _learner_of(run.learner.policy, None, objective, options.optimizer, options.steps, False)
+    policy = run.learner.policy
+    updates = _updates(policy, _adamw(policy, options.optimizer), options.optimizer, options.steps)
+    learner = Learner(policy, None, objective, updates, temperature=run.learner.temperature)
     return ColdStart(options.problems, run.sources, run.render, run.rollouts, learner)
 
 

@@ -52,12 +52,15 @@ def solved(sequences: Sequence[Tokens], learner: Learner) -> Batch:
     zeros = torch.zeros(count, dtype=policy.dtype, device=policy.device)
     return Batch(
         sequences=tuple(sequences),
+        group=tuple(range(len(sequences))),
         sample=torch.repeat_interleave(lengths).to(policy.device),
         mask=torch.ones_like(zeros),
         advantage=zeros,
         rollout_logprob=zeros,
         old_logprob=None,
         ref_logprob=None,
+        value=None,
+        returns=None,
         total_samples=len(sequences),
         total_tokens=count,
     )

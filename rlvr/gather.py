@@ -1,7 +1,7 @@
 """Gathering owns the attempt loop: a gatherer asks for attempts until the step has its groups; filters mark groups.
 
 A filter never deletes: a group that cannot change the weights is marked `trained=False`, is not computed, and stays
-in the denominator of the loss.
+in the denominator of the loss; a sample so marked counts in its group and carries no loss.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rlvr.registry import register
+from rlvr.rollouts import Rollouts
 from rlvr.source import SourceState
-from rlvr.types import SampleGroup
+from rlvr.types import Context, Finish, Prompt, SampleGroup, Sampling
+from rlvr.verify import Rewarder, Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +55,48 @@ def refill(attempt: Attempt, source: SourceState, wanted: int, *, max_attempts: 
 def no_signal(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
     """Groups whose rewards are all equal are not computed: exact where every other loss term is zero on them."""
     return [replace(group, trained=group.trained and group.has_signal) for group in groups]
+
+
+@register("filter", "overlong")
+def overlong(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+    """Responses that were cut off at the limit carry no loss (DAPO, 2025, section 3.4; `remove_clip` of
+    SimpleRL-Zoo)."""
+    return [
+        replace(
+            group,
+            samples=tuple(
+                replace(s, trained=s.trained and s.rollout.finish is not Finish.LENGTH) for s in group.samples
+            ),
+        )
+        for group in groups
+    ]
+
+
+def no_baseline(groups: Sequence[SampleGroup], prompts: Sequence[Prompt], context: Context) -> Sequence[SampleGroup]:
+    """For estimators that take no baseline from the policy itself."""
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyBaseline:
+    """The reward of the policy's greedy answer to each problem (ReMax, Li et al., 2023); it is never trained on."""
+
+    rollouts: Rollouts
+    verifier: Verifier
+    reward: Rewarder
+    max_tokens: int
+    stop: tuple[str, ...]
+
+    def __call__(
+        self, groups: Sequence[SampleGroup], prompts: Sequence[Prompt], context: Context
+    ) -> Sequence[SampleGroup]:
+        """The groups with their baselines; a group whose greedy answer could not be verified is not trained on."""
+        greedy = Sampling(1, self.max_tokens, temperature=0.0, stop=self.stop)
+        answers = self.verifier.groups(self.rollouts(prompts, greedy, context.seed, context.step, "greedy"), 1)
+        found = [self.reward(answer, context) for answer in answers]
+        return [
+            replace(group, baseline=one.samples[0].reward.value)
+            if one.samples
+            else replace(group, baseline=0.0, trained=False)
+            for group, one in zip(groups, found, strict=True)
+        ]

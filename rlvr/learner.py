@@ -1,27 +1,25 @@
-"""The learner: one policy, one optimiser, one objective. It scores samples, makes updates and hands its weights
+"""The learner: a policy, an objective and, for PPO, a critic. It scores samples, makes updates and hands its weights
 over."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from rlvr import batch as batches
-from rlvr.batch import Batch, Forward, Scored, tokens_of
-from rlvr.errors import RunError
+from rlvr.batch import Batch, Forward, Scored, Tokens, tokens_of
+from rlvr.critic import Critic
 from rlvr.loss import corrected, uncorrected
 from rlvr.metrics import Metrics, timed
 from rlvr.policy import Policy
 from rlvr.types import SampleGroup
+from rlvr.weights import Updates
 from rlvr.world import World
 
-# After so many updates in a row without a finite gradient the run stops.
-BROKEN_IN_A_ROW = 3
+CRITIC = "critic."  # before the names of its tensors in a checkpoint
 
 Term = Callable[[Forward, Batch], Any]
 
@@ -41,6 +39,18 @@ class Objective:
         return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
 
 
+class Shaper(Protocol):
+    """Changes the rewards of a step between the verifier and the estimator; a checkpoint keeps its state."""
+
+    def __call__(self, scored: Scored) -> Scored: ...
+
+    def metrics(self) -> Metrics: ...
+
+    def state(self) -> Mapping[str, float]: ...
+
+    def load_state(self, state: Mapping[str, float]) -> None: ...
+
+
 @dataclass(slots=True)
 class KlInReward:
     """The penalty on token rewards; its coefficient is the one thing that changes from step to step."""
@@ -54,68 +64,107 @@ class KlInReward:
         self.coef = self.adapt(self.coef, current, len(scored.reward))
         return shaped
 
+    def metrics(self) -> Metrics:
+        return Metrics.mean("kl_coef", self.coef, 1)
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """The learning rate of the n-th update: linear warm-up, then the schedule over the rest."""
+    def state(self) -> Mapping[str, float]:
+        return {"coef": self.coef}
 
-    peak: float
-    warmup: int
-    total: int
-    schedule: Callable[[float], float]
+    def load_state(self, state: Mapping[str, float]) -> None:
+        self.coef = state["coef"]
 
-    def at(self, update: int) -> float:
-        if update < self.warmup:
-            return self.peak * (update + 1) / self.warmup
-        return self.peak * self.schedule(min(1.0, (update - self.warmup) / max(1, self.total - self.warmup)))
+
+@dataclass(slots=True)
+class RunningScale:
+    """Rewards minus their running mean, over their running deviation; all samples so far weigh the same.
+
+    Rewards 1, 0, 0, 1 in the first step become 1, -1, -1, 1.
+    """
+
+    world: World
+    count: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def __call__(self, scored: Scored) -> Scored:
+        reward = scored.reward.double()
+        here = {"count": float(len(reward)), "total": float(reward.sum()), "squares": float((reward**2).sum())}
+        new = self.world.sum(here)
+        self.count, self.total = self.count + new["count"], self.total + new["total"]
+        self.squares += new["squares"]
+        mean = self.total / max(self.count, 1)
+        deviation = max(self.squares / max(self.count, 1) - mean**2, 0.0) ** 0.5
+        return replace(scored, reward=((reward - mean) / (deviation or 1.0)).to(scored.reward.dtype))
+
+    def metrics(self) -> Metrics:
+        return Metrics()
+
+    def state(self) -> Mapping[str, float]:
+        return {"count": self.count, "total": self.total, "squares": self.squares}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        self.count, self.total, self.squares = state["count"], state["total"], state["squares"]
+
+
+class Reference(Protocol):
+    """Whatever knows the log-probabilities of the frozen policy."""
+
+    def logprobs(self, sequences: Sequence[Tokens], temperature: float) -> Tensor: ...
 
 
 class Learner:
-    """Scores and updates a policy; `updates` counts optimiser steps, skipped ones included."""
+    """Scores and updates a policy; log-probabilities are those at `temperature`."""
 
     def __init__(
         self,
         policy: Policy,
-        reference: Policy | None,
+        reference: Reference | None,
         objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        rate: Rate,
-        clip: float | None,
-        keeps_old: bool,
-        world: World,
+        updates: Updates,
+        *,
+        temperature: float = 1.0,
+        keeps_old: bool = False,
+        shapers: Sequence[Shaper] = (),
+        critic: Critic | None = None,
     ) -> None:
-        self.penalty: KlInReward | None = None
-        self.policy, self.reference, self.objective, self.world = policy, reference, objective, world
-        self.optimizer, self.rate, self.clip, self.keeps_old = optimizer, rate, clip, keeps_old
-        self.updates = self.broken = 0
+        self.policy, self.reference, self.objective, self.updates = policy, reference, objective, updates
+        self.temperature, self.keeps_old = temperature, keeps_old
+        self.shapers, self.critic = shapers, critic
 
     @timed("score")
     def score(self, groups: Sequence[SampleGroup]) -> Scored:
         """What estimators read of the groups that are trained on; log-probabilities only where something needs them."""
         sequences = tokens_of(batches.trained(groups))
-        old = self.policy.logprobs(sequences) if self.keeps_old else None
-        ref = self.reference.logprobs(sequences) if self.reference else None
+        old = self.policy.logprobs(sequences, self.temperature) if self.keeps_old else None
+        ref = self.reference.logprobs(sequences, self.temperature) if self.reference else None
         scored = batches.score(groups, old, ref, self.policy.dtype, self.policy.device)
-        return self.penalty(scored) if self.penalty else scored
+        for shaper in self.shapers:
+            scored = shaper(scored)
+        return self.critic.expect(scored, sequences) if self.critic else scored
 
     @timed("update")
     def update(self, minibatch: Batch) -> Metrics:
-        """One optimiser step: the gradient is a sum over tokens, so the split into passes cannot change it."""
-        metrics = Metrics.mean("kl_coef", self.penalty.coef, 1) if self.penalty else Metrics()
+        """One optimiser step of the policy, and one of the critic, which alone moves while it warms up."""
+        metrics = sum((shaper.metrics() for shaper in self.shapers), Metrics())
+        if self.critic is None:
+            return metrics + self._update_policy(minibatch)
+        warming = self.critic.warming
+        metrics += self.critic.update(minibatch)
+        return metrics if warming else metrics + self._update_policy(minibatch)
+
+    def _update_policy(self, minibatch: Batch) -> Metrics:
+        """The gradient is a sum over tokens, so the split into passes cannot change it."""
+        metrics = Metrics()
         weights = self.objective.weights(minibatch)  # before the split, as are the importance weights
         minibatch = corrected(minibatch, self.objective.correction(minibatch))
         for part in self.policy.passes(minibatch.sequences):
             piece = minibatch.select(part.samples)
-            weight = {name: self._rows(minibatch, every, part.samples) for name, every in weights.items()}
-            loss, found = self._loss(self.policy.forward(part), piece, weight)
+            weight = {name: minibatch.rows(every, part.samples) for name, every in weights.items()}
+            loss, found = self._loss(self.policy.forward(part, self.temperature), piece, weight)
             loss.backward()
             self.policy.collect_gradients()
             metrics += found
-        return metrics + self._step()
-
-    def _rows(self, minibatch: Batch, weight: Tensor, rows: Sequence[int]) -> Tensor:
-        pieces = weight.split([len(s.response) for s in minibatch.sequences])
-        return torch.cat([pieces[row] for row in rows])
+        return metrics + self.updates.step()
 
     def _loss(self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:
         count, mask = float(piece.mask.sum()), piece.mask
@@ -133,37 +182,35 @@ class Learner:
                 metrics += Metrics.mean(share, float((per_token * mask).sum()), count)
         return total, metrics
 
-    def _step(self) -> Metrics:
-        rate = self.rate.at(self.updates)
-        self.updates += 1
-        parameters = [p for p in self.policy.master if p.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip or math.inf)) if parameters else 0.0
-        finite = math.isfinite(norm)
-        self.broken = 0 if finite else self.broken + 1
-        if self.broken >= BROKEN_IN_A_ROW:
-            raise RunError(f"{self.broken} updates in a row had no finite gradient; lower optimizer.lr")
-        if finite and parameters:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            self.policy.publish()
-        self.optimizer.zero_grad(set_to_none=True)
-        return (
-            Metrics.sum(skipped_updates=float(not finite))
-            + Metrics.mean("grad_norm", norm, 1)
-            + Metrics.mean("lr", rate, 1)
-        )
-
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         return self.policy.weights()
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the weights."""
-        kept = {"optimizer": self.optimizer.state_dict(), "updates": self.updates, "broken": self.broken}
-        return kept | ({"kl_coef": self.penalty.coef} if self.penalty else {})
+    def saved(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that a checkpoint keeps."""
+        yield from self.policy.state()
+        if self.critic:
+            yield from ((f"{CRITIC}{name}", tensor) for name, tensor in self.critic.model.state())
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates, self.broken = state["updates"], state["broken"]
-        if self.penalty:
-            self.penalty.coef = state["kl_coef"]
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors."""
+        kept = {**self.updates.state(), "shapers": [shaper.state() for shaper in self.shapers]}
+        return kept | ({"critic": self.critic.updates.state()} if self.critic else {})
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        self.policy.load(tensors)
+        self.updates.load_state(state)
+        for shaper, kept in zip(self.shapers, state["shapers"], strict=True):
+            shaper.load_state(kept)
+        if self.critic:
+            named = {name.removeprefix(CRITIC): t for name, t in tensors.items() if name.startswith(CRITIC)}
+            self.critic.model.load(named)
+            self.critic.updates.load_state(state["critic"])
+
+    def carry(self, before: Learner) -> None:
+        """Go on from the learner of the stage before, which shares the models and optimisers."""
+        self.updates.carry(before.updates)
+        if self.critic and before.critic:
+            self.critic.updates.carry(before.critic.updates)
+        for shaper, old in zip(self.shapers, before.shapers, strict=False):
+            if type(shaper) is type(old):
+                shaper.load_state(old.state())

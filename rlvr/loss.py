@@ -89,6 +89,20 @@ def reinforce(out: Forward, batch: Batch) -> Tensor:
     return -batch.advantage * out.logprob
 
 
+def value_loss(value: Tensor, batch: Batch, clip: float | None) -> tuple[Tensor, Tensor]:
+    """Half the larger of the squared errors of the value and of the value kept within +-clip of the old one, and where
+    the second is the larger (PPO's value clipping, as in the reference implementations).   [T] -> [T], [T]
+
+    Value 2, old value 1, target 0, clip 0.5: 0.5 * max(4, 2.25) = 2.
+    """
+    assert batch.value is not None and batch.returns is not None
+    plain = (value - batch.returns) ** 2
+    if clip is None:
+        return plain / 2, plain.detach() * 0
+    bounded = (value.clamp(batch.value - clip, batch.value + clip) - batch.returns) ** 2
+    return plain.maximum(bounded) / 2, (bounded > plain).to(plain.dtype)
+
+
 Count = Annotated[int, Field(ge=1)]
 Estimator = Literal["k1", "abs", "k2", "k3"]
 

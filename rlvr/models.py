@@ -8,16 +8,18 @@ import importlib.util
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
+from rlvr.batch import Tokens
 from rlvr.errors import RunError, UserError, suggest
-from rlvr.recipe import Recipe, needs_of
+from rlvr.recipe import Lora, Recipe, needs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ def locate(name: str) -> str:
     if name in BUILT_IN:
         return str(_converted(name, BUILT_IN[name]))
     if Path(name).is_dir():
+        if (Path(name) / "model" / "config.json").is_file():  # the folder of a run
+            return str(Path(name) / "model")
         if not (Path(name) / "config.json").is_file():
             raise UserError(f"model.name: the folder '{name}' holds no model (it has no config.json)")
         return name
@@ -170,9 +174,59 @@ def device_of(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
 
 
+def add_lora(module: Any, options: Lora, seed: int) -> None:
+    """Put adapters on the named layers; only they train. Raises UserError where PEFT is missing or no layer matches."""
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise UserError("model.lora: needs the package peft; pip install peft") from None
+    targets = options.targets if isinstance(options.targets, str) else list(options.targets)
+    torch.manual_seed(seed)  # PEFT draws the first matrix of each adapter from the global generator
+    try:
+        module.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets))
+    except ValueError as error:
+        raise UserError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
+
+
+def adapters(module: Any) -> dict[str, Any]:
+    """The layers that carry an adapter, by name."""
+    return {name: layer for name, layer in module.named_modules() if hasattr(layer, "base_layer")}
+
+
+def merged(policy: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the policy by the name that the plain model gives it, adapters added to their layers."""
+    masters = dict(policy.state())
+    layers = adapters(policy.module)
+    for name, parameter in policy.module.named_parameters():
+        layer, _, _ = name.partition(".base_layer.")
+        if layer == name and ".lora_" not in name:
+            yield name, masters.get(name, parameter.detach())
+        elif name == f"{layer}.base_layer.weight":
+            down, up = (masters[f"{layer}.lora_{k}.default.weight"].to(parameter.device) for k in "AB")
+            delta = layers[layer].scaling["default"] * (up @ down)
+            yield f"{layer}.weight", (parameter.detach().to(delta.dtype) + delta)
+        elif layer != name:
+            yield name.replace(".base_layer", ""), parameter.detach()
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutAdapters:
+    """The policy with its adapters switched off: the reference of a run that trains adapters."""
+
+    policy: Any
+
+    def logprobs(self, sequences: Sequence[Tokens], temperature: float) -> Tensor:
+        """As Policy.logprobs, of the model under the adapters.   -> [T]"""
+        self.policy.module.disable_adapters()
+        try:
+            return self.policy.logprobs(sequences, temperature)
+        finally:
+            self.policy.module.enable_adapters()
+
+
 def export(policy: Any, folder: Path) -> None:
     """The policy's master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads."""
-    module = copy.deepcopy(policy.module)  # with its ties between weights
+    module = _plain(policy.module)
     parameters = dict(module.named_parameters())
     for name, weight in policy.weights():
         parameters[name].data = weight
@@ -186,6 +240,14 @@ def export(policy: Any, folder: Path) -> None:
         raise RunError(f"cannot save the model {folder}: {error}; what was saved before it stays") from error
 
 
+def _plain(module: Any) -> Any:
+    """A copy with its ties between weights; without adapters, whose sum with the weights is written over it."""
+    if not adapters(module):
+        return copy.deepcopy(module)
+    fresh = type(module)(copy.deepcopy(module.config))
+    return fresh.to(next(module.parameters()).device)
+
+
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
 
 
@@ -193,7 +255,7 @@ def estimate(recipe: Recipe) -> list[str]:
     """Lines that say how much is generated and how much memory weights, gradients and optimiser take."""
     ask, steps = recipe.rollout, recipe.run.steps
     rollouts = ask.problems * ask.samples
-    updates = recipe.learn.epochs * recipe.learn.minibatches
+    updates = recipe.learn.epochs * recipe.learn.parts(ask)
     lines = [
         f"cost: {steps} steps of {ask.problems} problems x {ask.samples} samples = {steps * rollouts:,} rollouts,"
         f" at most {steps * rollouts * ask.max_tokens:,} response tokens; {updates} updates a step"

@@ -5,20 +5,22 @@ Every mistake is refused here, before a model or a data set is touched, in one l
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-from rlvr import registry
+from rlvr import registry, tree
 from rlvr.errors import UserError, suggest
+from rlvr.tree import Pair, pairs, plain, shipped
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 LISTS = ("train", "reward", "filter", "trackers")  # sections where one row may stand for a list of one
+STAGED = ("train", "rollout", "verify", "reward", "reward_scale", "reward_kl", "gather", "filter", "advantage", "loss",
+          "learn", "optimizer", "critic")  # fmt: skip
+__all__ = ["Recipe", "load", "pairs", "shipped"]
 
 
 class Section(BaseModel):
@@ -63,15 +65,35 @@ class Run(Section):
     threads: int | None = Field(default=None, ge=1)
 
 
+class Lora(Section):
+    """Adapters of that rank on the named layers; the rest of the model stays as it is (LoRA, Hu et al., 2021)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    targets: str | tuple[str, ...] = "all-linear"
+
+
 class Model(Section):
     """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes bf16 where it is
-    fast."""
+    fast. `name` may be another run's folder; `reference` is the policy before training unless it names a model;
+    `offload` keeps master weights and optimiser in the memory of the CPU."""
 
     name: str = "smollm2-135m-instruct"
+    reference: str | None = None
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     compute: Literal["auto", "float64", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gradient_checkpointing: bool = False
+    lora: Lora | None = None
+    offload: bool = False
+
+
+class Adaptive(Section):
+    """A problem whose accuracy at its last visit was not between the bounds is passed over the next `rest` times."""
+
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=1.0, ge=0, le=1)
+    rest: int = Field(default=1, ge=1)
 
 
 class Source(Section):
@@ -82,6 +104,8 @@ class Source(Section):
     prompt: Spec = Spec(name="chat")
     weight: float = Field(default=1.0, gt=0)
     select: Spec = Spec(name="all")
+    order: Literal["shuffled", "given"] = "shuffled"
+    adaptive: Adaptive | None = None
 
 
 class Rollout(Section):
@@ -111,6 +135,8 @@ class Verify(Section):
 
 
 class Optimizer(Section):
+    """AdamW; `states` 8bit needs torchao."""
+
     lr: float = Field(default=1e-6, ge=0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
@@ -118,6 +144,20 @@ class Optimizer(Section):
     schedule: Spec = Spec(name="constant")
     warmup: int = Field(default=0, ge=0)
     clip: float | None = Field(default=1.0, gt=0)
+    states: Literal["full", "8bit"] = "full"
+
+
+class Critic(Section):
+    """The value model of PPO: a full model of its own (`model`, or as the policy begins) with its own optimiser. Its
+    values are clipped to +-`clip` of the old ones; `warmup` steps are its own before the policy moves; `lam` is the
+    lambda of its target where that is not the estimator's (VAPO: 1)."""
+
+    model: str | None = None
+    optimizer: Optimizer = Optimizer(lr=1e-5)
+    clip: float | None = Field(default=0.5, gt=0)
+    reduction: Spec = Spec(name="token")
+    warmup: int = Field(default=0, ge=0)
+    lam: float | None = Field(default=None, ge=0, le=1)
 
 
 class Loss(Section):
@@ -142,11 +182,29 @@ class RewardKl(Section):
 
 
 class Learn(Section):
-    """`tokens_per_pass` bounds one forward pass and never changes the result."""
+    """A mini-batch is a share of the step's samples, so many of its samples, or so many problems with all theirs;
+    `tokens_per_pass` bounds one forward pass and never changes the result."""
 
     epochs: int = Field(default=1, ge=1)
-    minibatches: int = Field(default=1, ge=1)
+    minibatches: int | None = Field(default=None, ge=1)
+    minibatch_samples: int | None = Field(default=None, ge=1)
+    minibatch_prompts: int | None = Field(default=None, ge=1)
     tokens_per_pass: int = Field(default=2048, ge=1)
+
+    def parts(self, ask: Rollout) -> int:
+        """How many mini-batches a step has; raises UserError where they do not come out even."""
+        given = {k: v for k in MINIBATCH if (v := getattr(self, k)) is not None}
+        if len(given) > 1:
+            raise UserError(f"learn: {' and '.join(given)} say the same thing; keep one of them")
+        whole = ask.problems if self.minibatch_prompts else ask.problems * ask.samples
+        name, size = next(iter(given.items()), ("minibatches", 1))
+        if whole % size:
+            what = "problems (rollout.problems)" if self.minibatch_prompts else "samples (problems x samples)"
+            raise UserError(f"learn.{name}: {size} does not divide the {whole} {what} of a step")
+        return size if name == "minibatches" else whole // size
+
+
+MINIBATCH = ("minibatches", "minibatch_samples", "minibatch_prompts")
 
 
 class ColdStart(Section):
@@ -155,6 +213,17 @@ class ColdStart(Section):
     steps: int = Field(default=..., ge=1)
     problems: int = Field(default=16, ge=1)
     optimizer: Optimizer = Optimizer(lr=1e-4)
+
+
+class Stage(BaseModel):
+    """A stretch of `steps` with keys of its own: any of the recipe's but those of the model and of the run as a whole,
+    as sections or dotted. Optimiser and counters go on; with `reference: renewed` the KL is to the policy as it
+    enters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    name: str | None = None
+    steps: int = Field(default=..., ge=1)
+    reference: Literal["kept", "renewed"] = "kept"
 
 
 class EvalSet(Section):
@@ -193,6 +262,7 @@ class Recipe(Section):
     rollout: Rollout = Rollout()
     verify: Verify = Verify()
     reward: tuple[Spec, ...] = (Spec(name="correct"),)
+    reward_scale: Literal["none", "running"] = "none"
     reward_kl: RewardKl | None = None
     gather: Spec = Spec(name="once")
     filter: tuple[Spec, ...] = ()
@@ -200,6 +270,8 @@ class Recipe(Section):
     loss: Loss = Loss()
     learn: Learn = Learn()
     optimizer: Optimizer = Optimizer()
+    critic: Critic | None = None
+    stages: tuple[Stage, ...] = ()
     eval: Eval = Eval()
     checkpoint: Checkpoint = Checkpoint()
     trackers: tuple[Spec, ...] = ()
@@ -223,30 +295,71 @@ def needs_of(recipe: Recipe) -> frozenset[str]:
     return found | {"ref", "old"} if recipe.reward_kl else found
 
 
-Pair = tuple[str, Any]
-
-
 def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str | Pair] = ()) -> Recipe:
     """Read, override and check a recipe: a YAML file, the name of a shipped recipe, or a mapping.
 
     Overrides are dotted keys: `["rollout.samples=4"]` or `{"rollout.samples": 4}`. Raises UserError.
     """
-    where, tree = _read(source)
-    tree = _listed(tree)
+    where, found = tree.read(source, _sections(Recipe))
+    found = _listed(found)
     for key, value in pairs(overrides):
-        _assign(tree, key, value)
-    tree = _listed(tree)
+        tree.assign(found, key, value, _defaults())
     try:
-        recipe = Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"{where}: {registry.explain(error, '', Recipe)}") from None
-    try:
-        sets = tuple(eval_set(row) for row in recipe.eval.sets)
-        recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"sets": sets})})
-        check(recipe)
+        recipe = _valid(_listed(found))
+        if recipe.stages:
+            if any(key == "run.steps" for key, _ in pairs(overrides)):
+                raise UserError("run.steps: the stages say how long they are; override stages.0.steps and so on")
+            total = sum(stage.steps for stage in recipe.stages)
+            recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"steps": total})})
+        staged(recipe)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": recipe.run.name or where})})
+
+
+def _valid(found: dict[str, Any]) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(found)
+    except ValidationError as error:
+        raise UserError(registry.explain(error, "", Recipe)) from None
+    sets = tuple(eval_set(row) for row in recipe.eval.sets)
+    recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"sets": sets})})
+    check(recipe)
+    return recipe
+
+
+def staged(recipe: Recipe) -> tuple[Recipe, ...]:
+    """The recipe of each stage, with the stage's own keys and its steps; without stages the recipe itself."""
+    names = stage_names(recipe)
+    if len(set(names)) < len(names) or "cold_start" in names:
+        raise UserError("stages: two of them have the same name; give each its own")
+    return tuple(_stage(recipe, i, stage) for i, stage in enumerate(recipe.stages)) or (recipe,)
+
+
+def stage_names(recipe: Recipe) -> list[str]:
+    """What the stages are called in the metrics; a run without stages has one, "rl"."""
+    return [stage.name or f"stage {i}" for i, stage in enumerate(recipe.stages, 1)] or ["rl"]
+
+
+def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
+    where = f"stages.{number}"
+    found: tree.Tree = recipe.model_dump(mode="json") | {"stages": []}
+    found["run"]["steps"] = stage.steps
+    for key, value in plain(stage.model_extra or {}).items():
+        section = key.partition(".")[0]
+        if section not in STAGED:
+            raise UserError(f"{where}.{key}: a stage cannot change that{suggest(section, STAGED)}")
+        if "." in key:
+            tree.assign(found, key, value, _defaults())
+        else:
+            found = tree.laid(found, {key: value}, _sections(Recipe))
+    try:
+        changed = _valid(_listed(found))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if (changed.critic is None) != (recipe.critic is None):
+        raise UserError(f"{where}.critic: a run has a critic in all of its stages or in none")
+    return changed
 
 
 def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
@@ -263,12 +376,6 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def shipped() -> list[str]:
-    """The names of the recipes that come with the package."""
-    files = (resources.files("rlvr") / "recipes").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
-
-
 def check(recipe: Recipe) -> None:
     """Everything that a schema of single keys cannot see; raises UserError."""
     for where, kind, spec in _specs(recipe):
@@ -283,23 +390,18 @@ def check(recipe: Recipe) -> None:
     if len(set(names)) < len(names):
         raise UserError("eval.sets: two sets have the same name; give each its own")
     _check_batches(recipe)
-    if "value" in needs_of(recipe):
-        raise UserError(
-            "advantage: needs a critic, and this recipe has none; take an estimator without one, such as 'grpo'"
-        )
-    if "greedy" in needs_of(recipe):
-        raise UserError(
-            "advantage: needs the reward of a greedy answer, which rollouts do not sample yet; take 'rloo' or 'grpo'"
-        )
+    needs = needs_of(recipe)
+    if "value" in needs and recipe.critic is None:
+        raise UserError(f"advantage: '{recipe.advantage.name}' needs a critic; add the section critic: {{}}")
+    if "value" not in needs and recipe.critic is not None:
+        raise UserError(f"critic: '{recipe.advantage.name}' reads no values; take advantage: gae, or leave critic out")
+    renewed = recipe.cold_start is not None or any(stage.reference == "renewed" for stage in recipe.stages)
+    if recipe.model.lora and "ref" in needs and renewed:
+        raise UserError("model.lora: the reference is the model without adapters, so it cannot follow the policy later")
 
 
 def _check_batches(recipe: Recipe) -> None:
-    samples = recipe.rollout.problems * recipe.rollout.samples
-    if samples % recipe.learn.minibatches:
-        raise UserError(
-            f"learn.minibatches: {recipe.learn.minibatches} does not divide the {samples} samples of a step"
-            f" (rollout.problems x rollout.samples)"
-        )
+    recipe.learn.parts(recipe.rollout)
     truncated = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
     parts = [("correction", recipe.loss.correction), *(("loss", term) for term in recipe.loss.terms)]
     corrected = [spec.name for kind, spec in parts if "rollout" in registry.find(kind, spec.name, kind).needs]
@@ -332,84 +434,16 @@ def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
     ]
     found += [(kind, kind, getattr(recipe, kind)) for kind in ("gather", "advantage")]
     optimizers = {"optimizer": recipe.optimizer}
+    if recipe.critic:
+        optimizers["critic.optimizer"] = recipe.critic.optimizer
+        found.append(("critic.reduction", "reduction", recipe.critic.reduction))
     if recipe.cold_start:
         optimizers["cold_start.optimizer"] = recipe.cold_start.optimizer
     return [*found, *((f"{at}.schedule", "schedule", options.schedule) for at, options in optimizers.items())]
 
 
-def _listed(tree: dict[str, Any]) -> dict[str, Any]:
-    return {k: [v] if k in LISTS and isinstance(v, (str, Mapping)) else v for k, v in tree.items()}
-
-
-def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if isinstance(source, Mapping):
-        return "recipe", _plain(dict(source))
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
-            raise UserError(f"{source}: no such recipe file")
-        try:
-            return path.stem, _parse(path.read_text(encoding="utf-8"), str(source))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source}: cannot be read as UTF-8 text: {error}") from None
-    if str(source) not in shipped():
-        raise UserError(f"unknown recipe '{source}'{suggest(str(source), shipped())}; or give the path of a YAML file")
-    return str(source), _parse((resources.files("rlvr") / "recipes" / f"{source}.yaml").read_text("utf-8"), str(source))
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)})")
-    return tree
-
-
-def pairs(overrides: Mapping[str, Any] | Sequence[str | Pair]) -> list[Pair]:
-    """Overrides as pairs of a dotted key and a value; raises UserError for a text that is not key=value."""
-    given = list(overrides.items()) if isinstance(overrides, Mapping) else overrides
-    return [_pair(one) if isinstance(one, str) else (one[0], _plain(one[1])) for one in given]
-
-
-def _pair(text: str) -> Pair:
-    key, found, value = text.partition("=")
-    if not key or not found:
-        raise UserError(f"'{text}': an override is key=value, such as rollout.samples=4")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"'{text}': the value is not valid YAML") from None
-
-
-def _plain(value: Any) -> Any:
-    """A value from Python as YAML would have given it: tuples as lists, paths as texts."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; a bare string on the way is the name of a plug-in, a number the row of a list."""
-    here: Any = tree
-    default: Any = _defaults()
-    *path, last = key.split(".")
-    for i, part in enumerate(path):
-        put: Callable[[Any], None]
-        default = default.get(part) if isinstance(default, dict) else None
-        here, put = _descend(here, part, key, ".".join(path[:i]), default)
-        if isinstance(here, str):
-            here = {"name": here}
-            put(here)
-    if isinstance(here, list):
-        _row(here, last, key)
-        here[int(last)] = value
-    elif isinstance(here, dict):
-        here[last] = value
-    else:
-        raise UserError(f"{key}: '{'.'.join(path)}' is a plain value and has no key '{last}'")
+def _listed(found: dict[str, Any]) -> dict[str, Any]:
+    return {k: [v] if k in LISTS and isinstance(v, (str, Mapping)) else v for k, v in found.items()}
 
 
 def _defaults() -> dict[str, Any]:
@@ -418,18 +452,12 @@ def _defaults() -> dict[str, Any]:
     return {name: value for name, value in filled.items() if isinstance(value, (dict, list))}
 
 
-def _descend(here: Any, part: str, key: str, done: str, default: Any) -> tuple[Any, Callable[[Any], None]]:
-    if isinstance(here, list):
-        row = _row(here, part, key)
-        return here[row], lambda value: here.__setitem__(row, value)
-    if not isinstance(here, dict):
-        raise UserError(f"{key}: '{done}' is a plain value and has no key '{part}'")
-    if here.get(part) is None:
-        here[part] = {} if default is None else default
-    return here[part], lambda value: here.__setitem__(part, value)
-
-
-def _row(rows: list[Any], part: str, key: str) -> int:
-    if not (part.isascii() and part.isdigit()) or int(part) >= len(rows):
-        raise UserError(f"{key}: '{part}' should be the number of a row, 0 to {len(rows) - 1}")
-    return int(part)
+def _sections(schema: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a schema that are sections themselves, each with those of its own."""
+    found = {}
+    for name, field in schema.model_fields.items():
+        kinds = [k for k in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(k, type)]
+        inner = next((k for k in kinds if issubclass(k, Section)), None)
+        if inner is not None and not str(field.annotation).startswith("tuple"):
+            found[name] = _sections(inner)
+    return found

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -25,9 +25,10 @@ from rlvr.errors import UserError
 from rlvr.evals.suite import evaluate as evaluate_one
 from rlvr.folder import RunFolder, summarise
 from rlvr.learner import Learner
+from rlvr.policy import Policy
 from rlvr.progress import Progress
 from rlvr.recipe import Recipe
-from rlvr.source import SourceState
+from rlvr.source import Sources, SourceState
 from rlvr.step import State, StepResult, train_step
 from rlvr.trackers import Tracker
 
@@ -38,12 +39,17 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of steps of one kind: the cold start, or reinforcement."""
+    """A stretch of steps of one kind: the cold start, or a stage of reinforcement."""
 
     name: str
+    start: int
     end: int
+    sources: Sources
     learner: Learner
     advance: Callable[[State], StepResult]
+    own_problems: bool = False  # drawn from their beginning
+    renews: bool = False  # the reference is the policy as it enters
+    cold: bool = False
 
 
 @dataclass
@@ -59,10 +65,18 @@ class Session:
 
     @property
     def phases(self) -> list[Phase]:
-        run, cold = self.built.run, self.built.cold
-        start = self.recipe.cold_start.steps if self.recipe.cold_start else 0
-        phases = [Phase("cold_start", start, cold.learner, partial(cold_step, cold))] if cold else []
-        return [*phases, Phase("rl", start + self.recipe.run.steps, run.learner, partial(train_step, run))]
+        cold, found = self.built.cold, []
+        if cold and self.recipe.cold_start:
+            advance = partial(cold_step, cold)
+            found = [
+                Phase("cold_start", 0, self.recipe.cold_start.steps, cold.sources, cold.learner, advance, cold=True)
+            ]
+        for number, stage in enumerate(self.built.stages):
+            run, start = stage.run, found[-1].end if found else 0
+            renews = stage.renews or (bool(cold) and number == 0)
+            advance, end = partial(train_step, run), start + stage.steps
+            found.append(Phase(stage.name, start, end, run.sources, run.learner, advance, stage.own_problems, renews))
+        return found
 
 
 def train(
@@ -115,15 +129,41 @@ def _refusals(refused: Sequence[Refused]) -> list[str]:
 def _loop(session: Session, state: State) -> State:
     if state.step == 0:
         _evaluate(session, state)
+    before = None
     for phase in session.phases:
+        if state.step >= phase.start:
+            state = _enter(session, phase, before, state)
         while state.step < phase.end:
             result = phase.advance(state)
             state = result.state
             _log(session, phase, result)
             _evaluate_if_due(session, phase, state)
             _save_if_due(session, phase, state)
-        _leave(session, phase)
+        before = phase
     return state
+
+
+def _enter(session: Session, phase: Phase, before: Phase | None, state: State) -> State:
+    """A phase begins where the one before it ended: counters are carried over, problems of its own start anew."""
+    _renew(session, phase, state)
+    if before is None or state.step != phase.start:
+        return state
+    if before.cold:
+        before.learner.updates.optimizer.state.clear()
+    else:
+        phase.learner.carry(before.learner)
+    return State(state.step, phase.sources.start()) if phase.own_problems else state
+
+
+def _renew(session: Session, phase: Phase, state: State) -> None:
+    """The reference becomes the policy as the phase began, which is kept in a file for a resume."""
+    reference = phase.learner.reference
+    if not phase.renews or not isinstance(reference, Policy) or session.recipe.model.reference is not None:
+        return
+    kept = session.folder.checkpoints / f"reference-{phase.start:06d}"
+    if state.step == phase.start and not kept.is_dir():
+        checkpoint.save_weights(kept, phase.learner.weights())
+    reference.load(checkpoint.load_weights(kept))
 
 
 def _log(session: Session, phase: Phase, result: StepResult) -> None:
@@ -154,7 +194,7 @@ def _one_sample(result: StepResult) -> dict[str, Any] | None:
 
 def _evaluate_if_due(session: Session, phase: Phase, state: State) -> None:
     every = session.recipe.eval.every
-    if state.step == phase.end or (every and phase.name == "rl" and state.step % every == 0):
+    if state.step == phase.end or (every and not phase.cold and state.step % every == 0):
         _evaluate(session, state)
 
 
@@ -182,23 +222,11 @@ def _save_if_due(session: Session, phase: Phase, state: State) -> None:
 
 def _save(session: Session, phase: Phase, state: State) -> None:
     session.progress.stage("saving a checkpoint")
-    source = {"drawn": state.source.drawn, "positions": list(state.source.positions)}
+    source = asdict(state.source)
     position = {"step": state.step, "phase": phase.name, "source": source}
     keep = session.recipe.checkpoint.keep
-    checkpoint.save(session.folder.checkpoints, phase.learner.weights(), phase.learner.state(), position, keep)
+    checkpoint.save(session.folder.checkpoints, phase.learner.saved(), phase.learner.state(), position, keep)
     metrics.take()
-
-
-def _leave(session: Session, phase: Phase) -> None:
-    """A cold start ends: its optimiser is dropped, and where a reference is needed it is the policy as it is now."""
-    if phase.name == "cold_start":
-        phase.learner.optimizer.state.clear()
-        reference = session.built.run.learner.reference
-        if reference is not None:
-            kept = session.folder.path / "checkpoints" / "reference"
-            if not kept.is_dir():
-                checkpoint.save_weights(kept, phase.learner.weights())
-            reference.load(checkpoint.load_weights(kept))
 
 
 def _restore(session: Session) -> State:
@@ -215,12 +243,12 @@ def _restore(session: Session) -> State:
     if found.position["step"] > session.phases[-1].end:
         raise UserError(f"run.steps: step {found.position['step']} is done already; ask for at least as many")
     phase = next(p for p in session.phases if p.name == found.position["phase"])
-    phase.learner.policy.load(found.weights)
-    phase.learner.load_state(found.learner)
+    phase.learner.load_state(found.weights, found.learner)
     session.built.run.rollouts.load(phase.learner.weights(), version=found.position["step"])
     session.progress.note(f"resumed after step {found.position['step']}")
     source = found.position["source"]
-    return State(found.position["step"], SourceState(source["drawn"], tuple(source["positions"])))
+    last = {name: (accuracy, passed) for name, (accuracy, passed) in source["last"].items()}
+    return State(found.position["step"], SourceState(source["drawn"], tuple(source["positions"]), last))
 
 
 def _resumable(path: Path, resolved: Recipe) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Protocol
 
 from rlvr.errors import UserError, suggest
 from rlvr.registry import register
 from rlvr.seeds import permutation, uniform
-from rlvr.types import Draw, Problem
+from rlvr.types import Draw, Problem, SampleGroup
 
 
 @register("select", "all")
@@ -43,19 +44,31 @@ def at_random(problems: Sequence[Problem], *, take: int, seed: int = 0, repeat: 
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """How many problems were drawn in all, and from each source; saved in the checkpoint."""
+    """How many problems were drawn in all, and from each source, and where a source adapts the accuracy of its problems
+    at their last visit with how often they were passed over since; saved in the checkpoint."""
 
     drawn: int
     positions: tuple[int, ...]
+    last: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+
+
+class Resting(Protocol):
+    """A problem whose accuracy at its last visit was not between `low` and `high` is passed over `rest` times."""
+
+    low: float
+    high: float
+    rest: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The problems of all sources with their weights."""
+    """The problems of all sources with their weights, their order, and the rests of those that adapt."""
 
     problems: tuple[tuple[Problem, ...], ...]
     weights: tuple[float, ...]
     seed: int
+    given: tuple[bool, ...] = ()  # whether a source keeps the order of its file
+    resting: tuple[Resting | None, ...] = ()
 
     def start(self) -> SourceState:
         return SourceState(0, (0,) * len(self.problems))
@@ -63,16 +76,40 @@ class Sources:
     def draw(self, state: SourceState, count: int) -> tuple[list[Draw], SourceState]:
         """The next `count` problems and the state after them; no generator is consumed, so a resume repeats nothing."""
         bounds = list(accumulate(self.weights))
-        positions, copies, draws = list(state.positions), Counter[str](), []
+        positions, copies, draws, last = list(state.positions), Counter[str](), [], dict(state.last)
         for slot in range(state.drawn, state.drawn + count):
             source = min(bisect_right(bounds, uniform(self.seed, "source", slot) * bounds[-1]), len(bounds) - 1)
+            while self._rests(source, self._at(source, positions[source]), last):
+                positions[source] += 1
             problem = self._at(source, positions[source])
             draws.append(Draw(problem, source, copies[problem.id]))
             positions[source] += 1
             copies[problem.id] += 1
-        return draws, SourceState(state.drawn + count, tuple(positions))
+        return draws, SourceState(state.drawn + count, tuple(positions), last)
+
+    def seen(self, state: SourceState, groups: Sequence[SampleGroup]) -> SourceState:
+        """The state with the accuracy of the groups' problems, where a source adapts to it."""
+        if not any(self.resting):
+            return state
+        found = {
+            g.problem.id: (sum(s.verdict.correct for s in g.samples) / len(g.samples), 0) for g in groups if g.samples
+        }
+        return replace(state, last={**state.last, **found})
+
+    def _rests(self, source: int, problem: Problem, last: dict[str, tuple[float, int]]) -> bool:
+        """Whether the problem is passed over this time, which is counted."""
+        rule = self.resting[source] if self.resting else None
+        if rule is None or problem.id not in last:
+            return False
+        accuracy, passed = last[problem.id]
+        if rule.low < accuracy < rule.high or passed >= rule.rest:
+            return False
+        last[problem.id] = (accuracy, passed + 1)
+        return True
 
     def _at(self, source: int, position: int) -> Problem:
         problems: Sequence[Problem] = self.problems[source]
         epoch, index = divmod(position, len(problems))
+        if self.given and self.given[source]:
+            return problems[index]
         return problems[permutation(len(problems), self.seed, "order", source, epoch)[index]]

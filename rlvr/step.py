@@ -12,13 +12,13 @@ from functools import partial
 
 from torch import Tensor
 
-from rlvr.batch import Scored, pack
+from rlvr.batch import Scored, Split, pack
 from rlvr.gather import Attempt, Gathered
 from rlvr.learner import Learner
 from rlvr.metrics import Metrics, describe
 from rlvr.rollouts import Renderer, Rollouts
 from rlvr.source import Sources, SourceState
-from rlvr.types import Context, SampleGroup, Sampling
+from rlvr.types import Context, Prompt, SampleGroup, Sampling
 from rlvr.verify import Rewarder, Verifier
 from rlvr.world import World
 
@@ -29,8 +29,7 @@ class Run:
 
     seed: int
     problems: int
-    minibatches: int
-    epochs: int
+    split: Split
     world: World
     sources: Sources
     render: Renderer
@@ -38,6 +37,7 @@ class Run:
     sampling: Sampling
     verifier: Verifier
     reward: Rewarder
+    baseline: Callable[[Sequence[SampleGroup], Sequence[Prompt], Context], Sequence[SampleGroup]]
     gather: Callable[[Attempt, SourceState, int], Gathered]
     keep: Callable[[Sequence[SampleGroup]], Sequence[SampleGroup]]
     learner: Learner
@@ -70,7 +70,8 @@ def attempt(run: Run, step: int, number: int, source: SourceState) -> tuple[Sequ
     rollouts = run.rollouts(prompts, run.sampling, run.seed, step, number)
     groups = run.verifier.groups(rollouts, run.sampling.samples)
     context = Context(run.seed, step, run.sampling.max_tokens)
-    return [run.reward(group, context) for group in groups], after
+    rewarded = [run.reward(group, context) for group in groups]
+    return run.baseline(rewarded, prompts, context), after
 
 
 def train_step(run: Run, state: State) -> StepResult:
@@ -81,8 +82,8 @@ def train_step(run: Run, state: State) -> StepResult:
     advantage = run.advantage(scored, run.world)
     batch = pack(groups, scored, advantage)
     metrics = describe(groups, gathered)
-    for minibatch in batch.minibatches(run.minibatches, run.epochs, run.seed, state.step):
+    for minibatch in batch.minibatches(run.split, run.seed, state.step):
         metrics += run.learner.update(minibatch)
     run.rollouts.load(run.learner.weights(), version=state.step + 1)
-    after = State(state.step + 1, gathered.source)
+    after = State(state.step + 1, run.sources.seen(gathered.source, groups))
     return StepResult(after, metrics.over(run.world), groups, advantage.tolist())

@@ -187,22 +187,25 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A rollout with its facts and its value: what is logged and what is trained on."""
+    """A rollout with its facts and its value: what is logged and what is trained on. A sample that is not `trained`
+    counts in its group, and its tokens carry no loss."""
 
     rollout: Rollout
     verdict: Verdict
     reward: Reward
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class SampleGroup:
     """A rewarded group. `trained` is false where a filter found that it cannot change the weights; it is still
-    counted."""
+    counted. `baseline` is the reward of a greedy answer, None where no estimator asks for one."""
 
     problem: Problem
     samples: tuple[Sample, ...]  # [G]
     trained: bool = True
     failed: tuple[Member, ...] = ()
+    baseline: float | None = None
 
     @property
     def has_signal(self) -> bool:

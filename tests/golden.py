@@ -50,18 +50,31 @@ class Flat:
         found[self.inside] = tokens
         return found
 
-    def batch(self, *, advantage: Any, old: Any = None, ref: Any = None, rollout: Any = None, **totals: float) -> Batch:
+    def batch(
+        self,
+        *,
+        advantage: Any,
+        old: Any = None,
+        ref: Any = None,
+        rollout: Any = None,
+        value: Any = None,
+        returns: Any = None,
+        **totals: float,
+    ) -> Batch:
         """What a term and a reduction read; the denominators are those of the rows unless others are given."""
         zeros = torch.zeros_like(self.mask)
         given = {name: None if rows is None else self.flat(rows) for name, rows in (("old", old), ("ref", ref))}
         return Batch(
             sequences=tuple(Tokens((0,), (0,) * n) for n in self.lengths),
+            group=tuple(range(len(self.lengths))),
             sample=self.sample,
             mask=self.mask,
             advantage=zeros if advantage is None else self.flat(advantage),
             rollout_logprob=zeros if rollout is None else self.flat(rollout),
             old_logprob=given["old"],
             ref_logprob=given["ref"],
+            value=None if value is None else self.flat(value),
+            returns=None if returns is None else self.flat(returns),
             total_samples=totals.get("samples", len(self.lengths)),
             total_tokens=totals.get("tokens", float(self.mask.sum())),
         )

@@ -655,7 +655,7 @@ def test_the_last_checkpoints_are_kept_and_no_others(tmp_path: Path) -> None:
 def test_a_damaged_reference_is_named_in_one_line_or_made_again(shell: Shell) -> None:
     sections = {"cold_start": {"steps": 2, "problems": 2}, "loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}]}}
     assert shell.train(**sections).status == 0
-    cut(shell.run / "checkpoints" / "reference" / "weights.safetensors")
+    cut(shell.run / "checkpoints" / "reference-000002" / "weights.safetensors")
     ended = shell.train("--resume", "run.steps=7", **sections)
     assert ended.status in (0, 1)
     if ended.status:

@@ -163,11 +163,11 @@ def test_log_probabilities_are_those_of_the_policy(temperature: float, seed: int
     module, asked = sharp(seed), requests()
     sampling = Sampling(max_tokens=30, temperature=temperature, top_p=0.8, top_k=20)
     found = decoder(module).generate(asked, sampling)
-    actor = Policy(module, torch.float64, temperature, 100_000, tiny.tokenizer())
+    actor = Policy(module, torch.float64, 100_000, tiny.tokenizer())
     rows = [Tokens(r.token_ids, g.token_ids) for r, g in zip([r for r in asked for _ in r.keys], found, strict=True)]
     engine = torch.tensor([x for g in found for x in g.logprobs], dtype=torch.float64)
     assert len(engine) > 300 and len(engine.unique()) > 100
-    assert torch.allclose(engine, actor.logprobs(rows), rtol=0, atol=1e-9)
+    assert torch.allclose(engine, actor.logprobs(rows, temperature), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

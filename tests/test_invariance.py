@@ -29,13 +29,14 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from rlvr import layout, loss, policy
 from rlvr import recipe as recipes
 from rlvr.advantage import grpo
-from rlvr.batch import Batch, Tokens, pack
+from rlvr.batch import Batch, Split, Tokens, pack
 from rlvr.build import build, load
 from rlvr.gather import no_signal
-from rlvr.learner import Learner, Objective, Rate
+from rlvr.learner import Learner, Objective
 from rlvr.policy import Policy
 from rlvr.step import State, train_step
 from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.weights import Rate, Updates
 from rlvr.world import World
 
 TEMPERATURE = 0.7
@@ -93,18 +94,19 @@ def sharp(seed: int, dtype: torch.dtype = torch.float64) -> Any:
 
 def policy_of(seed: int = 0, budget: int = 100_000, compute: torch.dtype = torch.float64) -> Policy:
     master = torch.float32 if compute is torch.bfloat16 else compute
-    return Policy(sharp(seed, master), compute, TEMPERATURE, budget, tiny.tokenizer())
+    return Policy(sharp(seed, master), compute, budget, tiny.tokenizer())
 
 
 def learner_of(actor: Policy, reduction: str = "token", terms: Sequence[str] = tuple(TERMS)) -> Learner:
     objective = Objective([(name, TERMS[name]) for name in terms], REDUCTIONS[reduction])
     recorder: Any = Recorder(actor.master)
-    return Learner(actor, policy_of(1), objective, recorder, Rate(1, 0, 1, lambda at: 1), None, True, World())
+    updates = Updates(actor, recorder, Rate(1, 0, 1, lambda at: 1), None)
+    return Learner(actor, policy_of(1), objective, updates, temperature=TEMPERATURE, keeps_old=True)
 
 
 def gradients(learner: Learner, batches: Sequence[Batch]) -> Tensor:
     """The sum of the gradients of the batches, all at the same weights, as one vector."""
-    recorder: Any = learner.optimizer
+    recorder: Any = learner.updates.optimizer
     recorder.seen.clear()
     for batch in batches:
         assert learner.update(batch).record()["skipped_updates"] == 0
@@ -271,28 +273,28 @@ def test_leaving_groups_out_changes_no_sum_over_minibatches(reduction: str, sile
     groups = groups_of([[1, 0, 1], [1, 1, 1], [0, 0, 0 if silent == 2 else 1], [0, 2, 1]], equal_lengths)
     kept, left = batch_of(learner, groups, moved=0), batch_of(learner, no_signal(groups), moved=0)
     assert len(left.sequences) == 12 - 3 * silent
-    sums = [gradients(learner, list(batch.minibatches(2, 1, 0))) for batch in (left, kept)]
+    sums = [gradients(learner, list(batch.minibatches(Split(2), 0))) for batch in (left, kept)]
     assert close(*sums)
 
 
 def test_minibatches_take_every_sample_once_an_epoch_in_an_order_of_their_own() -> None:
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of())
-    parts = list(batch.minibatches(3, 2, 0, 5))
+    parts = list(batch.minibatches(Split(3, 2), 0, 5))
     assert len(parts) == 6 and {len(part.sequences) for part in parts} == {4}
     for epoch in (parts[:3], parts[3:]):
         assert sorted(s.response for part in epoch for s in part.sequences) == sorted(
             s.response for s in batch.sequences
         )
     assert parts[0].sequences != parts[3].sequences
-    assert [part.sequences for part in batch.minibatches(3, 2, 0, 5)] == [part.sequences for part in parts]
+    assert [part.sequences for part in batch.minibatches(Split(3, 2), 0, 5)] == [part.sequences for part in parts]
 
 
 def test_minibatches_carry_the_numbers_of_their_samples() -> None:
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of())
     rows = dict(zip(batch.sequences, batch.advantage.split([len(s.response) for s in batch.sequences]), strict=True))
-    for part in batch.minibatches(2, 1, 0):
+    for part in batch.minibatches(Split(2), 0):
         pieces = part.advantage.split([len(s.response) for s in part.sequences])
         assert all(torch.equal(rows[s], piece) for s, piece in zip(part.sequences, pieces, strict=True))
         owners = [i for i, s in enumerate(part.sequences) for _ in s.response]
@@ -330,7 +332,7 @@ def test_several_updates_move_the_policy_until_ratios_clip(tiny_model: Path) -> 
     built = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, lambda response: float(len(set(response))))
     result = train_step(built.run, State(0, built.run.sources.start()))
     record = result.metrics.record()
-    assert built.run.learner.updates == 4 and result.metrics.means["grad_norm"][1] == 4
+    assert built.run.learner.updates.count == 4 and result.metrics.means["grad_norm"][1] == 4
     assert 0 < record["clipped"] < 1  # type: ignore[operator]
     assert result.metrics.means["clipped"][1] == 2 * sum(
         len(s.rollout.token_ids) for g in result.groups for s in g.samples
@@ -356,12 +358,12 @@ def test_bf16_gradients_are_added_up_in_float32() -> None:
     batch = batch_of(learner, groups_of(), moved=0)
     assert len(list(actor.passes(batch.sequences))) >= 4
     found = gradients(learner, [batch])
-    assert found.dtype is torch.float32 and {p.dtype for p in learner.optimizer.parameters} == {torch.float32}  # type: ignore[attr-defined]
+    assert found.dtype is torch.float32 and {p.dtype for p in learner.updates.optimizer.parameters} == {torch.float32}  # type: ignore[attr-defined]
     weight, total = loss.token_mean(batch), torch.zeros_like(found)
     for part in actor.passes(batch.sequences):
         piece = batch.select(part.samples)
         rows = torch.cat([weight.split([len(s.response) for s in batch.sequences])[i] for i in part.samples])
-        (rows * loss.clip(actor.forward(part), piece, low=0.1, high=0.2)[0]).sum().backward()
+        (rows * loss.clip(actor.forward(part, TEMPERATURE), piece, low=0.1, high=0.2)[0]).sum().backward()
         grads = [p.grad for p in actor.module.parameters()]
         assert {g.dtype for g in grads if g is not None} == {torch.bfloat16}
         total += torch.cat([g.flatten().float() for g in grads if g is not None])
@@ -394,7 +396,7 @@ def test_gradient_checkpointing_computes_each_layer_twice_and_changes_no_gradien
         actor = load(recipes.load(tiny.recipe(tiny_model, model=model))).policy
         calls.clear()
         for part in actor.passes([Tokens((5, 6, 7), (8, 9, 10))]):
-            actor.forward(part).logprob.sum().backward()
+            actor.forward(part, 1.0).logprob.sum().backward()
         found.append((len(calls), torch.cat([p.grad.flatten() for p in actor.master if p.grad is not None])))
     (once, plain), (twice, checkpointed) = found
     assert (once, twice) == (2, 4) and torch.equal(plain, checkpointed)
@@ -425,7 +427,7 @@ def test_log_probabilities_are_those_of_the_plain_model_whatever_its_kind(kind: 
     """Prompts are longer than the windows, so that what a short probe cannot see matters."""
     torch.manual_seed(0)
     module = AutoModelForCausalLM.from_config(CONFIGS[kind](), attn_implementation="sdpa").double()
-    actor = Policy(module, torch.float64, TEMPERATURE, 100_000, tiny.tokenizer())
+    actor = Policy(module, torch.float64, 100_000, tiny.tokenizer())
     draw = torch.Generator().manual_seed(1)
     prompt = tokens(20, draw)
     sequences = [Tokens(prompt, tokens(length, draw)) for length in (5, 9, 3)]
@@ -433,21 +435,21 @@ def test_log_probabilities_are_those_of_the_plain_model_whatever_its_kind(kind: 
         plain = [
             distributions(module, s.prompt, s.response).gather(1, torch.tensor(s.response)[:, None]) for s in sequences
         ]
-    assert torch.allclose(actor.logprobs(sequences), torch.cat(plain)[:, 0], rtol=0, atol=1e-5)
+    assert torch.allclose(actor.logprobs(sequences, TEMPERATURE), torch.cat(plain)[:, 0], rtol=0, atol=1e-5)
 
 
 def test_a_head_with_a_bias_is_not_chunked() -> None:
     module = sharp(0)
     module.lm_head = nn.Linear(32, 84, bias=True, dtype=torch.float64)
-    actor = Policy(module, torch.float64, TEMPERATURE, 100_000, tiny.tokenizer())
+    actor = Policy(module, torch.float64, 100_000, tiny.tokenizer())
     assert not actor.chunked_head
 
 
 def test_scores_are_in_the_order_of_the_samples() -> None:
     actor = policy_of(budget=16)
     sequences = [Tokens(s.rollout.prompt.token_ids, s.rollout.token_ids) for g in groups_of() for s in g.samples]
-    one_by_one = torch.cat([actor.logprobs([s]) for s in sequences])
-    assert torch.allclose(actor.logprobs(sequences), one_by_one, rtol=0, atol=1e-12)
+    one_by_one = torch.cat([actor.logprobs([s], TEMPERATURE) for s in sequences])
+    assert torch.allclose(actor.logprobs(sequences, TEMPERATURE), one_by_one, rtol=0, atol=1e-12)
 
 
 def test_rows_of_shared_prompts_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,12 @@ from rlvr.advantage import group_deviation, group_mean, grpo, rloo
 from rlvr.batch import Batch, Forward, Scored, Tokens
 from rlvr.errors import RunError
 from rlvr.gather import Gathered, no_signal, once, refill
-from rlvr.learner import Learner, Objective, Rate
+from rlvr.learner import Learner, Objective
 from rlvr.metrics import Metrics
 from rlvr.policy import Policy
 from rlvr.source import Sources, SourceState
 from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.weights import Rate, Updates
 from rlvr.world import World
 
 WORLD = World()
@@ -54,12 +55,15 @@ def batch(
     kept = torch.tensor(mask, dtype=dtype) if mask else zeros + 1
     return Batch(
         sequences=tuple(Tokens((3,), tuple(range(5, 5 + n))) for n in lengths),
+        group=tuple(range(len(lengths))),
         sample=torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.long)),
         mask=kept,
         advantage=torch.tensor(advantage, dtype=dtype) if advantage else zeros,
         rollout_logprob=zeros,
         old_logprob=torch.tensor(old, dtype=dtype) if old is not None else None,
         ref_logprob=torch.tensor(ref, dtype=dtype) if ref is not None else None,
+        value=None,
+        returns=None,
         total_samples=len(lengths) + silent[0],
         total_tokens=float(kept.sum()) + silent[1],
     )
@@ -310,18 +314,21 @@ def test_the_rate_warms_up_then_follows_its_schedule() -> None:
 
 
 def learner(term: Callable[..., Any], clip: float | None = None, rate: Rate | None = None, **options: Any) -> Learner:
-    policy = Policy(tiny.model(0, torch.float64), torch.float64, 1.0, 64, tiny.tokenizer())
+    policy = Policy(tiny.model(0, torch.float64), torch.float64, 64, tiny.tokenizer())
     optimizer = torch.optim.AdamW(policy.master, **{"lr": 0.0, "weight_decay": 0.0, **options})
     objective = Objective([("term", term)], loss.token_mean)
-    return Learner(policy, None, objective, optimizer, rate or Rate(1e-2, 0, 10, optim.constant), clip, False, WORLD)
+    updates = Updates(policy, optimizer, rate or Rate(1e-2, 0, 10, optim.constant), clip)
+    return Learner(policy, None, objective, updates)
 
 
 def gradient(made: Learner, data: Batch) -> list[Tensor]:
     parameters = made.policy.master
-    (loss.token_mean(data) * -made.policy.forward(next(made.policy.passes(data.sequences))).logprob).sum().backward()
+    (
+        loss.token_mean(data) * -made.policy.forward(next(made.policy.passes(data.sequences)), 1.0).logprob
+    ).sum().backward()
     found = [p.grad.clone() for p in parameters if p.grad is not None]
     assert len(found) == len(parameters)
-    made.optimizer.zero_grad()
+    made.updates.optimizer.zero_grad()
     return found
 
 
@@ -367,9 +374,9 @@ def test_an_update_without_a_finite_gradient_is_skipped_and_counted(bad: float) 
         before = [p.detach().clone() for p in made.policy.master]
         assert made.update(data).record()["skipped_updates"] == skipped
         moved = [not torch.equal(p, q) for p, q in zip(made.policy.master, before, strict=True)]
-        assert any(moved) != bool(skipped) and made.updates == number + 1
+        assert any(moved) != bool(skipped) and made.updates.count == number + 1
         assert all(p.grad is None and p.isfinite().all() for p in made.policy.master)
-    moments = [value for state in made.optimizer.state.values() for value in state.values()]
+    moments = [value for state in made.updates.optimizer.state.values() for value in state.values()]
     assert all(torch.as_tensor(value).isfinite().all() for value in moments)
 
 
@@ -386,8 +393,8 @@ def test_the_count_of_broken_updates_survives_a_resume() -> None:
     made.update(data)
     made.update(data)
     resumed = learner(broken_at({0}, math.nan))
-    resumed.load_state(made.state())
-    assert resumed.updates == 2
+    resumed.load_state(dict(made.saved()), made.state())
+    assert resumed.updates.count == 2
     with pytest.raises(RunError):
         resumed.update(data)
 

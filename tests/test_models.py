@@ -24,7 +24,7 @@ def gradients(tiny_model: Path, checkpointing: bool) -> tuple[list[torch.Tensor]
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         for part in policy.passes(SEQUENCES):
-            policy.forward(part).logprob.sum().backward()
+            policy.forward(part, 1.0).logprob.sum().backward()
     return [p.grad for p in policy.master if p.grad is not None], len(kept)
 
 

@@ -1,0 +1,142 @@
+"""Recipes as trees of plain values: read from YAML, laid over one another, overridden by dotted keys."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlvr.errors import UserError, suggest
+
+Tree = dict[str, Any]
+Pair = tuple[str, Any]
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with the package."""
+    files = (resources.files("rlvr") / "recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def read(source: str | Path | Mapping[str, Any], sections: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Pair:
+    """The name and tree of a recipe: a YAML file, a shipped name, or a mapping, laid over what it `extends`."""
+    where, tree, home = _source(source)
+    base = tree.pop("extends", None)
+    if base is None:
+        return where, tree
+    if not isinstance(base, str):
+        raise UserError(f"{where}: extends: should be the name or file of a recipe, not {base!r}")
+    near = home / base if home and base.endswith((".yaml", ".yml")) else base
+    if str(near) in seen:
+        raise UserError(f"{where}: extends: '{base}' extends itself")
+    _, under = read(near, sections, (*seen, str(near)))
+    return where, laid(under, tree, sections)
+
+
+def laid(under: Tree, over: Tree, sections: Mapping[str, Any]) -> Tree:
+    """The upper tree over the lower: sections key by key, everything else replaced."""
+    found = copy.deepcopy(under)
+    for key, value in over.items():
+        inner, below = sections.get(key), found.get(key)
+        if inner is None or value is None:
+            found[key] = value
+            continue
+        below, value = ({"name": v} if isinstance(v, str) else v for v in (below, value))
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = laid(below, value, inner)
+        found[key] = value
+    return found
+
+
+def _source(source: str | Path | Mapping[str, Any]) -> tuple[str, Tree, Path | None]:
+    if isinstance(source, Mapping):
+        return "recipe", plain(dict(source)), None
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise UserError(f"{source}: no such recipe file")
+        try:
+            return path.stem, _parsed(path.read_text(encoding="utf-8"), str(source)), path.parent
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{source}: cannot be read as UTF-8 text: {error}") from None
+    if str(source) not in shipped():
+        raise UserError(f"unknown recipe '{source}'{suggest(str(source), shipped())}; or give the path of a YAML file")
+    text = (resources.files("rlvr") / "recipes" / f"{source}.yaml").read_text("utf-8")
+    return str(source), _parsed(text, str(source)), None
+
+
+def _parsed(text: str, where: str) -> Tree:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: a recipe is a mapping of sections such as model, train and rollout")
+    return tree
+
+
+def pairs(overrides: Mapping[str, Any] | Sequence[str | Pair]) -> list[Pair]:
+    """Overrides as pairs of a dotted key and a value; raises UserError for a text that is not key=value."""
+    given = list(overrides.items()) if isinstance(overrides, Mapping) else overrides
+    return [_pair(one) if isinstance(one, str) else (one[0], plain(one[1])) for one in given]
+
+
+def _pair(text: str) -> Pair:
+    key, found, value = text.partition("=")
+    if not key or not found:
+        raise UserError(f"'{text}': an override is key=value, such as rollout.samples=4")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"'{text}': the value is not valid YAML") from None
+
+
+def plain(value: Any) -> Any:
+    """A value from Python as YAML would have given it: tuples as lists, paths as texts."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def assign(tree: Tree, key: str, value: Any, defaults: Tree) -> None:
+    """Set a dotted key; a bare string on the way is the name of a plug-in, a number the row of a list."""
+    here: Any = tree
+    default: Any = defaults
+    *path, last = key.split(".")
+    for i, part in enumerate(path):
+        put: Callable[[Any], None]
+        default = default.get(part) if isinstance(default, dict) else None
+        here, put = _descend(here, part, key, ".".join(path[:i]), default)
+        if isinstance(here, str):
+            here = {"name": here}
+            put(here)
+    if isinstance(here, list):
+        _row(here, last, key)
+        here[int(last)] = value
+    elif isinstance(here, dict):
+        here[last] = value
+    else:
+        raise UserError(f"{key}: '{'.'.join(path)}' is a plain value and has no key '{last}'")
+
+
+def _descend(here: Any, part: str, key: str, done: str, default: Any) -> tuple[Any, Callable[[Any], None]]:
+    if isinstance(here, list):
+        row = _row(here, part, key)
+        return here[row], lambda value: here.__setitem__(row, value)
+    if not isinstance(here, dict):
+        raise UserError(f"{key}: '{done}' is a plain value and has no key '{part}'")
+    if here.get(part) is None:
+        here[part] = {} if default is None else default
+    return here[part], lambda value: here.__setitem__(part, value)
+
+
+def _row(rows: list[Any], part: str, key: str) -> int:
+    if not (part.isascii() and part.isdigit()) or int(part) >= len(rows):
+        raise UserError(f"{key}: '{part}' should be the number of a row, 0 to {len(rows) - 1}")
+    return int(part)
