@@ -19,7 +19,7 @@ from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.critic import Critic, ValueModel, value_head
 from rlvr.engines import Engine
 from rlvr.errors import UserError
-from rlvr.evals.suite import Benchmark
+from rlvr.evals import Benchmark
 from rlvr.gather import GreedyBaseline, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.policy import Policy

@@ -112,7 +112,7 @@ def _show(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     from rlvr.errors import UserError
-    from rlvr.evals.session import evaluate
+    from rlvr.evals import evaluate
 
     names = [name for name in options.benchmarks.split(",") if name]
     if not names:

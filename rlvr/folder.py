@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from rlvr.errors import RunError, UserError
-from rlvr.evals.score import paired_gain
-from rlvr.evals.suite import Evaluation, sample_row
+from rlvr.evals import Evaluation, paired_gain, sample_row
 from rlvr.recipe import Recipe
 from rlvr.step import StepResult
 from rlvr.trackers import JsonLines

@@ -40,7 +40,7 @@ HOMES: Mapping[str, str] = {
     "schedule": "rlvr.optim",
     "engine": "rlvr.engines",
     "tracker": "rlvr.trackers",
-    "benchmark": "rlvr.evals.benchmarks",
+    "benchmark": "rlvr.benchmarks",
 }
 
 

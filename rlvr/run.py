@@ -22,7 +22,7 @@ from rlvr.audit import Refused
 from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
 from rlvr.errors import UserError
-from rlvr.evals.suite import evaluate as evaluate_one
+from rlvr.evals import evaluate_one
 from rlvr.folder import RunFolder, summarise
 from rlvr.learner import Learner
 from rlvr.policy import Policy

@@ -1,1 +1,0 @@
-"""Held-out evaluation: benchmarks are rows, scoring reads only verdicts."""
