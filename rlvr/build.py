@@ -19,7 +19,6 @@ from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.critic import Critic, ValueModel, value_head
 from rlvr.engines import Engine
 from rlvr.errors import UserError
-from rlvr.evals import Benchmark
 from rlvr.gather import GreedyBaseline, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.policy import Policy
@@ -42,6 +41,16 @@ from rlvr.types import Draw, Problem, SampleGroup, Sampling, Status
 from rlvr.verify import Judge, Rewarder, Verifier, by_task, guarded
 from rlvr.weights import Rate, Trained, Updates
 from rlvr.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Problems under a name, with the judge of their answers and the template that asks them."""
+
+    name: str
+    problems: tuple[Problem, ...]
+    judge: Judge
+    render: Renderer
 
 
 @dataclass(frozen=True, slots=True)
