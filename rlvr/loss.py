@@ -7,8 +7,11 @@ tensors are used, so that reading a recipe does not load torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from heapq import heappop, heappush
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -173,17 +176,69 @@ def sequence_sum(batch: Batch) -> Tensor:
 
 
 @register("reduction", "micro_token")
-def micro_token_mean(batch: Batch, *, size: Count, divisor: Count | None = None) -> Tensor:
-    """The published runs' loss: a token mean in every micro-batch of `size` samples, averaged over micro-batches.
+def micro_token_mean(
+    batch: Batch,
+    *,
+    size: Count | None = None,
+    tokens: Count | None = None,
+    ranks: Count = 1,
+    divisor: Count | None = None,
+) -> Tensor:
+    """The published runs' loss: a token mean in every micro-batch, averaged over micro-batches and ranks (verl's
+    dp_actor).   -> [T]
 
-    A token of a short micro-batch weighs more than one of a long one; the partition is that of the reference, not of
-    our passes (verl's dp_actor). `divisor` takes the place of the number of micro-batches: Logic-RL divides by mini
-    over micro also where the batch is smaller.   -> [T]
+    A token of a short micro-batch weighs more than one of a long one. The partition is that of the reference, not of
+    our passes: each of `ranks` has a contiguous share of the mini-batch, in micro-batches of `size` samples or of about
+    `tokens` tokens (prompts included), which count by their samples. `divisor` takes the place of the number of
+    micro-batches: Logic-RL divides by mini over micro also where the batch is smaller.
     """
-    part = batch.sample // size
-    count = int(part.max()) + 1 if len(part) else 0
-    tokens = batch.mask.new_zeros(count).index_add(0, part, batch.mask).clamp(min=1)
-    return batch.mask / tokens[part] / (divisor or count)
+    lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
+    weight, part_of, number = [0.0] * len(lengths), [0] * len(lengths), 0
+    for rows in _shares(len(lengths), ranks):
+        parts = _micro_batches(rows, lengths, size, tokens)
+        for part in parts:
+            for row in part:
+                part_of[row] = number
+                weight[row] = (len(part) / len(rows) if tokens else 1 / (divisor or len(parts))) / ranks
+            number += 1
+    part = batch.sample.new_tensor(part_of)[batch.sample]
+    counted = batch.mask.new_zeros(number).index_add(0, part, batch.mask).clamp(min=1)
+    return batch.mask / counted[part] * batch.mask.new_tensor(weight)[batch.sample]
+
+
+def _shares(count: int, ranks: int) -> list[range]:
+    bounds = [round(rank * count / ranks) for rank in range(ranks + 1)]
+    return [range(low, high) for low, high in pairwise(bounds) if high > low]
+
+
+def _micro_batches(rows: range, lengths: Sequence[int], size: int | None, tokens: int | None) -> list[list[int]]:
+    if tokens is None:
+        return [list(rows[i : i + (size or len(rows))]) for i in range(0, len(rows), size or len(rows))]
+    share = [lengths[row] for row in rows]
+    parts = balanced(share, min(len(share), -(-sum(share) // tokens)))
+    return [[rows[i] for i in part] for part in parts]
+
+
+def balanced(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Indices in `parts` groups of about equal sums, by the largest differencing method (Karmarkar and Karp, 1982).
+
+    The two groupings with the largest gaps are always joined crosswise: balanced([8, 7, 6, 5, 4], 2) is
+    [[1, 3, 4], [0, 2]], of sums 16 and 14.
+    """
+    heap: list[Any] = []
+    for index, length in enumerate(lengths):
+        heappush(heap, _ranked([(length, [index])] + [(0, [])] * (parts - 1)))
+    while len(heap) > 1:
+        one, other = heappop(heap)[-1], heappop(heap)[-1]
+        heappush(heap, _ranked([(a + c, b + d) for (a, b), (c, d) in zip(one, reversed(other), strict=True)]))
+    return [sorted(indices) for _, indices in heap[0][-1] if indices] if heap else []
+
+
+def _ranked(sets: list[tuple[int, list[int]]]) -> tuple[Any, ...]:
+    """The sets from the heaviest, behind a key that puts the largest gap first."""
+    ordered = sorted(sets, key=lambda one: (one[0], len(one[1]), one[1]), reverse=True)
+    total, indices = ordered[0]
+    return (ordered[-1][0] - total, -total, -len(indices), [-index for index in indices], ordered)
 
 
 @register("correction", "none")

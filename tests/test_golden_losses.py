@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from golden import Flat, cases, close, dtype_of, needs_golden, number
 from torch import Tensor
 
 from rlvr import loss
-from rlvr.batch import Batch, Forward
+from rlvr.batch import Batch, Forward, Tokens
 
 pytestmark = needs_golden
 
@@ -96,7 +97,7 @@ def policy_term(config: dict[str, Any]) -> Callable[[Forward, Batch], Any]:
         case "cispo":
             return lambda out, batch: loss.cispo(out, batch, low=low, high=high)
         case "sapo":
-            return loss.sapo
+            return lambda out, batch: loss.sapo(out, batch, negative=config.get("sapo_negative", 1.05))
         case "gpg":
             return loss.reinforce
     return lambda out, batch: loss.clip(out, batch, low=low, high=high, dual=dual)
@@ -133,8 +134,6 @@ def test_policy_losses_and_their_gradients(case: dict[str, Any]) -> None:
 
 def loss_with(batch: Batch, weight: Tensor) -> Batch:
     """Importance weights scale the advantage, in which every policy term is linear."""
-    from dataclasses import replace
-
     return replace(batch, advantage=batch.advantage * weight)
 
 
@@ -207,17 +206,12 @@ def test_corrected_policy_losses_and_their_gradients(case: dict[str, Any]) -> No
 
 
 WHOLE = named("whole_loss", "dp_actor", "verl_dp_actor", "verl_engine", "openrlhf_v0", "trl_grpo", "trl_bnpo", "trl_dr",
-              "trl_dapo", "trl_gspo", "openrlhf011")  # fmt: skip
+              "trl_dapo", "trl_gspo", "trl_cispo", "trl_sapo", "openrlhf011")  # fmt: skip
 
 # Out of scope, each with its reason; a case that none of these explains is run.
 OUT_OF_SCOPE: list[tuple[Callable[[dict[str, Any]], bool], str]] = [
-    (
-        lambda c: bool(c.get("use_dynamic_bsz")),
-        "micro-batches by a token budget, balanced by verl's partitioner",
-    ),
     (lambda c: c.get("top_entropy_quantile", 1.0) < 1, "TRL trains only the tokens of the highest entropy"),
     (lambda c: c.get("off_policy_mask_threshold") is not None, "TRL drops whole sequences by their KL to the sampler"),
-    (lambda c: c.get("delta") is not None, "TRL's upper bound of the unclipped ratio (INTELLECT-2)"),
 ]
 
 
@@ -238,6 +232,10 @@ def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
     rows = given["advantages"]
     spread = [[a] * flat.padded.shape[1] for a in rows] if not isinstance(rows[0], list) else rows
     batch = flat.batch(advantage=spread, old=old, ref=given.get("ref_log_prob"))
+    if "attention_tokens_per_sample" in given:
+        whole = zip(given["attention_tokens_per_sample"], flat.lengths, strict=True)
+        sequences = tuple(Tokens((0,) * int(n - length), (0,) * length) for n, length in whole)
+        batch = replace(batch, sequences=sequences)
     if "importance_sampling_ratio" in given:
         batch = loss.corrected(batch, flat.flat(given["importance_sampling_ratio"]))
     total = torch.zeros((), dtype=flat.dtype)
@@ -253,8 +251,6 @@ def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
 
 
 def with_totals(batch: Batch, *, samples: float | None = None, tokens: float | None = None) -> Batch:
-    from dataclasses import replace
-
     return replace(batch, total_samples=samples or batch.total_samples, total_tokens=tokens or batch.total_tokens)
 
 
@@ -296,11 +292,20 @@ def trl_clips(config: dict[str, Any]) -> dict[str, Any]:
     if "epsilon_low" not in config:
         return {}
     kind = "gspo" if config.get("importance_sampling_level") == "sequence" else "vanilla"
-    return {"clip_ratio_low": config["epsilon_low"], "clip_ratio_high": config["epsilon_high"], "loss": kind}
+    kind = config["loss_type"] if config.get("loss_type") in ("cispo", "sapo") else kind
+    low, high = config["epsilon_low"], config["epsilon_high"]
+    if kind == "cispo":  # a cap on the weight itself, and none below
+        low, high = 1.0, high - 1
+    # TRL's delta caps the ratio before clipping, which is the dual clip wherever it is above 1 + high
+    single = float(torch.tensor(1.05, dtype=torch.float32))  # TRL holds the temperatures of SAPO in float32
+    shared = {"dual_clip": config.get("delta"), "sapo_negative": single}
+    return {"clip_ratio_low": low, "clip_ratio_high": high, "loss": kind, **shared}
 
 
 def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
     config, name, rows = case["config"], case["name"], len(flat.lengths)
+    if config.get("use_dynamic_bsz"):
+        return (lambda b: loss.micro_token_mean(b, tokens=config["ppo_max_token_len_per_gpu"])), {}
     if name.startswith("dp_actor"):
         micro = config.get("ppo_micro_batch_size_per_gpu", config.get("ppo_micro_batch_size"))
         divisor = config["ppo_mini_batch_size"] // micro
@@ -322,7 +327,7 @@ def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
     if kind == "dr_grpo":
         length = config.get("max_completion_length", flat.padded.shape[1])
         return (lambda b: loss.constant(b, length=length)), {"samples": float(rows)}
-    return (loss.token_mean, {}) if kind == "dapo" else (loss.sequence_mean, {})
+    return (loss.token_mean, {}) if kind in ("dapo", "cispo") else (loss.sequence_mean, {})
 
 
 def verl_micro(config: dict[str, Any], flat: Flat) -> Weights:
