@@ -36,8 +36,12 @@ PLAIN: tuple[tuple[str, str, Unit], ...] = (
     ("loss", "Loss", "number"),
     ("clipped", "Clipped tokens", "share"),
     ("mismatch", "Log-probability gap of engine and trainer", "number"),
+    ("kl_coef", "Coefficient of the KL in the reward", "number"),
+    ("critic/explained_variance", "Variance of the returns that the critic explains", "number"),
+    ("critic/loss", "Loss of the critic", "number"),
+    ("critic/clipped", "Clipped values of the critic", "share"),
 )
-ALARMING = ("no_answer", "clipped", "mismatch")  # not worth a chart while they are zero
+ALARMING = ("no_answer", "clipped", "mismatch", "critic/clipped")  # not worth a chart while they are zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,10 @@ def run_charts(metrics: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str
     cold = max((record["step"] for record in metrics if record.get("phase") == "cold_start"), default=0)
     charts = [_accuracy_chart(metrics, evals, cold), _reward_chart(metrics, cold), _format_chart(metrics, evals, cold)]
     for key, title, unit in PLAIN:
-        if key in ALARMING and not any(y for _, y in column(metrics, key)):
+        points = column(metrics, *key.split("/"))
+        if key in ALARMING and not any(y for _, y in points):
             continue
-        charts.append(_chart(title, [Series(title, column(metrics, key))], unit, cold))
+        charts.append(_chart(title, [Series(title, points)], unit, cold))
     speed = [{"step": r["step"], "speed": (r.get("time") or {}).get("tokens_per_second")} for r in metrics]
     charts.append(_chart("Generated tokens per second", [Series("tokens/s", column(speed, "speed"))], "number", cold))
     return [chart for chart in charts if chart]

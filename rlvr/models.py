@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rlvr.batch import Tokens
 from rlvr.errors import RunError, UserError, suggest
-from rlvr.recipe import Lora, Recipe, needs_of
+from rlvr.recipe import Lora, Recipe, needs_of, stage_names, staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,21 +252,20 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
 
 
 def estimate(recipe: Recipe) -> list[str]:
-    """Lines that say how much is generated and how much memory weights, gradients and optimiser take."""
-    ask, steps = recipe.rollout, recipe.run.steps
-    rollouts = ask.problems * ask.samples
-    updates = recipe.learn.epochs * recipe.learn.parts(ask)
-    lines = [
-        f"cost: {steps} steps of {ask.problems} problems x {ask.samples} samples = {steps * rollouts:,} rollouts,"
-        f" at most {steps * rollouts * ask.max_tokens:,} response tokens; {updates} updates a step"
-    ]
+    """Lines that say how much is generated and how much memory weights, gradients and optimisers take."""
+    lines = [_cost(name, part) for name, part in zip(stage_names(recipe), staged(recipe), strict=True)]
     count = parameters(recipe.model.name)
     if count is None:
         return [*lines, f"memory: unknown, since '{recipe.model.name}' is not on this machine"]
     master = BYTES[recipe.model.dtype]
     compute = BYTES[recipe.model.compute] if recipe.model.compute != "auto" else min(master, 4)
-    copies = {"weights": master, "gradients": master, "AdamW": 2 * master, "compute copy": compute, "engine": compute}
-    if "ref" in needs_of(recipe):
+    states = 2 * master if recipe.optimizer.states == "full" else 2
+    copies = {"weights": master, "gradients": master, "AdamW": states, "compute copy": compute, "engine": compute}
+    if recipe.model.lora:  # the adapters' own weights, gradients and states are a small part of the model
+        copies = {"weights": compute, "engine": compute}
+    if recipe.critic:
+        copies["critic"] = 2 * master + states + compute
+    if any("ref" in needs_of(part) for part in staged(recipe)) and not recipe.model.lora:
         copies["reference"] = compute
     parts = ", ".join(f"{name} {count * size / 2**30:.2f}" for name, size in copies.items())
     total = count * sum(copies.values()) / 2**30
@@ -274,3 +273,13 @@ def estimate(recipe: Recipe) -> list[str]:
         *lines,
         f"memory: at most {total:.1f} GiB for {count / 1e6:.0f}M parameters ({parts}), and activations beside it",
     ]
+
+
+def _cost(name: str, recipe: Recipe) -> str:
+    ask, steps = recipe.rollout, recipe.run.steps
+    rollouts = ask.problems * ask.samples
+    updates = recipe.learn.epochs * recipe.learn.parts(ask)
+    return (
+        f"cost of {name}: {steps} steps of {ask.problems} problems x {ask.samples} samples = {steps * rollouts:,}"
+        f" rollouts, at most {steps * rollouts * ask.max_tokens:,} response tokens; {updates} updates a step"
+    )
