@@ -119,13 +119,31 @@ def test_missing_files_and_kinds(tmp_path: Path) -> None:
     assert refused(empty) == "empty.jsonl: holds no problem"
 
 
+DROP = "unanswered: drop leaves such rows out"
+
+
+@pytest.mark.parametrize("empty", ["", "  ", None])
+def test_rows_without_an_answer_may_be_dropped_and_the_others_keep_their_ids(tmp_path: Path, empty: str | None) -> None:
+    path = write(tmp_path / "a.jsonl", [ROWS[0], {"question": "?", "answer": empty}, ROWS[1]])
+    assert [problem.id for problem in file(path=path, unanswered="drop")] == ["a/0", "a/2"]
+    path = write(tmp_path / "b.jsonl", [{"question": "?", "answer": empty}])
+    with pytest.raises(UserError, match=r"b.jsonl: holds no problem"):
+        file(path=path, unanswered="drop")
+
+
+def test_a_row_without_a_question_is_not_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [ROWS[0], {"question": "", "answer": "1"}])
+    with pytest.raises(UserError, match=r"has no question"):
+        file(path=path, unanswered="drop")
+
+
 @pytest.mark.parametrize(
     ("row", "options", "message"),
     [
         ({"question": "q"}, {}, "no answer column; name it in columns: {answer: …} (known: question)"),
         ({"answer": "1"}, {}, "no question column; name it in columns: {question: …} (known: answer)"),
-        ({"question": "q", "answer": None}, {}, "the problem has no answer ('answer' is empty)"),
-        ({"question": "q", "answer": "  "}, {}, "the problem has no answer ('answer' is empty)"),
+        ({"question": "q", "answer": None}, {}, f"the problem has no answer ('answer' is empty); {DROP}"),
+        ({"question": "q", "answer": "  "}, {}, f"the problem has no answer ('answer' is empty); {DROP}"),
         ({"question": "", "answer": "1"}, {}, "the problem has no question ('question' is empty)"),
         (
             {"question": ["q"], "answer": "1"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlvr.errors import UserError, suggest
 from rlvr.registry import register
@@ -69,6 +69,7 @@ ANSWERS = ("answer", "ground_truth", "ground_truth_answer", "gt_answer", "final_
 FIELDS = ("id", "question", "answer", "solution")  # every other key of `columns` names an entry of meta
 
 Row = Mapping[str, Any]
+Unanswered = Literal["refuse", "drop"]  # what becomes of a row whose answer is empty; dropping renumbers no other
 
 
 @register("data", "file")
@@ -77,6 +78,7 @@ def file(
     path: str,
     columns: Mapping[str, str] = {},
     answer_after: str | None = None,
+    unanswered: Unanswered = "refuse",
     task: str = "math",
 ) -> list[Problem]:
     """The problems of a .json, .jsonl or .parquet file; `columns` says where a field or an entry of meta is found.
@@ -85,7 +87,7 @@ def file(
     file(path="train.parquet", columns={"question": "prompt.0.content", "answer": "reward_model.ground_truth"})
     """
     name = Path(path).expanduser()
-    return problems_of(read_rows(name), name.name, name.stem, columns, answer_after, task)
+    return problems_of(read_rows(name), name.name, name.stem, columns, answer_after, task, unanswered)
 
 
 @register("data", "inline")
@@ -102,6 +104,7 @@ def hub(
     split: str = "train",
     columns: Mapping[str, str] = {},
     answer_after: str | None = None,
+    unanswered: Unanswered = "refuse",
     task: str = "math",
 ) -> list[Problem]:
     """The problems of a Hugging Face data set.   hub(dataset="openai/gsm8k", subset="main", answer_after="####")"""
@@ -115,7 +118,7 @@ def hub(
         reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise UserError(f"data set '{dataset}': cannot be loaded: {reason}") from None
     numbered = ((f"row {i}", row) for i, row in enumerate(rows))
-    return problems_of(numbered, dataset, f"{dataset}/{split}", columns, answer_after, task)
+    return problems_of(numbered, dataset, f"{dataset}/{split}", columns, answer_after, task, unanswered)
 
 
 def to_json(problem: Problem) -> dict[str, Any]:
@@ -132,7 +135,13 @@ def from_json(row: Row) -> Problem:
 
 
 def problems_of(
-    rows: Iterable[tuple[str, Row]], name: str, stem: str, columns: Mapping[str, str], after: str | None, task: str
+    rows: Iterable[tuple[str, Row]],
+    name: str,
+    stem: str,
+    columns: Mapping[str, str],
+    after: str | None,
+    task: str,
+    unanswered: Unanswered | None = None,
 ) -> list[Problem]:
     """Problems from pairs of a place ("line 7") and a row; a fault is reported with its place."""
     problems: dict[str, Problem] = {}
@@ -140,6 +149,12 @@ def problems_of(
         where = f"{name}, {place}"
         if not isinstance(row, Mapping):
             raise UserError(f"{where}: should be an object with named fields, not {type(row).__name__}")
+        empty = _empty_answer(row, columns, where) if unanswered else None
+        if empty is not None and unanswered == "drop":
+            continue
+        if empty is not None:
+            fault = f"the problem has no answer ('{empty}' is empty)"
+            raise UserError(f"{where}: {fault}; unanswered: drop leaves such rows out")
         problem = _problem(row, where, f"{stem}/{index}", columns, after, task)
         if problem.id in problems:
             raise UserError(f"{where}: the id '{problem.id}' occurs twice")
@@ -152,8 +167,7 @@ def problems_of(
 def _problem(row: Row, where: str, default: str, columns: Mapping[str, str], after: str | None, task: str) -> Problem:
     if not columns and after is None and _is_ours(row):
         return from_json(row)
-    question_at = columns.get("question") or _first(row, QUESTIONS, "question", where)
-    answer_at = columns.get("answer") or _first(row, [c for c in ANSWERS if c != question_at], "answer", where)
+    question_at, answer_at = _places(row, columns, where)
     answer = _text(lookup(row, answer_at, where), "answer", answer_at, where)
     if after is not None:
         _, found, answer = answer.rpartition(after)
@@ -164,6 +178,19 @@ def _problem(row: Row, where: str, default: str, columns: Mapping[str, str], aft
     name = lookup(row, columns["id"], where) if "id" in columns else row.get("id", default)
     question = _text(lookup(row, question_at, where), "question", question_at, where)
     return Problem(str(name), task, question, answer.strip(), meta, None if solution is None else str(solution))
+
+
+def _places(row: Row, columns: Mapping[str, str], where: str) -> tuple[str, str]:
+    """The columns of the question and of the answer."""
+    question_at = columns.get("question") or _first(row, QUESTIONS, "question", where)
+    return question_at, columns.get("answer") or _first(row, [c for c in ANSWERS if c != question_at], "answer", where)
+
+
+def _empty_answer(row: Row, columns: Mapping[str, str], where: str) -> str | None:
+    """The column of the answer, where that is empty."""
+    column = _places(row, columns, where)[1]
+    value = lookup(row, column, where)
+    return column if value is None or (isinstance(value, str) and not value.strip()) else None
 
 
 def _is_ours(row: Row) -> bool:
