@@ -6,6 +6,7 @@ Exit status 2 is bad input (one line on standard error), 1 a failure while runni
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -82,7 +83,27 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     report.add_argument("--out", type=Path, default=Path("compare.html"), help="where a comparison goes")
     report.set_defaults(run=_report)
+    _add_select(commands)
     return parser
+
+
+def _add_select(commands: Any) -> None:
+    select = commands.add_parser("select", help="rank training problems by their accuracy history")
+    select.add_argument(
+        "history", type=Path, metavar="HISTORY", help="a run, its history.jsonl, or JSON {id: [accuracy, …]}"
+    )
+    select.add_argument(
+        "--method", required=True, help="historical_variance, lim, pass_rate, random, or uncertainty (of the samples)"
+    )
+    select.add_argument("--top", type=int, help="how many ranks; all where it is left out")
+    select.add_argument("--start", type=int, default=1, help="the first rank")
+    select.add_argument("--low", type=float, help="pass_rate: the least accuracy")
+    select.add_argument("--high", type=float, help="pass_rate: the largest accuracy")
+    select.add_argument("--target", type=float, help="pass_rate: the accuracy that comes first")
+    select.add_argument("--of", metavar="mean|last", help="pass_rate: which accuracy of a problem")
+    select.add_argument("--seed", type=int, help="random: another order")
+    select.add_argument("--out", type=Path, metavar="OUT.jsonl", help="where the lines go; else standard output")
+    select.set_defaults(run=_select)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -156,6 +177,26 @@ def _grade(options: argparse.Namespace) -> None:
 
 def _output(path: Path | None) -> Any:
     return path.open("w", encoding="utf-8") if path else nullcontext(sys.stdout)
+
+
+def _select(options: argparse.Namespace) -> None:
+    import json
+    from dataclasses import asdict
+
+    from rlvr.errors import UserError
+    from rlvr.select import ranked
+
+    given = {key: getattr(options, key) for key in ("low", "high", "target", "of", "seed")}
+    asked = {key: value for key, value in given.items() if value is not None}
+    rows = ranked(options.history, options.method, asked, options.start, options.top)
+    try:
+        with _output(options.out) as out:
+            for row in rows:
+                print(json.dumps(asdict(row)), file=out, flush=True)
+    except BrokenPipeError:  # `head` has seen enough; what is still in the buffer must not be written while Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise UserError(f"{options.out or 'standard output'}: {error.strerror or error}") from None
 
 
 def _audit(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Which problems are trained on and in what order: selection rules, and sources mixed by weight.
+"""In what order problems are trained on: sources mixed by weight.
 
 The order of a source is a function of seed and epoch.
 """
@@ -12,34 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Protocol
 
-from rlvr.errors import UserError, suggest
-from rlvr.registry import register
 from rlvr.seeds import permutation, uniform
 from rlvr.types import Draw, Problem, SampleGroup
-
-
-@register("select", "all")
-def everything(problems: Sequence[Problem]) -> list[Problem]:
-    """Every problem, once."""
-    return list(problems)
-
-
-@register("select", "ids")
-def by_id(problems: Sequence[Problem], *, ids: tuple[str, ...], repeat: int = 1) -> list[Problem]:
-    """The named problems, each `repeat` times; repeats drawn in one step are groups of their own (One-Shot-RLVR)."""
-    known = {problem.id: problem for problem in problems}
-    missing = next((name for name in ids if name not in known), None)
-    if missing is not None:
-        raise UserError(f"select.ids: no problem '{missing}'{suggest(missing, list(known)[:50])}")
-    return [known[name] for name in ids for _ in range(repeat)]
-
-
-@register("select", "random")
-def at_random(problems: Sequence[Problem], *, take: int, seed: int = 0, repeat: int = 1) -> list[Problem]:
-    """`take` problems at random, each `repeat` times."""
-    if take > len(problems):
-        raise UserError(f"select.take: {take} problems asked for, the source has {len(problems)}")
-    return [problems[i] for i in permutation(len(problems), seed, "select")[:take] for _ in range(repeat)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,12 @@ def first(problems, *, count: int = 2):
     return problems[:count]
 
 
+def visited(histories, *, least: int = 1):
+    """Ranking: by the number of visits."""
+    seen = [(name, len(visits)) for name, visits in histories.items() if len(visits) >= least]
+    return sorted(seen, key=lambda row: -row[1])
+
+
 def steps(progress, *, until: float = 0.5):
     """Schedule."""
     SEEN["progress"].append(progress)
@@ -291,6 +297,16 @@ def test_the_engine_of_the_file_receives_every_version_of_the_weights(
     assert module.SEEN["selected"] == 3
     assert module.SEEN["closed"] == 1
     assert sorted(set(module.SEEN["progress"])) == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_the_ranking_of_the_file_is_a_method_of_the_command_select(
+    extension: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = tmp_path / "history.json"
+    history.write_text(json.dumps({"a": [0], "b": [0, 1], "c": [1, 1, 1]}))
+    assert cli.main(["select", str(history), "--method", f"{extension}:visited", "--top", "2"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found == [{"rank": 1, "id": "c", "score": 3.0}, {"rank": 2, "id": "b", "score": 2.0}]
 
 
 # Where each plug-in of the recipe stands, and a parameter that it has.

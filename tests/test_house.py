@@ -57,6 +57,8 @@ def test_functions_fit_a_screen(path: Path) -> None:
         "grading.compare",
         "rewards",
         "audit",
+        "select",
+        "source",
         "recipe",
         "loss",
     ],
