@@ -35,6 +35,7 @@ from rlvr.recipe import (
     staged,
 )
 from rlvr.rollouts import Renderer, Rollouts
+from rlvr.seeds import key_of
 from rlvr.source import Sources
 from rlvr.step import Run
 from rlvr.types import Draw, Problem, SampleGroup, Sampling, Status
@@ -79,6 +80,11 @@ class Built:
     def run(self) -> Run:
         """The parts of the first stage; its policy and engine are those of all."""
         return self.stages[0].run
+
+    @property
+    def problems_key(self) -> int:
+        """A number that names the problems of all stages and their order: a resume goes on with the same."""
+        return key_of(*(stage.run.sources.key for stage in self.stages))
 
 
 @dataclass(frozen=True, slots=True)

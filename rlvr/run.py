@@ -222,7 +222,7 @@ def _save_if_due(session: Session, phase: Phase, state: State) -> None:
 
 def _save(session: Session, phase: Phase, state: State) -> None:
     session.progress.stage("saving a checkpoint")
-    source = asdict(state.source)
+    source = asdict(state.source) | {"problems": session.built.problems_key}
     position = {"step": state.step, "phase": phase.name, "source": source}
     keep = session.recipe.checkpoint.keep
     checkpoint.save(session.folder.checkpoints, phase.learner.saved(), phase.learner.state(), position, keep)
@@ -233,13 +233,18 @@ def _restore(session: Session) -> State:
     found, damaged = checkpoint.latest(session.folder.checkpoints)
     for line in damaged:
         session.progress.note(line)
+    if found is not None and found.position["source"]["problems"] != session.built.problems_key:
+        raise UserError(
+            f"{session.folder.path}: the problems of 'train' are not those that the run was started with, since a data"
+            f" file or the history of a selection has changed; restore it, or choose a new run.name"
+        )
     for path in checkpoint.saved(session.folder.checkpoints):  # a damaged one would push out good ones of earlier steps
         if found is None or path > found.path:
             shutil.rmtree(path)
     session.folder.cut_back(found.position["step"] if found else None)
     if found is None:
         session.progress.note("there is no whole checkpoint, so the run starts from its beginning")
-        return State(0, session.built.run.sources.start())
+        return State(0, session.phases[0].sources.start())
     if found.position["step"] > session.phases[-1].end:
         raise UserError(f"run.steps: step {found.position['step']} is done already; ask for at least as many")
     phase = next(p for p in session.phases if p.name == found.position["phase"])

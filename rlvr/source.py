@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Protocol
 
-from rlvr.seeds import permutation, uniform
+from rlvr.seeds import key_of, permutation, uniform
 from rlvr.types import Draw, Problem, SampleGroup
 
 
@@ -43,6 +43,11 @@ class Sources:
     seed: int
     given: tuple[bool, ...] = ()  # whether a source keeps the order of its file
     resting: tuple[Resting | None, ...] = ()
+
+    @property
+    def key(self) -> int:
+        """A number that names the problems of all sources and their order."""
+        return key_of(*(part for i, rows in enumerate(self.problems) for part in (i, *(p.id for p in rows))))
 
     def start(self) -> SourceState:
         return SourceState(0, (0,) * len(self.problems))

@@ -572,6 +572,25 @@ def called_after_training(capsys: pytest.CaptureFixture[str], run: Path) -> list
     return [row["id"] for row in called(capsys, run, "--method", "uncertainty", "--top", 2)]
 
 
+def test_a_resumed_run_does_not_go_on_with_other_problems(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    word = "train.0.select={name: historical_variance, history: runs/full, top: 1, repeat: 8}"
+    words = ["train", "r.yaml", word, "run.name=one"]
+    assert cli.main([*words, "run.steps=1"]) == 0
+    assert cli.main([*words, "run.steps=2", "--resume"]) == 0
+    before = (Path("runs/one/history.jsonl").read_bytes(), Path("runs/one/metrics.jsonl").read_bytes())
+    trained = lines(Path("runs/one/history.jsonl"))[0]["id"]
+    other = next(row["id"] for row in lines(full / "history.jsonl") if row["id"] != trained)
+    write(full / "history.jsonl", [visit(1, other, 0.0), visit(2, other, 1.0), visit(1, trained, 0.0)])
+    capsys.readouterr()
+    assert cli.main([*words, "run.steps=3", "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "runs/one" in said
+    assert "train" in said
+    assert "history" in said
+    assert before == (Path("runs/one/history.jsonl").read_bytes(), Path("runs/one/metrics.jsonl").read_bytes())
+
+
 def test_a_history_that_is_missing_is_found_before_a_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
