@@ -39,6 +39,7 @@ class RunData:
     summary: Record
     metrics: Sequence[Record]
     evals: Sequence[Record]
+    history: Sequence[Record]
     planned: int | None
 
     @property
@@ -176,7 +177,8 @@ def load(run: Path) -> RunData:
         recipe = path.read_text("utf-8", "replace") if path.exists() else ""
         metrics = [r for r in _records(folder / "metrics.jsonl") if isinstance(r.get("step"), int)]
         evals = [r for r in _records(folder / "evals.jsonl") if isinstance(r.get("step"), int) and r.get("benchmark")]
-        return RunData(folder, recipe, _summary(folder / "summary.json"), metrics, evals, _planned(recipe))
+        history = _records(folder / "history.jsonl")
+        return RunData(folder, recipe, _summary(folder / "summary.json"), metrics, evals, history, _planned(recipe))
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
 
@@ -507,15 +509,21 @@ def commands(run: RunData) -> list[tuple[str, str]]:
     if not run.finished:
         name = shlex.quote(f"run.name={run.name}")
         return [("go on where it stopped", f"rlvr train {folder}/recipe.yaml {name} --resume")]
+    chosen = _selection(run)
     return [
         ("check the reward for loopholes", f"rlvr audit {folder}"),
-        (
-            "find the problems worth training on",
-            f"rlvr select {folder}/history.jsonl --method historical_variance --top 16",
-        ),
+        *([("find the problems worth training on", f"rlvr select {folder} {chosen}")] if chosen else []),
         ("set it beside another run", f"rlvr report {folder} runs/OTHER"),
         ("use the model", f'AutoModelForCausalLM.from_pretrained("{run.folder}/model")'),
     ]
+
+
+def _selection(run: RunData) -> str:
+    """The method of `rlvr select` that fits the run: accuracy varies only where problems were visited several times."""
+    visits = {(str(record.get("id")), str(record.get("step"))) for record in run.history}
+    problems = {name for name, _ in visits}
+    method = "historical_variance" if len(visits) >= 2 * len(problems) else "pass_rate"
+    return f"--method {method} --top {min(16, len(problems))}" if len(problems) > 1 else ""
 
 
 def _reached(run: RunData) -> str:

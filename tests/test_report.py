@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 from fake_run import hacked, healthy, unfinished
 
-from rlvr import charts
+from rlvr import charts, cli
 from rlvr.errors import UserError
-from rlvr.report import alarms, compare, headline, load, time_spent, write_report
+from rlvr.report import alarms, commands, compare, headline, load, time_spent, write_report
 from rlvr.trackers import JsonLines
 
 
@@ -215,3 +216,23 @@ def test_charts_draw_any_numbers() -> None:
 
 def test_running_mean_is_flat_on_flat_data() -> None:
     assert [y for _, y in charts.running_mean([(float(x), 2.0) for x in range(40)])] == [2.0] * 40
+
+
+@pytest.mark.parametrize(
+    ("visited", "chosen"),
+    [
+        ([(step, f"p{step % 20}") for step in range(40)], "--method historical_variance --top 16"),
+        ([(step, f"p{step}") for step in range(20)], "--method pass_rate --top 16"),
+        ([(1, "a"), (1, "a"), (2, "b")], "--method pass_rate --top 2"),
+        ([(1, "a"), (2, "a")], None),
+    ],
+)
+def test_the_report_offers_a_selection_that_the_run_allows(
+    run: Path, visited: list[tuple[int, str]], chosen: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    JsonLines.write(run / "history.jsonl", [{"step": s, "id": name, "accuracy": 0.5, "n": 8} for s, name in visited])
+    offered = [command for _, command in commands(load(run)) if command.startswith("rlvr select")]
+    assert offered == ([f"rlvr select {run} {chosen}"] if chosen else [])
+    for command in offered:
+        assert cli.main(shlex.split(command)[1:]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == int(command.split()[-1])
