@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal
 
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import after_thinking, final_turn, find_form
-from rlvr.grading.killable import Died, Killable, Late
+from rlvr.grading.killable import Died, Killable, Late, serve
 from rlvr.grading.latex import parse
 from rlvr.grading.units import read_number
 from rlvr.grading.values import exact, walk
@@ -25,6 +25,9 @@ TEST_SHARE = 0.25
 SECONDS = 5.0  # for one answer
 MAKE_SECONDS = 120.0  # for CHUNK problems
 CHUNK = 200
+MEMORY = 4 << 30  # address space in bytes: an answer such as 1e999999999 must not fill the machine
+NO_GOLD = "(whatever its scorer accepts)"
+_EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 
 # Their scorers (0.1.25) hand the text of the model to eval or to SymPy's parse_expr, which both execute it.
 UNSAFE = frozenset({
@@ -67,7 +70,7 @@ OWN: dict[str, Callable[[str, str, Info], bool]] = {
 }  # fmt: skip
 
 _WORKER = Killable(
-    str(Path(__file__).with_name("gym_worker.py")),
+    __file__,
     {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
 )
 
@@ -185,3 +188,64 @@ def calculate(text: str) -> tuple[Fraction, list[int]] | None:
 MAX_CALCULATION = 200
 _BRACKETS = str.maketrans("[]", "()")
 _OPERATIONS = frozenset({"number", "add", "mul", "div", "neg", "group"})
+
+
+# The helper process, in which reasoning-gym runs. Its PYTHONHASHSEED is fixed, because the order of sets decides some
+# of the library's problems; to score an answer its problem is made again from seed and index, because the scorers need
+# more than JSON can carry.
+
+
+def _answer(request: Any) -> Any:
+    import reasoning_gym  # noqa: F401 - paid for by the start, not by the first question
+
+    if request == "ready?":
+        return "ready"
+    operations = {"make": _entries, "score": _score, "info": _info}
+    try:
+        return operations[request.pop("do")](**request)
+    except Exception as error:  # the library may raise anything; the caller judges what it means
+        return {"error": f"{type(error).__name__}: {str(error).strip()[:4000]}"}
+
+
+def _entries(dataset: str, config: str, start: int, stop: int) -> dict[str, Any]:
+    entries = [_entry(dataset, config, index) for index in range(start, stop)]
+    return {"entries": [{"question": entry["question"], "answer": _gold(entry)} for entry in entries]}
+
+
+def _score(dataset: str, config: str, index: int, question: str, answer: str) -> dict[str, Any]:
+    entry = _entry(dataset, config, index)
+    if entry["question"] != question:
+        return {"stale": True}
+    return {"score": float(_dataset(dataset, config).score_answer(answer, entry))}
+
+
+def _info(dataset: str, config: str, index: int) -> dict[str, Any]:
+    """What the exact comparisons of ours need of the entry."""
+    metadata = _entry(dataset, config, index)["metadata"]
+    return {key: metadata[key] for key in ("numbers", "target", "valid_answers") if key in metadata}
+
+
+def _gold(entry: dict[str, Any]) -> str:
+    if entry["answer"] is not None:
+        return str(entry["answer"])
+    example = next((entry["metadata"][key] for key in _EXAMPLES if key in entry["metadata"]), NO_GOLD)
+    return example if isinstance(example, str) else json.dumps(example)
+
+
+@functools.lru_cache(maxsize=32)
+def _dataset(dataset: str, config: str) -> Any:
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    if dataset not in DATASETS:
+        raise LookupError(" ".join(sorted(DATASETS)))
+    return reasoning_gym.create_dataset(dataset, **json.loads(config))
+
+
+@functools.lru_cache(maxsize=4096)
+def _entry(dataset: str, config: str, index: int) -> dict[str, Any]:
+    return _dataset(dataset, config)[index]
+
+
+if __name__ == "__main__":
+    serve(_answer, memory=MEMORY)
