@@ -145,7 +145,8 @@ class Updates:
             raise RunError(f"{self.broken} updates in a row had no finite gradient; lower {prefix}optimizer.lr")
         if finite and parameters:
             for group in self.optimizer.param_groups:
-                group.update(self.settings, lr=rate)
+                kept = group["lr"]  # torchao keeps the rate in a tensor, which its compiled step reads
+                group.update(self.settings, lr=kept.fill_(rate) if isinstance(kept, Tensor) else rate)
             self.optimizer.step()
             self.model.publish()
         self.optimizer.zero_grad(set_to_none=True)

@@ -56,7 +56,15 @@ REDUCTIONS: dict[str, Callable[[Batch], Tensor]] = {
     "sequence_sum": loss.sequence_sum,
     "constant": partial(loss.constant, length=16),
 }
+# Those of the published runs weigh by position, so the order of samples is theirs, and the split into passes is ours.
+POSITIONAL: dict[str, Callable[[Batch], Tensor]] = {
+    "micro size": partial(loss.micro_token_mean, size=2),
+    "micro size on ranks": partial(loss.micro_token_mean, size=2, ranks=3),
+    "micro tokens": partial(loss.micro_token_mean, tokens=30),
+    "micro tokens on ranks": partial(loss.micro_token_mean, tokens=30, ranks=2),
+}
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
+every_split = pytest.mark.parametrize("reduction", [*REDUCTIONS, *POSITIONAL])
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +106,7 @@ def policy_of(seed: int = 0, budget: int = 100_000, compute: torch.dtype = torch
 
 
 def learner_of(actor: Policy, reduction: str = "token", terms: Sequence[str] = tuple(TERMS)) -> Learner:
-    objective = Objective([(name, TERMS[name]) for name in terms], REDUCTIONS[reduction])
+    objective = Objective([(name, TERMS[name]) for name in terms], (REDUCTIONS | POSITIONAL)[reduction])
     recorder: Any = Recorder(actor.master)
     updates = Updates(actor, recorder, Rate(1, 0, 1, lambda at: 1), None)
     return Learner(actor, policy_of(1), objective, updates, temperature=TEMPERATURE, keeps_old=True)
@@ -150,7 +158,7 @@ def close(one: Tensor, other: Tensor, tolerance: float = 1e-12) -> bool:
     return float((one - other).abs().max() / other.abs().max()) < tolerance
 
 
-@every_reduction
+@every_split
 @pytest.mark.parametrize("budget", [1, 16, 64])
 def test_the_split_into_passes_changes_no_gradient(reduction: str, budget: int) -> None:
     learner = learner_of(policy_of(), reduction)
@@ -182,7 +190,7 @@ def test_the_order_of_the_samples_changes_no_gradient(reduction: str) -> None:
         assert close(gradients(learner, [batch.select(order)]), gradients(learner, [batch]))
 
 
-@every_reduction
+@every_split
 @pytest.mark.parametrize("budget", [16, 100_000])
 def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> None:
     learner = learner_of(policy_of(budget=budget), reduction)
@@ -195,7 +203,7 @@ def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> Non
     assert close(gradients(learner, [batch]), shared)
 
 
-@every_reduction
+@every_split
 @pytest.mark.parametrize("chunk", [1, 3 * 84, 10**9])
 def test_chunks_of_the_head_change_no_gradient(reduction: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_of(policy_of(), reduction)
@@ -443,6 +451,22 @@ def test_a_head_with_a_bias_is_not_chunked() -> None:
     module.lm_head = nn.Linear(32, 84, bias=True, dtype=torch.float64)
     actor = Policy(module, torch.float64, 100_000, tiny.tokenizer())
     assert not actor.chunked_head
+
+
+def test_a_published_partition_weighs_tokens_by_their_micro_batch() -> None:
+    """Two ranks, two samples a micro-batch: each micro-batch has a quarter of the weight, however long it is."""
+    learner = learner_of(policy_of())
+    batch = batch_of(learner, groups_of()).select(range(8))
+    weight = loss.micro_token_mean(batch, size=2, ranks=2)
+    parts = [float((weight * (batch.sample // 2 == part)).sum()) for part in range(4)]
+    assert parts == pytest.approx([0.25] * 4)
+    by_tokens = loss.micro_token_mean(batch, tokens=40)
+    lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
+    groups = loss.balanced(lengths, -(-sum(lengths) // 40))
+    assert len(groups) > 1 and sorted(i for g in groups for i in g) == list(range(8))
+    for rows in groups:
+        inside = torch.isin(batch.sample, torch.tensor(rows))
+        assert float(by_tokens[inside].sum()) == pytest.approx(len(rows) / 8)
 
 
 def test_scores_are_in_the_order_of_the_samples() -> None:

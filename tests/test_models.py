@@ -8,9 +8,10 @@ import pytest
 import tiny
 import torch
 
+import rlvr
 from rlvr import models, recipe
 from rlvr.batch import Tokens
-from rlvr.build import load
+from rlvr.build import build, load
 from rlvr.errors import RunError, UserError
 from rlvr.types import Request, Sampling
 
@@ -69,3 +70,16 @@ def test_cuda_where_there_is_none_is_refused_in_one_line() -> None:
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UserError, match=r"model\.device: no CUDA device"):
         models.device_of("cuda")
+
+
+def test_the_folder_of_a_run_is_a_model_and_a_reference(tiny_model: Path, tmp_path: Path) -> None:
+    """A warm start from another run's weights, with the KL still measured from the first model."""
+    made = tiny.recipe(tiny_model, optimizer={"lr": 1e-2})
+    made["run"] |= {"folder": str(tmp_path), "name": "first"}  # type: ignore[operator]
+    rlvr.train(made, reward=lambda response: float(len(response)))
+    options = {"name": str(tmp_path / "first"), "compute": "float32", "reference": str(tiny_model)}
+    terms = {"terms": ["clip", {"name": "kl", "coef": 0.1}]}
+    learner = build(recipe.load(tiny.recipe(tiny_model, model=options, loss=terms))).run.learner
+    plain = load(recipe.load(tiny.recipe(tiny_model))).policy.logprobs(SEQUENCES, 1.0)
+    assert learner.reference is not None and torch.equal(learner.reference.logprobs(SEQUENCES, 1.0), plain)
+    assert (learner.policy.logprobs(SEQUENCES, 1.0) - plain).abs().max() > 1e-3
