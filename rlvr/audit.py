@@ -38,11 +38,17 @@ class Refused:
 
 
 def gated(problems: Sequence[Problem], mode: Mode) -> tuple[tuple[Problem, ...], tuple[Refused, ...]]:
-    """The problems after the gate of their task, and those whose gold it refused: marked as text only, or dropped."""
+    """The problems after the gate of their task, and those whose gold it refused: marked as text only, or dropped.
+
+    A problem without a gold is always dropped.
+    """
     gates = set(registry.names("gate")) if mode != "off" else set()
     kept: list[Problem] = []
     refused: list[Refused] = []
     for problem in problems:
+        if not problem.answer.strip():
+            refused.append(Refused(problem.id, "", "its row has no gold, so it is left out"))
+            continue
         reason = registry.find("gate", problem.task, problem.id).function(problem) if problem.task in gates else ""
         if reason:
             refused.append(Refused(problem.id, problem.answer, reason))

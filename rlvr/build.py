@@ -202,7 +202,8 @@ def _sources(recipe: Recipe, given: Sequence[Problem] | None, seed: int) -> tupl
     passed = [gated(row, recipe.verify.gate) for row in rows]
     empty = next((i for i, (row, _) in enumerate(passed) if not row), None)
     if empty is not None:
-        raise UserError(f"train.{empty}: no problem is left, since no gold can be compared; try verify.gate=mark")
+        why = "row has a gold" if not any(p.answer.strip() for p in rows[empty]) else "gold can be compared"
+        raise UserError(f"train.{empty}: no problem is left, since no {why}; mend the data, or try verify.gate=mark")
     chosen = [tuple(_bind("select", s.select)(row)) for s, (row, _) in zip(recipe.train, passed, strict=True)]
     weights, given_order = tuple(s.weight for s in recipe.train), tuple(s.order == "given" for s in recipe.train)
     resting = tuple(s.adaptive for s in recipe.train)
@@ -216,7 +217,8 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
     problems = _bind("data", row.data)()
     if not problems:
         raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
-    check_problems(problems, f"{where}.data")
+    leaves_out = isinstance(row, Source)  # the gate does so and says so; a held-out set has to be whole
+    check_problems([p for p in problems if p.answer.strip() or not leaves_out], f"{where}.data")
     for task in {p.task for p in problems} if row.task is None else ():
         registry.find("task", task, f"{where}.data")
     return tuple(replace(p, task=row.task.name) if row.task else p for p in problems)

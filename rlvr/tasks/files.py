@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from rlvr.errors import UserError, suggest
 from rlvr.registry import register
@@ -64,9 +64,22 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"row {index}", row) for index, row in enumerate(table.to_pylist()))
 
 
-QUESTIONS = ("question", "problem", "prompt", "input")
-ANSWERS = ("answer", "ground_truth", "ground_truth_answer", "gt_answer", "final_answer", "target", "solution")
+QUESTIONS = ("question", "problem", "quiz", "prompt", "input")
+TRUTH = "reward_model.ground_truth"  # verl's gold
+PUZZLE = "solution_text_format"  # Logic-RL's gold: lines such as "(1) Zoey is a knight"
+# What says that it is the truth goes before `answer`, which many files use for a worked text.
+ANSWERS = (
+    f"{TRUTH}.{PUZZLE}", TRUTH, PUZZLE, "ground_truth_answer", "ground_truth",
+    "gt_answer", "answer", "final_answer", "target", "solution",
+)  # fmt: skip
 FIELDS = ("id", "question", "answer", "solution")  # every other key of `columns` names an entry of meta
+# Entries of meta that are kept without being named, each from the first of its places that a row has.
+KEPT: Mapping[str, tuple[str, ...]] = {
+    "level": ("level", "extra_info.level"),
+    "category": ("subject", "extra_info.subject", "data_source"),
+    "data_source": ("data_source",),
+    "extra_info": ("extra_info",),
+}
 
 Row = Mapping[str, Any]
 Unanswered = Literal["refuse", "drop"]  # what becomes of a row whose answer is empty; dropping renumbers no other
@@ -79,19 +92,22 @@ def file(
     columns: Mapping[str, str] = {},
     answer_after: str | None = None,
     unanswered: Unanswered = "refuse",
-    task: str = "math",
+    task: str | None = None,
 ) -> list[Problem]:
     """The problems of a .json, .jsonl or .parquet file; `columns` says where a field or an entry of meta is found.
 
+    The rows of OpenRLHF and verl scripts are recognised without it (docs/migration.md). `task` is math, or knights
+    where the gold of a row is an assignment.
+
     file(path="gsm8k.jsonl", answer_after="####")
-    file(path="train.parquet", columns={"question": "prompt.0.content", "answer": "reward_model.ground_truth"})
+    file(path="train.parquet", columns={"question": "extra.text", "answer": "extra.gold", "level": "extra.level"})
     """
     name = Path(path).expanduser()
     return problems_of(read_rows(name), name.name, name.stem, columns, answer_after, task, unanswered)
 
 
 @register("data", "inline")
-def inline(*, rows: tuple[Mapping[str, Any], ...], task: str = "math") -> list[Problem]:
+def inline(*, rows: tuple[Mapping[str, Any], ...], task: str | None = None) -> list[Problem]:
     """Problems written into the recipe itself.   inline(rows=({"question": "What is 7 + 8?", "answer": "15"},))"""
     return problems_of(((f"row {i}", row) for i, row in enumerate(rows)), "inline", "inline", {}, None, task)
 
@@ -105,7 +121,7 @@ def hub(
     columns: Mapping[str, str] = {},
     answer_after: str | None = None,
     unanswered: Unanswered = "refuse",
-    task: str = "math",
+    task: str | None = None,
 ) -> list[Problem]:
     """The problems of a Hugging Face data set.   hub(dataset="openai/gsm8k", subset="main", answer_after="####")"""
     try:
@@ -140,7 +156,7 @@ def problems_of(
     stem: str,
     columns: Mapping[str, str],
     after: str | None,
-    task: str,
+    task: str | None,
     unanswered: Unanswered | None = None,
 ) -> list[Problem]:
     """Problems from pairs of a place ("line 7") and a row; a fault is reported with its place."""
@@ -152,31 +168,38 @@ def problems_of(
         empty = _empty_answer(row, columns, where) if unanswered else None
         if empty is not None and unanswered == "drop":
             continue
-        if empty is not None:
+        if empty is not None and not _is_unsolved(row, empty):
             fault = f"the problem has no answer ('{empty}' is empty)"
             raise UserError(f"{where}: {fault}; unanswered: drop leaves such rows out")
         problem = _problem(row, where, f"{stem}/{index}", columns, after, task)
         if problem.id in problems:
-            raise UserError(f"{where}: the id '{problem.id}' occurs twice")
+            fix = "; leave 'id' out of columns, and the rows are numbered" if "id" in columns else ""
+            raise UserError(f"{where}: the id '{problem.id}' occurs twice{fix}")
         problems[problem.id] = problem
     if not problems:
         raise UserError(f"{name}: holds no problem")
     return list(problems.values())
 
 
-def _problem(row: Row, where: str, default: str, columns: Mapping[str, str], after: str | None, task: str) -> Problem:
+def _problem(
+    row: Row, where: str, default: str, columns: Mapping[str, str], after: str | None, task: str | None
+) -> Problem:
     if not columns and after is None and _is_ours(row):
         return from_json(row)
     question_at, answer_at = _places(row, columns, where)
-    answer = _text(lookup(row, answer_at, where), "answer", answer_at, where)
+    unsolved = _is_unsolved(row, answer_at)
+    answer = "" if unsolved else _text(lookup(row, answer_at, where), "answer", answer_at, where)
     if after is not None:
         _, found, answer = answer.rpartition(after)
         if not found or not answer.strip():
             raise UserError(f"{where}: no answer after '{after}' in '{answer_at}'")
-    meta = {key: lookup(row, column, where) for key, column in columns.items() if key not in FIELDS}
+    before, asked = _turns(lookup(row, question_at, where), question_at, where)
+    question = _text(asked, "question", question_at, where)
+    meta = _kept(row, columns) | ({"before": before} if before else {})
+    meta |= {key: lookup(row, column, where) for key, column in columns.items() if key not in FIELDS}
     solution = lookup(row, columns["solution"], where) if "solution" in columns else None
     name = lookup(row, columns["id"], where) if "id" in columns else row.get("id", default)
-    question = _text(lookup(row, question_at, where), "question", question_at, where)
+    task = task or ("knights" if answer_at.endswith(PUZZLE) else "math")
     return Problem(str(name), task, question, answer.strip(), meta, None if solution is None else str(solution))
 
 
@@ -193,6 +216,42 @@ def _empty_answer(row: Row, columns: Mapping[str, str], where: str) -> str | Non
     return column if value is None or (isinstance(value, str) and not value.strip()) else None
 
 
+def _is_unsolved(row: Row, answer_at: str) -> bool:
+    """Whether this is a row of verl with an empty gold, which is left out by name when a run is built.
+
+    The pool of One-Shot-RLVR has one, and its programs train on it for nothing.
+    """
+    return answer_at == TRUTH and _value(row, TRUTH) == ""
+
+
+def _kept(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
+    """What a row of a known format holds beside question and answer: KEPT, a gold of several parts, its prompts."""
+    found = {key: [_value(row, place) for place in places] for key, places in KEPT.items()}
+    meta = {key: next((v for v in values if v is not None), None) for key, values in found.items()}
+    truth = _value(row, TRUTH)
+    if isinstance(truth, Mapping):
+        meta["ground_truth"] = truth
+    if "question" not in columns:  # whoever names the question says which prompts to keep
+        asked = {name: row.get(name) for name in ("prompt", "input")}
+        texts = {name: value[-1]["content"] if _is_chat(value) else value for name, value in asked.items()}
+        meta |= {name: text for name, text in texts.items() if isinstance(text, str)}
+    return {key: value for key, value in meta.items() if value is not None}
+
+
+def _turns(value: Any, column: str, where: str) -> tuple[list[Row], Any]:
+    """The earlier messages of a chat and the text of the last, which is the user's; any other value alone."""
+    if not _is_chat(value):
+        return [], value
+    *before, last = value
+    if last.get("role", "user") != "user":
+        raise UserError(f"{where}: the last message of '{column}' is not the user's but of the role '{last['role']}'")
+    return before, last["content"]
+
+
+def _is_chat(value: Any) -> TypeGuard[list[Row]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(m, Mapping) and "content" in m for m in value)
+
+
 def _is_ours(row: Row) -> bool:
     """Whether `to_json` wrote the row."""
     texts = (row.get(key) for key in ("id", "task", "question", "answer"))
@@ -201,8 +260,17 @@ def _is_ours(row: Row) -> bool:
 
 def lookup(row: Row, column: str, where: str) -> Any:
     """The value at a dotted path.   lookup({"prompt": [{"content": "2+2"}]}, "prompt.0.content", "") -> "2+2" """
+    value, missing = _reach(row, column)
+    if missing is not None:
+        known = _names(value)
+        raise UserError(f"{where}: no column '{column}'{suggest(missing, known) if known else ''}")
+    return value
+
+
+def _reach(row: Row, column: str) -> tuple[Any, str | None]:
+    """The value at a dotted path, or the last one on the way and the part that it lacks."""
     if column in row:
-        return row[column]
+        return row[column], None
     value: Any = row
     for part in column.split("."):
         if isinstance(value, Mapping) and part in value:
@@ -210,9 +278,13 @@ def lookup(row: Row, column: str, where: str) -> Any:
         elif isinstance(value, list | tuple) and part.isascii() and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
         else:
-            known = _names(value)
-            raise UserError(f"{where}: no column '{column}'{suggest(part, known) if known else ''}")
-    return value
+            return value, part
+    return value, None
+
+
+def _value(row: Row, column: str) -> Any:
+    value, missing = _reach(row, column)
+    return value if missing is None else None
 
 
 def _names(value: Any) -> Iterator[str] | list[str]:
@@ -222,7 +294,7 @@ def _names(value: Any) -> Iterator[str] | list[str]:
 
 
 def _first(row: Row, names: Iterable[str], field: str, where: str) -> str:
-    found = next((name for name in names if name in row), None)
+    found = next((name for name in names if _reach(row, name)[1] is None), None)
     if found is None:
         raise UserError(f"{where}: no {field} column; name it in columns: {{{field}: …}} (known: {', '.join(row)})")
     return found
@@ -230,7 +302,10 @@ def _first(row: Row, names: Iterable[str], field: str, where: str) -> str:
 
 def _text(value: Any, field: str, column: str, where: str) -> str:
     if isinstance(value, Mapping | list | tuple):
-        raise UserError(f"{where}: '{column}' is not a text; reach into it with a dotted column such as '{column}.0'")
+        part = next(iter(_names(value)), "0")
+        raise UserError(
+            f"{where}: '{column}' is not a text; reach into it with a dotted column such as '{column}.{part}'"
+        )
     if value is None or not str(value).strip():
         raise UserError(f"{where}: the problem has no {field} ('{column}' is empty)")
     return str(value)
