@@ -113,13 +113,14 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
     given."""
     torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
     parts = staged(recipe)
+    rewarders = [_rewarder(part, reward) for part in parts]
     read = [_sources(part, problems, recipe.run.seed) for part in parts]
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
     loaded = load(recipe)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit) for row, rows in held_out)
     shared = _shared(recipe, parts, loaded.policy)
-    runs = [_run(part, own, loaded, shared, reward) for part, (own, _) in zip(parts, read, strict=True)]
+    runs = [_run(part, own, loaded, shared, pay) for part, (own, _), pay in zip(parts, read, rewarders, strict=True)]
     rows = recipe.stages or (None,)
     stages = tuple(
         Stage(name, part.run.steps, run, part.train != recipe.train, bool(row and row.reference == "renewed"))
@@ -135,11 +136,11 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
     return Built(stages, _cold_start(recipe, runs[0]), benchmarks, asked, tuple(refused.values()))
 
 
-def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, reward: Callable[..., Any] | None) -> Run:
+def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewarder: Rewarder) -> Run:
     """The parts of one stage; a prompt that is too long and a task that pays for a constant answer fail here."""
     limit, ask = recipe.rollout.max_prompt_tokens, recipe.rollout
     render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], loaded.policy.tokenizer, limit)
-    verifier, rewarder = _verifier(recipe), _rewarder(recipe, reward)
+    verifier = _verifier(recipe)
     for source, rows in enumerate(sources.problems):
         distinct = list({p.id: p for p in rows}.values())
         prompts = [p.text for p in render([Draw(p, source) for p in distinct])]
