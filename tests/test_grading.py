@@ -63,7 +63,6 @@ PIECES = (
         "grading.values",
         "tasks.math",
         "tasks.knights",
-        "tasks.knights_puzzle",
         "tasks.arithmetic",
         "tasks.files",
     ],
