@@ -32,6 +32,8 @@ PLAIN: tuple[tuple[str, str, Unit], ...] = (
     ("entropy", "Entropy per token", "number"),
     ("kl", "KL to the reference", "number"),
     ("no_signal", "Groups without signal", "share"),
+    ("repetition", "Repeated phrases", "share"),
+    ("foreign", "Letters outside ASCII", "share"),
     ("grad_norm", "Gradient norm", "number"),
     ("loss", "Loss", "number"),
     ("clipped", "Clipped tokens", "share"),
@@ -41,7 +43,14 @@ PLAIN: tuple[tuple[str, str, Unit], ...] = (
     ("critic/loss", "Loss of the critic", "number"),
     ("critic/clipped", "Clipped values of the critic", "share"),
 )
-ALARMING = ("no_answer", "clipped", "mismatch", "critic/clipped")  # not worth a chart while they are zero
+ALARMING = (
+    "no_answer",
+    "repetition",
+    "foreign",
+    "clipped",
+    "mismatch",
+    "critic/clipped",
+)  # not worth a chart while they are zero
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from rlvr import recipe as recipes
+from rlvr import scores
 from rlvr.build import Benchmark, benchmark_of, load_engine, read_problems
 from rlvr.errors import UserError
 from rlvr.progress import Progress
@@ -110,6 +111,10 @@ def summarise(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[
         "pass@1_formatted": _mean([v.correct for v in formatted]) if formatted else None,
         "truncated": truncated / samples,
         "length": _mean([len(r.token_ids) for r in rollouts]),
+        "reflection": _mean([scores.reflects(r.text) for r in rollouts]),
+        "foreign": _mean([scores.foreign(r.text) for r in rollouts]),
+        "repetition": _mean([scores.repetition(r.text) for r in rollouts]),
+        **_of_many(rollouts, verdicts),
     }
     counts = {
         "problems": len(shares),
@@ -130,6 +135,22 @@ def accuracy_by_problem(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]
     for rollout, verdict in zip(rollouts, verdicts, strict=True):
         found.setdefault(rollout.prompt.problem.id, []).append(verdict.correct)
     return {name: _mean(correct) for name, correct in found.items()}
+
+
+def _of_many(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """pass@k and maj@n where every problem has several samples; {} where it has one."""
+    rows: dict[str, list[Verdict]] = {}
+    for rollout, verdict in zip(rollouts, verdicts, strict=True):
+        rows.setdefault(rollout.prompt.problem.id, []).append(verdict)
+    count = min(len(row) for row in rows.values())
+    if count < 2:
+        return {}
+    found = {
+        f"pass@{k}": _mean([scores.pass_at_k(len(row), sum(v.correct for v in row), k) for row in rows.values()])
+        for k in scores.powers(count)[1:]
+    }
+    chosen = [(row, scores.majority([v.answer for v in row])) for row in rows.values()]
+    return found | {f"maj@{count}": _mean([at is not None and row[at].correct for row, at in chosen])}
 
 
 def _categories(rollouts: Sequence[Rollout], shares: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from rlvr import scores
 from rlvr.types import Finish, Sample, SampleGroup, Status, flatten
 from rlvr.world import World
 
@@ -145,6 +146,8 @@ def _of(sample: Sample) -> Metrics:
         "truncated": rollout.finish is Finish.LENGTH,
         "no_answer": verdict.status is Status.NO_ANSWER,
         "length": len(rollout.token_ids),
+        "foreign": scores.foreign(rollout.text),
+        "repetition": scores.repetition(rollout.text),
     }
     parts = {f"reward_parts/{name}": value for name, value in sample.reward.parts.items()}
     means = {name: (float(value), 1.0) for name, value in {**facts, **parts}.items()}
