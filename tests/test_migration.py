@@ -80,7 +80,7 @@ VERL = """
     --ppo_mini_batch_size --ppo_micro_batch_size --kl_loss_coef --entropy_coeffient --clip_ratio --kl_loss_type
     --temperature --log_prob_micro_batch_size --rollout_n --rollout_gpu_memory_util --rollout_tp
     --micro_rollout_batch_size --kl_coef --total_epochs --dataset_name --model_name --save_freq --test_freq
-    --remove_clip --remove_previous_ckpt --suffix --config-name --config-path
+    --remove_clip --remove_previous_ckpt --suffix --config-name --config-path --method --top_index --repeat_time
 """.split()
 
 
