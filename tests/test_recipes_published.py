@@ -351,13 +351,19 @@ def test_the_held_out_files_of_simplerl_are_read(name: str) -> None:
 
 
 @needs_data
-def test_the_rows_of_one_shot_are_read() -> None:
+def test_the_rows_of_one_shot_are_read_from_the_pool_as_from_their_own_files() -> None:
+    pool = {"train.0.data.path": str(DATA / "one_shot" / "dsr_sub.parquet")}
+    assert len(read_problems(recipes.load("one_shot_dsr_sub", pool).train[0], "train.0")) == 1208
     for name, gold in (("pi1", "12.8"), ("pi13", r"\frac{4}{3}")):
-        path = DATA / "one_shot" / f"{name}_r128.parquet"
-        overrides = {"train.0.data.path": str(path), "train.0.select": "all"}
-        problems = read_problems(recipes.load(f"one_shot_{name}", overrides).train[0], "train.0")
-        assert len(problems) == 128 and {problem.answer for problem in problems} == {gold}
-        assert problems[0].question.endswith("output the final answer within \\boxed{}.")
+        source = recipes.load(f"one_shot_{name}", pool).train[0]
+        chosen = registry.find("select", "ids", "select").bind(source.select.params, "select")(
+            read_problems(source, "train.0")
+        )
+        own = {"train.0.data.path": str(DATA / "one_shot" / f"{name}_r128.parquet"), "train.0.select": "all"}
+        rows = read_problems(recipes.load(f"one_shot_{name}", own).train[0], "train.0")
+        assert len(chosen) == len(rows) == 128
+        assert {(p.question, p.answer) for p in (*chosen, *rows)} == {(rows[0].question, gold)}
+        assert rows[0].question.endswith("output the final answer within \\boxed{}.")
 
 
 # --- The twins
