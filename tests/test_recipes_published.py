@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import rlvr
+from rlvr import cli, registry
 from rlvr import recipe as recipes
-from rlvr import registry
 from rlvr.build import read_problems
 from rlvr.prompts import plain
 from rlvr.recipe import Recipe, Spec
@@ -261,6 +261,14 @@ def test_recommended_is_the_consensus() -> None:
     assert (found["temperature"], found["cut"], found["lr"], found["filters"]) == (1.0, (1.0, 0), 1e-6, ["no_signal"])
     assert 8 <= found["batch"][1] <= 16
     assert recipes.needs_of(recipes.load("recommended")) == frozenset()  # no second forward pass
+
+
+@pytest.mark.parametrize("name", [*FULL, *TWINS])
+def test_rlvr_show_prints_a_recipe_and_its_cost(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", name]) == 0
+    text = capsys.readouterr().out
+    assert recipes.load(yaml.safe_load(text)) == recipes.load(name)
+    assert text.count("# cost of ") == max(1, len(recipes.load(name).stages))
 
 
 # --- What the headers say
