@@ -99,10 +99,16 @@ class Frame:
         return self.size[1] - self.bottom - (value - low) / (high - low) * (self.size[1] - self.top - self.bottom)
 
 
-def run_charts(metrics: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """The charts of one run, those with nothing to show left out."""
+def run_charts(
+    metrics: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str, Any]], saturated: int | None = None
+) -> list[Chart]:
+    """The charts of one run, those with nothing to show left out; `saturated` is the step to mark in the first."""
     cold = max((record["step"] for record in metrics if record.get("phase") == "cold_start"), default=0)
-    charts = [_accuracy_chart(metrics, evals, cold), _reward_chart(metrics, cold), _format_chart(metrics, evals, cold)]
+    charts = [
+        _accuracy_chart(metrics, evals, cold, saturated),
+        _reward_chart(metrics, cold),
+        _format_chart(metrics, evals, cold),
+    ]
     for key, title, unit in PLAIN:
         points = column(metrics, *key.split("/"))
         if key in ALARMING and not any(y for _, y in points):
@@ -132,11 +138,12 @@ def column(records: Iterable[Mapping[str, Any]], key: str, part: str | None = No
     return [(x, number(v.get(part) if part and isinstance(v, Mapping) else v)) for x, v in values]
 
 
-def _accuracy_chart(metrics: Any, evals: Sequence[Mapping[str, Any]], cold: int) -> Chart | None:
+def _accuracy_chart(metrics: Any, evals: Sequence[Mapping[str, Any]], cold: int, saturated: int | None) -> Chart | None:
     names = list(dict.fromkeys(e["benchmark"] for e in evals))
     series = [heldout([e for e in evals if e["benchmark"] == name], name, i) for i, name in enumerate(names[:5])]
     series.append(Series("training", column(metrics, "accuracy"), 5))
-    return _chart("Accuracy: held-out problems with 95 % interval, and training rollouts", series, "share", cold, True)
+    title = "Accuracy: held-out problems with 95 % interval, and training rollouts"
+    return _chart(title, series, "share", cold, True, saturated)
 
 
 def _reward_chart(metrics: Sequence[Mapping[str, Any]], cold: int) -> Chart | None:
@@ -154,21 +161,30 @@ def _format_chart(metrics: Any, evals: Sequence[Mapping[str, Any]], cold: int) -
     return _chart("Well-formed answers (boxed, tagged)", series, "share", cold)
 
 
-def _chart(title: str, series: Sequence[Series], unit: Unit, cold: int, wide: bool = False) -> Chart | None:
+def _chart(
+    title: str, series: Sequence[Series], unit: Unit, cold: int, wide: bool = False, saturated: int | None = None
+) -> Chart | None:
     series = [one for one in series if one.known]
     if not series:
         return None
-    svg = line_chart(title, series, unit, cold=cold)
-    return Chart(title, svg, line_chart(title, series, unit, cold=cold, size=(1040, 320)) if wide else None)
+    marks = {"cold": cold, "saturated": saturated}
+    svg = line_chart(title, series, unit, **marks)
+    return Chart(title, svg, line_chart(title, series, unit, **marks, size=(1040, 320)) if wide else None)
 
 
 def line_chart(
-    title: str, series: Sequence[Series], unit: Unit, *, cold: int = 0, size: tuple[int, int] = (WIDTH, HEIGHT)
+    title: str,
+    series: Sequence[Series],
+    unit: Unit,
+    *,
+    cold: int = 0,
+    saturated: int | None = None,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Markup:
     """Draw curves with axes, direct labels and tooltips; every series has at least one known point."""
     frame = _frame(series, unit, size)
     axes, labels = _axes(frame, unit), _labels(frame, series, unit)
-    shade = _cold_start(frame, cold) if cold else ""
+    shade = (_cold_start(frame, cold) if cold else "") + _saturated(frame, saturated)
     curves = [_band(frame, one) + _curve(frame, one) for one in reversed(series)]  # the first lies on top
     tips = [_tooltips(frame, one, unit, named=len(series) > 1) for one in series]
     ends = ", ".join(f"{s.name} from {show(s.known[0][1], unit)} to {show(s.known[-1][1], unit)}" for s in series)
@@ -220,6 +236,15 @@ def _cold_start(frame: Frame, cold: int) -> str:
     rect = f'<rect class="cold" x="{left:.1f}" y="{frame.top}" width="{edge - left:.1f}" height="{height}"/>'
     room = edge - left > 10 * LETTER
     return rect + (f'<text class="soft" x="{left + 6:.1f}" y="{frame.top + 13}">cold start</text>' if room else "")
+
+
+def _saturated(frame: Frame, step: int | None) -> str:
+    """A dashed line where training accuracy has saturated."""
+    if step is None or not frame.x_range[0] <= step <= frame.x_range[1]:
+        return ""
+    x, base = frame.x(step), frame.size[1] - frame.bottom
+    line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.top}" y2="{base}"/>'
+    return line + f'<text class="soft" x="{x + 5:.1f}" y="{base - 6}">training saturated</text>'
 
 
 def _band(frame: Frame, series: Series) -> str:

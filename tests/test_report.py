@@ -15,7 +15,8 @@ from fake_run import hacked, healthy, unfinished
 
 from rlvr import charts, cli
 from rlvr.errors import UserError
-from rlvr.report import alarms, commands, compare, headline, load, time_spent, write_report
+from rlvr.findings import alarms, headline, load, phenomena, saturation
+from rlvr.report import commands, compare, time_spent, write_report
 from rlvr.trackers import JsonLines
 
 
@@ -236,3 +237,45 @@ def test_the_report_offers_a_selection_that_the_run_allows(
     for command in offered:
         assert cli.main(shlex.split(command)[1:]) == 0
         assert len(capsys.readouterr().out.splitlines()) == int(command.split()[-1])
+
+
+# --- What One-Shot-RLVR and its critics look for
+
+
+def test_saturation_is_marked_and_what_held_out_accuracy_does_after_it_is_said(run: Path) -> None:
+    """Training accuracy is 0.5 to step 10 and then 1, but for one step of 0.8, whose five-step mean is still 0.96."""
+    edit(run / "metrics.jsonl", lambda r: {"accuracy": 0.5 if r["step"] <= 10 else 0.8 if r["step"] == 20 else 1.0})
+    assert saturation(load(run)) == 11
+    said = dict(phenomena(load(run)))["After training accuracy saturated"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "From step 11 on" in said and "(step 20)" in said and "(step 30)" in said
+    page = text_of(run)
+    assert "training saturated" in page and said in page
+    edit(run / "metrics.jsonl", lambda r: {"accuracy": 0.9})
+    assert saturation(load(run)) is None and "training saturated" not in text_of(run)
+
+
+def test_the_gain_is_split_into_form_and_content(run: Path) -> None:
+    """Half to all well-formed at 0.4 to 0.6 among them, and nothing right outside: 0.2 -> 0.6, of it 0.25 by form."""
+    last = max(r["step"] for r in JsonLines.read(run / "evals.jsonl"))
+    metrics = {0: (0.2, 0.5, 0.4), last: (0.6, 1.0, 0.6)}
+    keys = ("pass@1", "formatted", "pass@1_formatted")
+    edit(run / "evals.jsonl", lambda r: {"metrics": dict(zip(keys, metrics.get(r["step"], metrics[0]), strict=True))})
+    said = dict(phenomena(load(run)))["How much of the change is form"]
+    assert said == (
+        "Of the change of +40 points in held-out accuracy: +25 from more answers in the asked form, +15 from better "
+        "answers in that form."
+    )
+
+
+def test_several_tries_reflection_and_decay_are_said_only_where_they_are_seen(run: Path) -> None:
+    names = {"Solved in several tries", "Words of reflection", "Texts decay"}
+    assert not names & set(dict(phenomena(load(run))))
+    last = max(r["step"] for r in JsonLines.read(run / "evals.jsonl"))
+    more = lambda r: {"pass@4": 0.7, "pass@16": 0.9, "reflection": 0.05 * (r["step"] == last), "foreign": 0.0}  # noqa: E731
+    edit(run / "evals.jsonl", lambda r: {"metrics": {**r["metrics"], **more(r)}})
+    edit(run / "metrics.jsonl", lambda r: {"foreign": 0.01 * r["step"]})
+    found = {name: said.replace("\N{NO-BREAK SPACE}", " ") for name, said in phenomena(load(run))}
+    assert "16 tries: 90 % before, 90 % after" in found["Solved in several tries"]
+    assert "0.0 % of the held-out answers before and 5.0 % after" in found["Words of reflection"]
+    assert found["Texts decay"].startswith("Training answers had 3 % letters outside ASCII and now have 28 %")
+    assert "held-out ones 0 % and now 0 %" in found["Texts decay"]

@@ -1,0 +1,485 @@
+"""What a run shows: its folder read, a headline, alarms and phenomena, in plain words with the numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlvr import charts
+from rlvr.errors import UserError
+from rlvr.progress import number
+from rlvr.progress import percent as plain_percent
+from rlvr.trackers import JsonLines
+
+Record = Mapping[str, Any]
+PARTS = ("recipe.yaml", "metrics.jsonl", "evals.jsonl", "summary.json")
+MINUS = "\N{MINUS SIGN}"
+SAMPLE: Record = dict.fromkeys(("id", "question", "gold", "text", "tokens", "status", "answer", "reward", "parts"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What a run folder holds; whatever is absent is empty."""
+
+    folder: Path
+    recipe: str
+    summary: Record
+    metrics: Sequence[Record]
+    evals: Sequence[Record]
+    history: Sequence[Record]
+    planned: int | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.summary.get("finished"))
+
+    @property
+    def steps(self) -> int:
+        return max((record["step"] for record in (*self.metrics, *self.evals)), default=0)
+
+    @property
+    def cold(self) -> int:
+        """Number of cold-start steps."""
+        return max((r["step"] for r in self.metrics if r.get("phase") == "cold_start"), default=0)
+
+    @property
+    def rl(self) -> Sequence[Record]:
+        return [record for record in self.metrics if record.get("phase") != "cold_start"]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """All benchmarks, the held-out set first."""
+        return list(dict.fromkeys([*(e["benchmark"] for e in self.evals), *(self.summary.get("evals") or {})]))
+
+    def measured(self, key: str) -> list[float]:
+        """One metric of all evaluations of the held-out set that have it, in order."""
+        records = self.of(self.benchmarks[0]) if self.benchmarks else []
+        values = [number((record.get("metrics") or {}).get(key)) for record in records]
+        return [value for value in values if value is not None]
+
+    def of(self, benchmark: str) -> Sequence[Record]:
+        """The evaluations of one benchmark in order, as in evals.jsonl or, where that is lost, as summed up."""
+        found = [e for e in self.evals if e["benchmark"] == benchmark]
+        summed = (self.summary.get("evals") or {}).get(benchmark) or {}
+        known = [(step, summed[key]) for step, key in ((0, "before"), (self.steps, "after")) if summed.get(key)]
+        return found or [
+            {"step": step, "metrics": s, "ci95": {"pass@1": s.get("ci95")}, "counts": {"problems": s.get("n")}}
+            for step, s in known
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy at one evaluation."""
+
+    label: str
+    step: int
+    value: float
+    interval: Sequence[float] | None
+    n: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table of before and after; `gain` is (difference, interval or None)."""
+
+    name: str
+    scores: list[Score | None]
+    gain: tuple[float, Sequence[float] | None] | None
+    part: bool = False  # a category of the benchmark above it
+
+    @property
+    def n(self) -> int | None:
+        return next((score.n for score in self.scores if score and score.n), None)
+
+    @property
+    def strip(self) -> str:
+        return charts.strip([(s.label, s.value, s.interval) for s in self.scores if s])
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Mean of the first and of the last steps; `clear` where they differ by more than the noise between steps."""
+
+    start: float
+    end: float
+    clear: bool
+
+    @property
+    def change(self) -> float:
+        return self.end - self.start
+
+
+def load(run: Path) -> RunData:
+    """Read a run folder, finished or not."""
+    folder = Path(run)
+    try:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: is not a folder; name the folder of a run, such as runs/demo")
+        if not any((folder / part).exists() for part in PARTS):
+            raise UserError(f"{folder}: is not the folder of a run: it has none of {', '.join(PARTS)}")
+        path = folder / "recipe.yaml"
+        recipe = path.read_text("utf-8", "replace") if path.exists() else ""
+        metrics = [r for r in _records(folder / "metrics.jsonl") if isinstance(r.get("step"), int)]
+        evals = [r for r in _records(folder / "evals.jsonl") if isinstance(r.get("step"), int) and r.get("benchmark")]
+        history = _records(folder / "history.jsonl")
+        return RunData(folder, recipe, _summary(folder / "summary.json"), metrics, evals, history, _planned(recipe))
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+
+
+def headline(run: RunData) -> tuple[str, str]:
+    """What happened, in one sentence, and its tone: good, bad, flat or none."""
+    start = "" if run.finished else f"This run is unfinished: {_reached(run)}. "
+    so_far = "" if run.finished else " so far"
+    scores = scores_of(run, run.benchmarks[0]) if run.benchmarks else []
+    if not scores:
+        return "none", f"{start}No evaluation was recorded, so nothing can be said about accuracy."
+    first, last = scores[0], scores[-1]
+    unseen = f"{last.n} unseen problems" if last.n else "unseen problems"
+    if len(scores) == 1:
+        return (
+            "none",
+            f"{start}Held-out accuracy was {percent(first.value)} at step {first.step} ({unseen}); \
+there is no second evaluation to compare it with.",
+        )
+    gain = gain_of(run, run.benchmarks[0], first, last)
+    tone, why = _judge(first, last, gain[1])
+    values = f"from {percent(first.value)} to {percent(last.value)}{so_far} ({unseen})"
+    if tone == "flat":
+        text = f"No measurable change: held-out accuracy went {values}; {why}."
+    else:
+        text = f"Held-out accuracy {'rose' if tone == 'good' else 'fell'} {values}; {why}."
+    return tone, start + text + _after_cold_start(run, scores)
+
+
+def _judge(first: Score, last: Score, paired: Sequence[float] | None) -> tuple[str, str]:
+    before, after = first.interval, last.interval
+    apart = before and after and (after[0] > before[1] or after[1] < before[0])
+    tone = "good" if last.value > first.value else "bad"
+    if apart:
+        return tone, "the 95 % intervals do not overlap"
+    if paired and (paired[0] > 0 or paired[1] < 0):
+        return tone, f"compared problem by problem the change is {points(paired)} points (95 % interval)"
+    if paired:
+        return "flat", f"compared problem by problem the change is {points(paired)} points (95 % interval), maybe none"
+    return "flat", "the 95 % intervals overlap" if before and after else "no intervals were recorded"
+
+
+def _after_cold_start(run: RunData, scores: list[Score]) -> str:
+    middle = next((score for score in scores[1:-1] if score.step == run.cold), None)
+    if not middle or not run.cold:
+        return ""
+    gain = gain_of(run, run.benchmarks[0], middle, scores[-1])
+    interval = f", 95 % interval {points(gain[1])}" if gain[1] else ""
+    change = 100 * (scores[-1].value - middle.value)
+    return (
+        f" After the cold start it was {percent(middle.value)}; reinforcement changed that by "
+        f"{change:+.0f} points{interval}."
+    )
+
+
+def alarms(run: RunData) -> list[tuple[str, str]]:
+    """Signs that the figures of training do not mean what they seem to: (heading, explanation with the numbers)."""
+    found = [_hacking(run), _reward_alone(run), _truncation(run), _exhausted(run), _skipped(run)]
+    return [alarm for alarm in found if alarm]
+
+
+def _hacking(run: RunData) -> tuple[str, str] | None:
+    scores = [s for s in scores_of(run, run.benchmarks[0]) if s.step >= run.cold] if run.benchmarks else []
+    if len(scores) < 2:
+        return None
+    first, last = scores[0], scores[-1]
+    gain = gain_of(run, run.benchmarks[0], first, last)
+    fell = last.value < first.value - 0.02
+    rose = gain[1][0] > 0 if gain[1] else last.value - first.value > 0.03
+    rises = _rises(run)
+    if not rises or ((rose or first.value > 0.97) and not fell):
+        return None
+    way = "fell" if fell else "did not measurably rise"
+    facts = f"{' and '.join(rises)}, but held-out accuracy {way}: {percent(first.value)} to {percent(last.value)}."
+    accuracy, empty = trend(run.rl, "accuracy"), trend(run.rl, "no_answer")
+    if not fell and accuracy and accuracy.clear and accuracy.change > 0.05:
+        return (
+            "Training improves, held-out problems do not",
+            f"{facts} Training accuracy rose too, from {percent(accuracy.start)} to {percent(accuracy.end)}: the "
+            "policy may know its training problems by heart, or the held-out set is too small to show the gain.",
+        )
+    more = f" {percent(empty.end)} of the last rollouts give no answer at all." if empty and empty.end > 0.3 else ""
+    return (
+        "The reward may be hacked",
+        f"{facts}{more} The policy seems to have learned what the reward pays for instead of solving the problems: "
+        "read the samples below, and pay for the answer rather than for its form.",
+    )
+
+
+def _rises(run: RunData) -> list[str]:
+    """What rose clearly in training, as words."""
+    reward, formatted = trend(run.rl, "reward"), trend(run.rl, "formatted")
+    held = run.measured("formatted")
+    if len(held) > 1 and run.cold == 0:
+        formatted = Trend(held[0], held[-1], True)
+    words = []
+    if reward and reward.clear and reward.change > 0.1:
+        words.append(f"training reward rose from {reward.start:.2f} to {reward.end:.2f}")
+    if formatted and formatted.clear and formatted.change > 0.2:
+        words.append(f"the share of well-formed answers rose from {formatted.start:.2f} to {formatted.end:.2f}")
+    return [words[0][0].upper() + words[0][1:], *words[1:]] if words else []
+
+
+def _reward_alone(run: RunData) -> tuple[str, str] | None:
+    reward, accuracy = trend(run.rl, "reward"), trend(run.rl, "accuracy")
+    if not (reward and accuracy and reward.clear and accuracy.clear and reward.change > 0.05):
+        return None
+    if accuracy.change > -0.05:
+        return None
+    return (
+        "Reward rises while training accuracy falls",
+        f"Mean reward went from {reward.start:.2f} to {reward.end:.2f}, but the share of correct training rollouts "
+        f"from {percent(accuracy.start)} to {percent(accuracy.end)}. Some part of the reward works against the answer.",
+    )
+
+
+def _truncation(run: RunData) -> tuple[str, str] | None:
+    cut = trend(run.rl, "truncated")
+    if not (cut and cut.clear and cut.change > 0.15):
+        return None
+    return (
+        "Responses run into the token limit",
+        f"The share of truncated responses rose from {percent(cut.start)} to {percent(cut.end)}. "
+        "Raise the limit, or look whether responses only grow longer.",
+    )
+
+
+def _exhausted(run: RunData) -> tuple[str, str] | None:
+    equal, entropy = trend(run.rl, "no_signal"), trend(run.rl, "entropy")
+    if not equal or equal.end < 0.9 or (entropy and entropy.end > 0.5 * entropy.start):
+        return None
+    fell = f"Entropy per token fell from {entropy.start:.2f} to {entropy.end:.2f}, and in" if entropy else "In"
+    accuracy = trend(run.rl, "accuracy")
+    solved = bool(accuracy and accuracy.end > 0.95)
+    why = "nearly all answers are right; harder problems would help" if solved else "the policy no longer explores"
+    return (
+        "Nothing left to learn from",
+        f"{fell} {percent(equal.end)} of the last groups all rewards are equal, so they change no weights: {why}.",
+    )
+
+
+def _skipped(run: RunData) -> tuple[str, str] | None:
+    skipped = sum(int(number(record.get("skipped_updates")) or 0) for record in run.metrics)
+    if not skipped:
+        return None
+    return ("Updates were skipped", f"{skipped} times the loss or its gradient was not finite.")
+
+
+def phenomena(run: RunData) -> list[tuple[str, str]]:
+    """What One-Shot-RLVR and its critics look for, each only where the run shows it: (heading, sentence)."""
+    found = [_saturated(run), _form_and_content(run), _tries(run), _reflection(run), _gibberish(run)]
+    return [one for one in found if one]
+
+
+def saturation(run: RunData) -> int | None:
+    """The first step from which training accuracy stays at 95 % or more in the mean of five steps."""
+    values = [(r["step"], number(r.get("accuracy"))) for r in run.rl]
+    known = [(step, value) for step, value in values if value is not None]
+    means = [(known[i][0], statistics.fmean(v for _, v in known[i : i + 5])) for i in range(len(known) - 4)]
+    below = [place for place, (_, mean) in enumerate(means) if mean < 0.95]
+    start = below[-1] + 1 if below else 0
+    return means[start][0] if start < len(means) else None
+
+
+def _saturated(run: RunData) -> tuple[str, str] | None:
+    step = saturation(run)
+    scores = (
+        [s for s in scores_of(run, run.benchmarks[0]) if step is not None and s.step >= step] if run.benchmarks else []
+    )
+    if step is None or len(scores) < 2:
+        return None
+    change = scores[-1].value - scores[0].value
+    return (
+        "After training accuracy saturated",
+        f"From step {step} on at least 95 % of the training rollouts are right. Held-out accuracy went from "
+        f"{percent(scores[0].value)} (step {scores[0].step}) to {percent(scores[-1].value)} (step {scores[-1].step}) "
+        f"after that, {100 * change:+.0f} points.",
+    )
+
+
+def _form_and_content(run: RunData) -> tuple[str, str] | None:
+    """The gain split in two: accuracy is the share of well-formed answers times their accuracy, and what is right
+    without the form."""
+    columns = [run.measured(key) for key in ("pass@1", "formatted", "pass@1_formatted")]
+    if len({len(column) for column in columns}) > 1 or len(columns[0]) < 2:
+        return None
+    (a0, f0, p0), (a1, f1, p1) = ([column[at] for column in columns] for at in (0, -1))
+    form, content = (f1 - f0) * (p0 + p1) / 2, (p1 - p0) * (f0 + f1) / 2
+    rest = (a1 - a0) - form - content
+    if max(abs(form), abs(content), abs(rest)) < 0.005:
+        return None
+    parts = [(form, "from more answers in the asked form"), (content, "from better answers in that form")]
+    parts += [(rest, "from answers outside it")] if abs(rest) >= 0.005 else []
+    said = ", ".join(f"{100 * share:+.0f} {words}".replace("-", MINUS) for share, words in parts)
+    return (
+        "How much of the change is form",
+        f"Of the change of {100 * (a1 - a0):+.0f} points in held-out accuracy: {said}.",
+    )
+
+
+def _tries(run: RunData) -> tuple[str, str] | None:
+    last = (run.of(run.benchmarks[0])[-1].get("metrics") or {}) if run.benchmarks else {}
+    tries = [int(name[5:]) for name in last if name.startswith("pass@") and name[5:].isdigit()]
+    most = max(tries, default=1)
+    one, many = run.measured("pass@1"), run.measured(f"pass@{most}")
+    if most == 1 or len(many) < 2:
+        return None
+    return (
+        "Solved in several tries",
+        f"One try: {percent(one[0])} before, {percent(one[-1])} after; {most} tries: {percent(many[0])} before, "
+        f"{percent(many[-1])} after. Where only the first rises, the model became surer of what it could do.",
+    )
+
+
+def _reflection(run: RunData) -> tuple[str, str] | None:
+    shares = (
+        [number((e.get("metrics") or {}).get("reflection")) for e in run.of(run.benchmarks[0])]
+        if run.benchmarks
+        else []
+    )
+    known = [share for share in shares if share is not None]
+    if len(known) < 2 or max(known) < 0.005:
+        return None
+    said = f"{percent(known[0], 1)} of the held-out answers before and {percent(known[-1], 1)} after training"
+    return "Words of reflection", f"“Rethink”, “recheck” or “recalculate” stands in {said}."
+
+
+def _gibberish(run: RunData) -> tuple[str, str] | None:
+    """Where texts of training decay while those on held-out problems do not, as One-Shot-RLVR saw, or both do."""
+    said = []
+    for key, words in (("foreign", "letters outside ASCII"), ("repetition", "repeated phrases")):
+        change = trend(run.rl, key)
+        known = run.measured(key)
+        if change and change.clear and change.end > 0.05 and change.change > 0.02:
+            held_out = f", held-out ones {percent(known[0])} and now {percent(known[-1])}" if known else ""
+            said.append(
+                f"training answers had {percent(change.start)} {words} and now have {percent(change.end)}{held_out}"
+            )
+    text = "; ".join(said)
+    return ("Texts decay", f"{text[0].upper()}{text[1:]}.") if text else None
+
+
+def trend(records: Sequence[Record], key: str) -> Trend | None:
+    values = [value for record in records if (value := number(record.get(key))) is not None]
+    if len(values) < 4:
+        return None
+    size = max(2, min(5, len(values) // 3))
+    first, last = values[:size], values[-size:]
+    noise = math.sqrt((statistics.variance(first) + statistics.variance(last)) / size)
+    start, end = statistics.fmean(first), statistics.fmean(last)
+    return Trend(start, end, abs(end - start) > 2 * noise + 1e-9)
+
+
+def table(run: RunData, benchmark: str) -> list[Row]:
+    """Before, after the cold start where there was one, and after: the benchmark, then its categories."""
+    records = run.of(benchmark)
+    scores = scores_of(run, benchmark)
+    if not scores:
+        return []
+    middle = next((s for s in scores[1:-1] if run.cold and s.step == run.cold), None)
+    last = scores[-1] if len(scores) > 1 else None
+    shown = [scores[0], middle, last] if run.cold else [scores[0], last]
+    rows = [Row(benchmark, shown, gain_of(run, benchmark, scores[0], last) if last else None)]
+    at = {record["step"]: record.get("categories") or {} for record in records}
+    for name in at.get(scores[0].step, {}):
+        parts = [_score(s.label, s.step, at[s.step].get(name) or {}) if s and s.step in at else None for s in shown]
+        first, end = parts[0], parts[-1]
+        gain = (end.value - first.value, None) if first and end else None
+        rows.append(Row(name, parts, gain, part=True))
+    return rows
+
+
+def scores_of(run: RunData, benchmark: str) -> list[Score]:
+    records = run.of(benchmark)
+    found = []
+    for index, record in enumerate(records):
+        label = "before" if index == 0 else "after" if index == len(records) - 1 else f"step {record['step']}"
+        facts = {**(record.get("metrics") or {}), "n": (record.get("counts") or {}).get("problems")}
+        found.append(_score(label, record["step"], {**facts, "ci95": (record.get("ci95") or {}).get("pass@1")}))
+    return [score for score in found if score]
+
+
+def _score(label: str, step: int, facts: Record) -> Score | None:
+    value = number(facts.get("pass@1"))
+    return None if value is None else Score(label, step, value, facts.get("ci95") or None, facts.get("n"))
+
+
+def gain_of(run: RunData, benchmark: str, first: Score, last: Score) -> tuple[float, Sequence[float] | None]:
+    """Difference with its paired interval: as summed up, else computed from the samples of both evaluations."""
+    summed = (((run.summary.get("evals") or {}).get(benchmark)) or {}).get("gain") or {}
+    if number(summed.get("pass@1")) is not None and (first.label, last.label) == ("before", "after"):
+        return summed["pass@1"], summed.get("ci95")
+    before, after = (_solved(evaluated(run, benchmark, score.step)) for score in (first, last))
+    changes = [after[key] - before[key] for key in before if key in after]
+    if len(changes) < 2:
+        return last.value - first.value, None
+    mean, error = statistics.fmean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
+    return mean, [mean - 1.96 * error, mean + 1.96 * error]
+
+
+def _solved(samples: Sequence[Record]) -> dict[str, float]:
+    right: dict[str, list[bool]] = {}
+    for sample in samples:
+        right.setdefault(str(sample.get("id")), []).append(sample.get("status") == "correct")
+    return {key: statistics.fmean(values) for key, values in right.items()}
+
+
+def evaluated(run: RunData, benchmark: str, step: int) -> list[dict[str, Any]]:
+    return samples_of(run.folder / "samples" / f"eval-{benchmark}-{step:06}.jsonl")
+
+
+def samples_of(path: Path) -> list[dict[str, Any]]:
+    return [{**SAMPLE, **record} for record in _records(path)]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return JsonLines.read(path) if path.exists() else []
+
+
+def _summary(path: Path) -> Record:
+    try:
+        summary = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):  # a run that was killed has none, or half of one
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _planned(recipe: str) -> int | None:
+    try:
+        keys = yaml.safe_load(recipe)
+        return int(keys["run"]["steps"]) + int((keys.get("cold_start") or {}).get("steps", 0))
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def _reached(run: RunData) -> str:
+    if not run.steps:
+        return "no step was recorded"
+    return f"the last recorded step is {run.steps}" + (f" of {run.planned}" if run.planned else "")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share that no line break tears apart."""
+    return plain_percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def points(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}".replace("-", MINUS)
