@@ -395,7 +395,10 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"advantage: '{recipe.advantage.name}' needs a critic; add the section critic: {{}}")
     if "value" not in needs and recipe.critic is not None:
         raise UserError(f"critic: '{recipe.advantage.name}' reads no values; take advantage: gae, or leave critic out")
-    renewed = recipe.cold_start is not None or any(stage.reference == "renewed" for stage in recipe.stages)
+    stage = next((i for i, stage in enumerate(recipe.stages) if stage.reference == "renewed"), None)
+    if stage is not None and recipe.model.reference:
+        raise UserError(f"stages.{stage}.reference: model.reference names one for the whole run; keep one of the two")
+    renewed = recipe.cold_start is not None or stage is not None
     if recipe.model.lora and "ref" in needs and renewed:
         raise UserError("model.lora: the reference is the model without adapters, so it cannot follow the policy later")
 

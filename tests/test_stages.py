@@ -120,6 +120,12 @@ def test_a_wrong_stage_is_refused_before_anything_is_loaded(
         recipes.load(tiny.recipe(tiny_model, stages=[row]))
 
 
+def test_a_named_reference_is_not_renewed(tiny_model: Path) -> None:
+    model = {"name": str(tiny_model), "reference": str(tiny_model)}
+    with pytest.raises(UserError, match=r"stages\.1\.reference: model\.reference names one"):
+        recipes.load(tiny.recipe(tiny_model, model=model, stages=[{"steps": 1}, {"steps": 1, "reference": "renewed"}]))
+
+
 def test_the_length_of_a_staged_run_is_that_of_its_stages(tiny_model: Path) -> None:
     made = stages(tiny_model)
     assert recipes.load(made).run.steps == 5
