@@ -215,7 +215,10 @@ def _sources(recipe: Recipe, given: Sequence[Problem] | None, seed: int) -> tupl
 def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
     """The problems of a source or held-out set, each with an answer and the task that its row names."""
     assert row.data is not None
-    problems = _bind("data", row.data)()
+    try:
+        problems = _bind("data", row.data)()
+    except UserError as error:
+        raise UserError(f"{where}.data: {error}") from None
     if not problems:
         raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
     leaves_out = isinstance(row, Source)  # the gate does so and says so; a held-out set has to be whole

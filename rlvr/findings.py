@@ -482,4 +482,6 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 
 def points(interval: Sequence[float]) -> str:
-    return f"{100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}".replace("-", MINUS)
+    """An interval in points, with a decimal where an end is so near 0 that its sign matters."""
+    digits = 1 if any(0 < abs(edge) < 0.01 for edge in interval) else 0
+    return f"{100 * interval[0]:+.{digits}f} to {100 * interval[1]:+.{digits}f}".replace("-", MINUS)

@@ -112,7 +112,7 @@ def test_broken_files_are_named_with_line_and_reason(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_kinds(tmp_path: Path) -> None:
-    assert refused(tmp_path / "no.jsonl").endswith("no.jsonl: no such file")
+    assert "no.jsonl: no such file; set path" in refused(tmp_path / "no.jsonl")
     assert "should end in .json, .jsonl, .parquet" in refused(tmp_path / "a.csv")
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n", encoding="utf-8")

@@ -18,7 +18,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix not in readers:
         raise UserError(f"{path}: should end in {', '.join(readers)}")
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file; set path to another, or start where it lies")
     try:
         yield from readers[path.suffix](path)
     except UnicodeDecodeError as error:
