@@ -228,7 +228,7 @@ def remax(scored: Scored, world: World) -> Tensor:
 def opo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
     """Reward minus the mean of the group weighted by response length (OPO, Hao et al., 2025, eq. 9)."""
     length = scored.mask.new_zeros(scored.reward.shape).index_add(0, scored.sample, scored.mask)
-    baseline = _sums(length * scored.total, scored.group) / _sums(length, scored.group)
+    baseline = _sums(length * scored.total, scored.group) / _sums(length, scored.group).clamp(min=1)
     return _alone(scored.total - baseline, scored, alone)[scored.sample] * scored.mask
 
 

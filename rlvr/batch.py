@@ -84,7 +84,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a step trains on. `total_*` count also what a filter left out: they are the one denominator of the loss."""
+    """What a step trains on. `total_*` count also the groups that a filter left out: they are the one denominator of
+    the loss. Of a sample that carries no loss itself, `total_samples` counts the sample and `total_tokens` nothing."""
 
     sequences: tuple[Tokens, ...]  # [N]
     group: tuple[int, ...]  # [N] which group a sample belongs to

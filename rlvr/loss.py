@@ -150,7 +150,7 @@ def token_mean(batch: Batch, *, slack: float = 0.0) -> Tensor:
 
     `slack` is added to the count of tokens (newer verl: 1e-8).
     """
-    return batch.mask / (batch.total_tokens + slack)
+    return batch.mask / ((batch.total_tokens + slack) or 1.0)  # no token where all responses were cut off
 
 
 @register("reduction", "sequence")
@@ -288,10 +288,15 @@ def _response_ratio(gap: Tensor, batch: Batch, *, mean: bool) -> Tensor:
 def _mean_weight(weight: Tensor, batch: Batch, level: str, slack: float) -> Tensor:
     """The mean over tokens, or where a response has one weight over responses."""
     if level == "token":
-        return weight.sum() / (batch.mask.sum() + slack)
+        return _or_one(weight.sum() / (batch.mask.sum().clamp(min=1) + slack))
     zeros = weight.new_zeros(len(batch.sequences))
     count = zeros.index_add(0, batch.sample, batch.mask).clamp(min=1)
-    return (zeros.index_add(0, batch.sample, weight) / (count + slack)).mean()
+    return _or_one((zeros.index_add(0, batch.sample, weight) / (count + slack)).mean())
+
+
+def _or_one(mean: Tensor) -> Tensor:
+    """What can be divided by: a mini-batch without a token that counts has no mean."""
+    return mean.where(mean > 0, mean * 0 + 1)
 
 
 @register("correction", "rejection", needs={"old", "rollout"})
