@@ -104,7 +104,7 @@ def penalised(
 ) -> tuple[Scored, float]:
     """The same with `coef` times the KL to the reference taken off every token's reward, and the mean KL of a response.
 
-    The reward is bounded to +-clip first (OpenRLHF: 10). The mean KL, over responses of the means over their tokens, is
+    The reward, and a greedy baseline with it, is bounded to +-clip first (OpenRLHF: 10). The mean KL, over responses of the means over their tokens, is
     what an adaptive coefficient follows (verl, apply_kl_penalty).
     """
     assert scored.old_logprob is not None and scored.ref_logprob is not None
@@ -112,8 +112,10 @@ def penalised(
     zeros = scored.reward.new_zeros(scored.reward.shape)
     length = zeros.index_add(0, scored.sample, scored.mask).clamp(min=1)
     mean = (zeros.index_add(0, scored.sample, kl) / length).mean()
-    reward = scored.reward if clip is None else scored.reward.clamp(-clip, clip)
-    return replace(scored, reward=reward, penalty=coef * kl), float(mean) if len(length) else 0.0
+    bounded = {} if clip is None else {"reward": scored.reward.clamp(-clip, clip)}
+    if clip is not None and scored.baseline is not None:
+        bounded["baseline"] = scored.baseline.clamp(-clip, clip)
+    return replace(scored, **bounded, penalty=coef * kl), float(mean) if len(length) else 0.0
 
 
 def adapted(coef: float, current: float, count: int, *, target: float, horizon: int) -> float:
@@ -247,6 +249,8 @@ def grpo_passk(scored: Scored, world: World, *, eps: float = 1e-6, std: bool = T
     deviation = group_deviation(scored.total, scored.group)
     for group in range(int(scored.group.max()) + 1 if len(scored.group) else 0):
         members = (scored.group == group).nonzero()[:, 0]
+        if len(members) < 2:
+            continue
         best = scored.total[members].topk(2)
         lead = (best.values[0] - best.values[1]) / (deviation[members[0]] + eps if std else 1)
         found = found.index_put((members[best.indices[0]],), lead)

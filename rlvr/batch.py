@@ -179,7 +179,7 @@ def score(
 def _baseline(groups: Sequence[SampleGroup], dtype: torch.dtype, device: torch.device) -> Tensor | None:
     """The reward of the greedy answer, for every sample of its group.   -> [N] or None"""
     values = [group.baseline for group in groups if group.trained for _ in group.samples]
-    return None if None in values or not values else torch.tensor(values, dtype=dtype, device=device)
+    return None if None in values else torch.tensor(values, dtype=dtype, device=device)
 
 
 def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Batch:

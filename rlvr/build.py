@@ -145,7 +145,8 @@ def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewar
         distinct = list({p.id: p for p in rows}.values())
         prompts = [p.text for p in render([Draw(p, source) for p in distinct])]
         check_controls(f"train.{source}", verifier.judges[source], distinct, prompts, recipe.verify.echo_limit)
-    greedy = GreedyBaseline(loaded.rollouts, verifier, rewarder, ask.max_tokens, ask.stop)
+    judged_alone = replace(verifier, stop_above=1.0)  # one failure among so few answers would be a large share
+    greedy = GreedyBaseline(loaded.rollouts, judged_alone, rewarder, ask.max_tokens, ask.stop)
     return Run(
         seed=recipe.run.seed,
         problems=ask.problems,

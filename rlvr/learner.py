@@ -76,7 +76,8 @@ class KlInReward:
 
 @dataclass(slots=True)
 class RunningScale:
-    """Rewards minus their running mean, over their running deviation; all samples so far weigh the same.
+    """Rewards minus their running mean, over their running deviation, and greedy baselines with them; all samples so
+    far weigh the same.
 
     Rewards 1, 0, 0, 1 in the first step become 1, -1, -1, 1.
     """
@@ -94,7 +95,9 @@ class RunningScale:
         self.squares += new["squares"]
         mean = self.total / max(self.count, 1)
         deviation = max(self.squares / max(self.count, 1) - mean**2, 0.0) ** 0.5
-        return replace(scored, reward=((reward - mean) / (deviation or 1.0)).to(scored.reward.dtype))
+        baseline = scored.baseline if scored.baseline is None else (scored.baseline - mean) / (deviation or 1.0)
+        reward = ((reward - mean) / (deviation or 1.0)).to(scored.reward.dtype)
+        return replace(scored, reward=reward, baseline=baseline)
 
     def metrics(self) -> Metrics:
         return Metrics()

@@ -12,6 +12,7 @@ import torch
 from rlvr import recipe as recipes
 from rlvr.build import build
 from rlvr.step import State, StepResult, train_step
+from rlvr.types import Problem, Response, Status, Verdict
 
 PPO: dict[str, Any] = {
     "advantage": "gae",
@@ -52,3 +53,40 @@ def test_a_step_whose_responses_were_all_cut_off_changes_nothing_and_is_not_brok
 ) -> None:
     record = stepped(tiny_model, 1, **CUT, **sections)[0].metrics.record()
     assert record["truncated"] == 1 and record["skipped_updates"] == 0 and record["loss"] == 0
+
+
+def test_a_group_of_one_has_no_second_best(tiny_model: Path) -> None:
+    result = stepped(tiny_model, 1, advantage="grpo_passk", rollout={"problems": 2, "samples": 1, "max_tokens": 4})[0]
+    assert set(result.advantages) == {0.0}
+
+
+# --- ReMax
+
+
+def test_remax_takes_a_step_whose_groups_were_all_filtered(tiny_model: Path) -> None:
+    result = stepped(tiny_model, 1, lambda response: 1.0, advantage="remax", filter="no_signal")[0]
+    assert result.metrics.record()["filtered"] == 1 and not result.advantages
+
+
+def test_the_greedy_baseline_is_scaled_as_the_rewards_are(tiny_model: Path) -> None:
+    plain = stepped(tiny_model, 1, advantage="remax")[0].advantages
+    scaled = stepped(tiny_model, 1, advantage="remax", reward_scale="running")[0].advantages
+    ratio = {round(b / a, 4) for a, b in zip(plain, scaled, strict=True) if a}
+    assert len(ratio) == 1 and all(b == 0 for a, b in zip(plain, scaled, strict=True) if not a)
+
+
+ASKED: list[str] = []
+
+
+def judge(problem: Problem, response: Response) -> Verdict:
+    """Fails on the ninth answer: the first greedy one, after two problems with four samples each."""
+    ASKED.append(response.text)
+    assert len(ASKED) != 9
+    return Verdict(Status.WRONG, "1")
+
+
+def test_a_greedy_answer_that_cannot_be_verified_costs_its_group_and_not_the_run(tiny_model: Path) -> None:
+    source = {"data": {**tiny.SUMS, "count": 16}, "task": f"{__name__}:judge"}
+    run = build(recipes.load(tiny.recipe(tiny_model, advantage="remax", train=[source])), None, variety).run
+    ASKED.clear()
+    assert [group.trained for group in train_step(run, State(0, run.sources.start())).groups] == [False, True]
