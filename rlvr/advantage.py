@@ -104,8 +104,8 @@ def penalised(
 ) -> tuple[Scored, float]:
     """The same with `coef` times the KL to the reference taken off every token's reward, and the mean KL of a response.
 
-    The reward, and a greedy baseline with it, is bounded to +-clip first (OpenRLHF: 10). The mean KL, over responses of the means over their tokens, is
-    what an adaptive coefficient follows (verl, apply_kl_penalty).
+    The reward, and a greedy baseline with it, is bounded to +-clip first (OpenRLHF: 10). The mean KL, over responses of
+    the means over their tokens, is what an adaptive coefficient follows (verl, apply_kl_penalty).
     """
     assert scored.old_logprob is not None and scored.ref_logprob is not None
     kl = kl_estimate(scored.old_logprob, scored.ref_logprob, estimator, clamp) * scored.mask

@@ -335,7 +335,7 @@ def _shapers(recipe: Recipe) -> list[Shaper]:
         return found
     shape = functools.partial(penalised, estimator=options.estimator, clamp=options.clamp, clip=options.clip)
     if options.target is None:
-        return [*found, KlInReward(options.coef, shape, lambda coef, current, count: coef)]
+        return [*found, KlInReward(options.coef, shape)]
     adapt = functools.partial(adapted, target=options.target, horizon=options.horizon)
     return [*found, KlInReward(options.coef, shape, adapt)]
 

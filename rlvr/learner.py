@@ -50,18 +50,28 @@ class Shaper(Protocol):
 
     def load_state(self, state: Mapping[str, float]) -> None: ...
 
+    def carry(self, before: Any) -> None:
+        """Go on from the same kind of shaper of the stage before."""
+        ...
+
 
 @dataclass(slots=True)
 class KlInReward:
-    """The penalty on token rewards; its coefficient is the one thing that changes from step to step."""
+    """The penalty on token rewards; its coefficient, where it adapts, is the one thing that changes from step to
+    step."""
 
-    coef: float
+    first: float
     shape: Callable[[Scored, float], tuple[Scored, float]]
-    adapt: Callable[[float, float, int], float]
+    adapt: Callable[[float, float, int], float] | None = None
+    coef: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.coef = self.first
 
     def __call__(self, scored: Scored) -> Scored:
         shaped, current = self.shape(scored, self.coef)
-        self.coef = self.adapt(self.coef, current, len(scored.reward))
+        if self.adapt:
+            self.coef = self.adapt(self.coef, current, len(scored.reward))
         return shaped
 
     def metrics(self) -> Metrics:
@@ -72,6 +82,10 @@ class KlInReward:
 
     def load_state(self, state: Mapping[str, float]) -> None:
         self.coef = state["coef"]
+
+    def carry(self, before: KlInReward) -> None:
+        if self.adapt and before.first == self.first:  # another coefficient is the stage's own
+            self.coef = before.coef
 
 
 @dataclass(slots=True)
@@ -107,6 +121,9 @@ class RunningScale:
 
     def load_state(self, state: Mapping[str, float]) -> None:
         self.count, self.total, self.squares = state["count"], state["total"], state["squares"]
+
+    def carry(self, before: RunningScale) -> None:
+        self.load_state(before.state())
 
 
 class Reference(Protocol):
@@ -214,6 +231,6 @@ class Learner:
         self.updates.carry(before.updates)
         if self.critic and before.critic:
             self.critic.updates.carry(before.critic.updates)
-        for shaper, old in zip(self.shapers, before.shapers, strict=False):
-            if type(shaper) is type(old):
-                shaper.load_state(old.state())
+        for shaper in self.shapers:
+            for old in (old for old in before.shapers if type(old) is type(shaper)):
+                shaper.carry(old)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
-import torch
 
+import rlvr
 from rlvr import recipe as recipes
 from rlvr.build import build
 from rlvr.step import State, StepResult, train_step
@@ -90,3 +91,28 @@ def test_a_greedy_answer_that_cannot_be_verified_costs_its_group_and_not_the_run
     run = build(recipes.load(tiny.recipe(tiny_model, advantage="remax", train=[source])), None, variety).run
     ASKED.clear()
     assert [group.trained for group in train_step(run, State(0, run.sources.start())).groups] == [False, True]
+
+
+# --- Stages
+
+
+def staged(folder: Path, runs: Path, rows: list[dict[str, Any]], reward: Any = variety, **sections: Any) -> list[Any]:
+    """The records of a run of the stages."""
+    made = tiny.recipe(folder, stages=rows, **sections)
+    made["run"] |= {"folder": str(runs), "name": "staged"}  # type: ignore[operator]
+    made["eval"] = {}
+    rlvr.train(made, reward=reward)
+    return [json.loads(line) for line in (runs / "staged" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_stage_may_have_a_kl_coefficient_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"steps": 1}, {"steps": 1, "reward_kl.coef": 0.7}]
+    found = staged(tiny_model, tmp_path, rows, reward_kl={"coef": 0.1})
+    assert [record["kl_coef"] for record in found] == [0.1, 0.7]
+
+
+def test_an_adaptive_coefficient_goes_on_into_a_stage_with_a_reward_scale(tiny_model: Path, tmp_path: Path) -> None:
+    """A target far above the KL, so that the coefficient falls at every step."""
+    rows = [{"steps": 2}, {"steps": 1, "reward_scale": "running"}]
+    found = staged(tiny_model, tmp_path, rows, reward_kl={"coef": 0.1, "target": 50.0, "horizon": 10})
+    assert [record["kl_coef"] for record in found] == pytest.approx([0.1 * 0.84**n for n in (1, 2, 3)])
