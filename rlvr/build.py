@@ -272,7 +272,7 @@ def _shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shared:
         value=value,
         value_optimizer=_adamw(value, recipe.critic.optimizer) if value and recipe.critic else None,
         updates=sum(part.run.steps * count for part, count in zip(parts, per_step, strict=True)),
-        warmup=recipe.critic.warmup * per_step[0] if recipe.critic else 0,
+        warmup=_updates_of_first(recipe.critic.warmup, parts, per_step) if recipe.critic else 0,
     )
 
 
@@ -285,6 +285,12 @@ def _learner(recipe: Recipe, shared: Shared) -> Learner:
         own |= {name: _bind("reduction", reduction)} if reduction else {}
     needs = needs_of(recipe)
     reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)
+def _updates_of_first(steps: int, parts: Sequence[Recipe], per_step: Sequence[int]) -> int:
+    """How many updates the first steps make, in whichever stages they lie."""
+    counts = [count for part, count in zip(parts, per_step, strict=True) for _ in range(part.run.steps)]
+    return sum(counts[:steps])
+
+
     several = recipe.learn.epochs * recipe.learn.parts(recipe.rollout) > 1
     return Learner(
         shared.policy,

@@ -5,6 +5,7 @@ Every mistake is refused here, before a model or a data set is touched, in one l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 LISTS = ("train", "reward", "filter", "trackers")  # sections where one row may stand for a list of one
 STAGED = ("train", "rollout", "verify", "reward", "reward_scale", "reward_kl", "gather", "filter", "advantage", "loss",
           "learn", "optimizer", "critic")  # fmt: skip
+SHARED = ("rollout.engine", "learn.tokens_per_pass", "optimizer.states", "critic.model", "critic.warmup",
+          "critic.optimizer.states")  # fmt: skip
 __all__ = ["Recipe", "load", "pairs", "shipped"]
 
 
@@ -359,7 +362,15 @@ def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
         raise UserError(f"{where}: {error}") from None
     if (changed.critic is None) != (recipe.critic is None):
         raise UserError(f"{where}.critic: a run has a critic in all of its stages or in none")
+    for key in SHARED:
+        if _at(changed, key) != _at(recipe, key):
+            raise UserError(f"{where}.{key}: is the same for all stages; set it once, in the recipe's own {key}")
     return changed
+
+
+def _at(recipe: Recipe, key: str) -> Any:
+    """The value of a dotted key; None where a section on the way is left out."""
+    return functools.reduce(lambda section, name: section and getattr(section, name), key.split("."), recipe)
 
 
 def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
