@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,8 +57,8 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of steps: its parts, whether its problems are its own, and whether its reference is the policy as it
-    enters."""
+    """A stretch of steps: its parts, whether its problems are other than those of the stage before, and whether the
+    reference is from here on the policy as it enters."""
 
     name: str
     steps: int
@@ -80,6 +81,11 @@ class Built:
     def run(self) -> Run:
         """The parts of the first stage; its policy and engine are those of all."""
         return self.stages[0].run
+
+    @property
+    def reference(self) -> Reference | None:
+        """The reference of all stages that need one."""
+        return next((ref for stage in self.stages if (ref := stage.run.learner.reference) is not None), None)
 
     @property
     def problems_key(self) -> int:
@@ -121,11 +127,6 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit) for row, rows in held_out)
     shared = _shared(recipe, parts, loaded.policy)
     runs = [_run(part, own, loaded, shared, pay) for part, (own, _), pay in zip(parts, read, rewarders, strict=True)]
-    rows = recipe.stages or (None,)
-    stages = tuple(
-        Stage(name, part.run.steps, run, part.train != recipe.train, bool(row and row.reference == "renewed"))
-        for name, part, run, row in zip(stage_names(recipe), parts, runs, rows, strict=True)
-    )
     asked = Sampling(
         recipe.eval.samples,
         recipe.eval.max_tokens or recipe.rollout.max_tokens,
@@ -133,7 +134,15 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
         stop=recipe.rollout.stop,
     )
     refused = {row.id: row for _, rows in read for row in rows}
-    return Built(stages, _cold_start(recipe, runs[0]), benchmarks, asked, tuple(refused.values()))
+    return Built(_stages(recipe, parts, runs), _cold_start(recipe, runs[0]), benchmarks, asked, tuple(refused.values()))
+
+
+def _stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tuple[Stage, ...]:
+    drawn_from = [(part.train, part.verify.gate) for part in parts]
+    others = [now != before for before, now in pairwise([drawn_from[0], *drawn_from])]
+    renews = [stage.reference == "renewed" for stage in recipe.stages] or [False]
+    steps = [part.run.steps for part in parts]
+    return tuple(map(Stage, stage_names(recipe), steps, runs, others, renews))
 
 
 def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewarder: Rewarder) -> Run:
@@ -276,6 +285,12 @@ def _shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shared:
     )
 
 
+def _updates_of_first(steps: int, parts: Sequence[Recipe], per_step: Sequence[int]) -> int:
+    """How many updates the first steps make, in whichever stages they lie."""
+    counts = [count for part, count in zip(parts, per_step, strict=True) for _ in range(part.run.steps)]
+    return sum(counts[:steps])
+
+
 def _learner(recipe: Recipe, shared: Shared) -> Learner:
     terms, own = [], {}
     for spec in recipe.loss.terms:
@@ -285,12 +300,6 @@ def _learner(recipe: Recipe, shared: Shared) -> Learner:
         own |= {name: _bind("reduction", reduction)} if reduction else {}
     needs = needs_of(recipe)
     reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)
-def _updates_of_first(steps: int, parts: Sequence[Recipe], per_step: Sequence[int]) -> int:
-    """How many updates the first steps make, in whichever stages they lie."""
-    counts = [count for part, count in zip(parts, per_step, strict=True) for _ in range(part.run.steps)]
-    return sum(counts[:steps])
-
-
     several = recipe.learn.epochs * recipe.learn.parts(recipe.rollout) > 1
     return Learner(
         shared.policy,

@@ -220,8 +220,8 @@ class ColdStart(Section):
 
 class Stage(BaseModel):
     """A stretch of `steps` with keys of its own: any of the recipe's but those of the model and of the run as a whole,
-    as sections or dotted. Optimiser and counters go on; with `reference: renewed` the KL is to the policy as it
-    enters."""
+    as sections or dotted. Optimiser and counters go on; with `reference: renewed` the KL is from here on to the policy
+    as it enters."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
     name: str | None = None
@@ -314,7 +314,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
                 raise UserError("run.steps: the stages say how long they are; override stages.0.steps and so on")
             total = sum(stage.steps for stage in recipe.stages)
             recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"steps": total})})
-        staged(recipe)
+        _check_reference(recipe, staged(recipe))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": recipe.run.name or where})})
@@ -406,11 +406,16 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"advantage: '{recipe.advantage.name}' needs a critic; add the section critic: {{}}")
     if "value" not in needs and recipe.critic is not None:
         raise UserError(f"critic: '{recipe.advantage.name}' reads no values; take advantage: gae, or leave critic out")
-    stage = next((i for i, stage in enumerate(recipe.stages) if stage.reference == "renewed"), None)
-    if stage is not None and recipe.model.reference:
-        raise UserError(f"stages.{stage}.reference: model.reference names one for the whole run; keep one of the two")
-    renewed = recipe.cold_start is not None or stage is not None
-    if recipe.model.lora and "ref" in needs and renewed:
+
+
+def _check_reference(recipe: Recipe, parts: Sequence[Recipe]) -> None:
+    """A reference follows the policy only where it is a copy of it."""
+    renewed = next((i for i, stage in enumerate(recipe.stages) if stage.reference == "renewed"), None)
+    follows = renewed is not None or recipe.cold_start is not None
+    if renewed is not None and recipe.model.reference is not None:
+        raise UserError(f"stages.{renewed}.reference: model.reference names a model, which stays; keep one of the two")
+    needed = recipe.model.reference is None and any("ref" in needs_of(part) for part in parts)
+    if recipe.model.lora and needed and follows:
         raise UserError("model.lora: the reference is the model without adapters, so it cannot follow the policy later")
 
 

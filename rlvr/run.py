@@ -73,7 +73,8 @@ class Session:
             ]
         for number, stage in enumerate(self.built.stages):
             run, start = stage.run, found[-1].end if found else 0
-            renews = stage.renews or (bool(cold) and number == 0)
+            follows = number == 0 and bool(cold) and self.recipe.model.reference is None
+            renews = stage.renews or follows
             advance, end = partial(train_step, run), start + stage.steps
             found.append(Phase(stage.name, start, end, run.sources, run.learner, advance, stage.own_problems, renews))
         return found
@@ -157,8 +158,8 @@ def _enter(session: Session, phase: Phase, before: Phase | None, state: State) -
 
 def _renew(session: Session, phase: Phase, state: State) -> None:
     """The reference becomes the policy as the phase began, which is kept in a file for a resume."""
-    reference = phase.learner.reference
-    if not phase.renews or not isinstance(reference, Policy) or session.recipe.model.reference is not None:
+    reference = session.built.reference
+    if not phase.renews or not isinstance(reference, Policy):
         return
     kept = session.folder.checkpoints / f"reference-{phase.start:06d}"
     if state.step == phase.start and not kept.is_dir():

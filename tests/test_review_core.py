@@ -12,6 +12,7 @@ import tiny
 import rlvr
 from rlvr import recipe as recipes
 from rlvr.build import build
+from rlvr.errors import UserError
 from rlvr.step import State, StepResult, train_step
 from rlvr.types import Problem, Response, Status, Verdict
 
@@ -116,3 +117,75 @@ def test_an_adaptive_coefficient_goes_on_into_a_stage_with_a_reward_scale(tiny_m
     rows = [{"steps": 2}, {"steps": 1, "reward_scale": "running"}]
     found = staged(tiny_model, tmp_path, rows, reward_kl={"coef": 0.1, "target": 50.0, "horizon": 10})
     assert [record["kl_coef"] for record in found] == pytest.approx([0.1 * 0.84**n for n in (1, 2, 3)])
+
+
+def visited(runs: Path) -> list[list[str]]:
+    rows = [json.loads(line) for line in (runs / "staged" / "history.jsonl").read_text().splitlines()]
+    return [[row["id"] for row in rows if row["step"] == step] for step in sorted({row["step"] for row in rows})]
+
+
+def test_a_stage_draws_from_the_beginning_where_its_problems_are_not_those_of_the_stage_before(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """The third stage has the recipe's two sources again, the fourth those of the third."""
+    one, other = ({"data": {**tiny.SUMS, "levels": [n], "count": 8}, "task": tiny.NUMBER} for n in (1, 2))
+    rows = [{"steps": 1}, {"steps": 1, "train": [other]}, {"steps": 1}, {"steps": 1}]
+    staged(tiny_model, tmp_path, rows, train=[one, other])
+    found = visited(tmp_path)
+    assert found[2] == found[0] and not set(found[3]) & set(found[2])
+
+
+def test_the_warm_up_of_the_critic_is_counted_in_steps_also_where_stages_make_other_numbers_of_updates(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = [{"steps": 1, "learn": {"epochs": 1, "minibatches": 1}}, {"steps": 4}]
+    found = staged(tiny_model, tmp_path, rows, **{**PPO, "critic": {"warmup": 3}})
+    assert ["loss" in record for record in found] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("critic.warmup", 2),
+        ("critic.model", "other"),
+        ("critic.optimizer", {"states": "8bit"}),
+        ("optimizer.states", "8bit"),
+        ("rollout.engine", {"name": "local", "max_sequences": 3}),
+        ("learn.tokens_per_pass", 7),
+    ],
+)
+def test_a_stage_is_refused_what_all_stages_share(tiny_model: Path, key: str, value: Any) -> None:
+    shared = "critic.optimizer.states" if key == "critic.optimizer" else key
+    with pytest.raises(UserError, match=rf"stages\.0\.{shared}: is the same for all stages"):
+        recipes.load(tiny.recipe(tiny_model, stages=[{"steps": 1, key: value}], **PPO))
+
+
+KL: dict[str, Any] = {"terms": ["clip", {"name": "kl", "coef": 0.01}]}
+
+
+def test_the_reference_is_renewed_in_a_stage_that_does_not_measure_it(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"steps": 2}, {"steps": 1, "reference": "renewed", "optimizer.lr": 0.0}, {"steps": 1, "loss": KL}]
+    assert staged(tiny_model, tmp_path, rows, optimizer={"lr": 1e-2})[-1]["kl"] < 1e-9
+
+
+def test_the_reference_follows_a_cold_start_where_the_first_stage_does_not_measure_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    cold = {"steps": 3, "problems": 4, "optimizer": {"lr": 1e-2}}
+    rows = [{"steps": 1}, {"steps": 1, "loss": KL}]
+    assert staged(tiny_model, tmp_path, rows, optimizer={"lr": 0.0}, cold_start=cold)[-1]["kl"] < 1e-9
+
+
+def test_a_reference_that_cannot_be_renewed_is_refused(tiny_model: Path) -> None:
+    """Adapters have no copy to renew, also where only that stage measures the KL; a named model stays what it is."""
+    rows = [{"steps": 1}, {"steps": 1, "reference": "renewed", "loss": KL}]
+    with pytest.raises(UserError, match=r"model\.lora: the reference is the model without adapters"):
+        recipes.load(tiny.recipe(tiny_model, stages=rows, model={"name": str(tiny_model), "lora": {}}))
+    named = {"name": str(tiny_model), "reference": str(tiny_model)}
+    with pytest.raises(UserError, match=r"stages\.1\.reference: .*model\.reference"):
+        recipes.load(tiny.recipe(tiny_model, stages=rows, model=named))
+
+
+def test_adapters_may_have_a_named_reference_after_a_cold_start(tiny_model: Path) -> None:
+    model = {"name": str(tiny_model), "reference": str(tiny_model), "lora": {}}
+    assert recipes.load(tiny.recipe(tiny_model, cold_start={"steps": 1}, loss=KL, model=model)).model.lora
