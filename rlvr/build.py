@@ -338,9 +338,10 @@ def _value_model(recipe: Recipe, policy: Policy) -> ValueModel:
     module, _ = models.load(recipe.critic.model or recipe.model.name, policy.dtype)
     body = module.base_model.to(policy.device)
     head = value_head(body.config.hidden_size, policy.dtype, policy.device, recipe.run.seed, "critic")
+    value = ValueModel(body, head, compute, recipe.learn.tokens_per_pass, offload=recipe.model.offload)
     if recipe.model.gradient_checkpointing:
         models.checkpoint_layers(body)
-    return ValueModel(body, head, compute, recipe.learn.tokens_per_pass, offload=recipe.model.offload)
+    return value
 
 
 def _shapers(recipe: Recipe) -> list[Shaper]:

@@ -189,3 +189,14 @@ def test_a_reference_that_cannot_be_renewed_is_refused(tiny_model: Path) -> None
 def test_adapters_may_have_a_named_reference_after_a_cold_start(tiny_model: Path) -> None:
     model = {"name": str(tiny_model), "reference": str(tiny_model), "lora": {}}
     assert recipes.load(tiny.recipe(tiny_model, cold_start={"steps": 1}, loss=KL, model=model)).model.lora
+
+
+# --- Weights and memory
+
+
+def test_the_critic_checkpoints_its_layers_as_the_policy_does(tiny_model: Path) -> None:
+    model = {"name": str(tiny_model), "compute": "float32", "gradient_checkpointing": True}
+    learner = build(recipes.load(tiny.recipe(tiny_model, model=model, **PPO)), None, variety).run.learner
+    assert learner.critic is not None
+    for module in (learner.policy.module, learner.critic.model.module):
+        assert all(layer.training for layer in module.modules() if hasattr(layer, "gradient_checkpointing"))
