@@ -49,7 +49,7 @@ def solved(sequences: Sequence[Tokens], learner: Learner) -> Batch:
     """Given responses as a batch whose advantages are zero.   [N] sequences"""
     lengths = torch.tensor([len(s.response) for s in sequences])
     count, policy = int(lengths.sum()), learner.policy
-    zeros = torch.zeros(count, dtype=policy.dtype, device=policy.device)
+    zeros = torch.zeros(count, dtype=policy.wide, device=policy.device)
     return Batch(
         sequences=tuple(sequences),
         group=tuple(range(len(sequences))),

@@ -157,7 +157,7 @@ class Learner:
         sequences = tokens_of(batches.trained(groups))
         old = self.policy.logprobs(sequences, self.temperature) if self.keeps_old else None
         ref = self.reference.logprobs(sequences, self.temperature) if self.reference else None
-        scored = batches.score(groups, old, ref, self.policy.dtype, self.policy.device)
+        scored = batches.score(groups, old, ref, self.policy.wide, self.policy.device)
         for shaper in self.shapers:
             scored = shaper(scored)
         return self.critic.expect(scored, sequences) if self.critic else scored

@@ -34,6 +34,7 @@ class Trained:
         self.module, self.tokens_per_pass = module.eval(), tokens_per_pass
         self.shared_prompts = False
         self.dtype, self.device = next(module.parameters()).dtype, next(module.parameters()).device
+        self.wide = torch.promote_types(self.dtype, torch.float32)  # of all that is counted or added up over tokens
         trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names, self.copies = [name for name, _ in trainable], [p for _, p in trainable]
         self.separate = compute is not self.dtype or (offload and self.device.type != "cpu")
@@ -63,7 +64,7 @@ class Trained:
                 lengths = [len(sequences[i].response) for i in part.samples]
                 found.update(zip(part.samples, forward(part).split(lengths), strict=True))
         joined = torch.cat([found[i] for i in range(len(sequences))]) if found else torch.empty(0, device=self.device)
-        return joined.to(self.dtype).clone()
+        return joined.to(self.wide).clone()
 
     def collect_gradients(self) -> None:
         """Add the gradients of the compute copy to the master's."""

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 
 import rlvr
 from rlvr import recipe as recipes
 from rlvr.build import build
 from rlvr.errors import UserError
-from rlvr.step import State, StepResult, train_step
+from rlvr.step import State, StepResult, attempt, train_step
 from rlvr.types import Problem, Response, Status, Verdict
 
 PPO: dict[str, Any] = {
@@ -200,3 +201,13 @@ def test_the_critic_checkpoints_its_layers_as_the_policy_does(tiny_model: Path) 
     assert learner.critic is not None
     for module in (learner.policy.module, learner.critic.model.module):
         assert all(layer.training for layer in module.modules() if hasattr(layer, "gradient_checkpointing"))
+
+
+def test_a_bfloat16_model_counts_tokens_and_rewards_in_float32(tiny_model: Path) -> None:
+    """In bfloat16 a response of 1000 tokens has 256 of them, and a reward of 1001 is 1000."""
+    sections: dict[str, Any] = {**PPO, "loss": KL, "model": {"name": str(tiny_model), "dtype": "bfloat16"}}
+    run = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, variety).run
+    scored = run.learner.score(attempt(run, 0, 0, run.sources.start())[0])
+    wide = [scored.reward, scored.mask, scored.old_logprob, scored.ref_logprob, scored.value, scored.returns]
+    assert {tensor.dtype for tensor in wide if tensor is not None} == {torch.float32}
+    assert train_step(run, State(0, run.sources.start())).metrics.record()["skipped_updates"] == 0
