@@ -18,12 +18,14 @@ from rlvr.verify import Rewarder, Verifier
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The groups of a step, the source after them, and how many attempts and groups it took."""
+    """The groups of a step, the source after them, how many attempts and groups it took, and the groups left out, of
+    which the sources learn how hard their problems are."""
 
     groups: tuple[SampleGroup, ...]
     source: SourceState
     attempts: int
     drawn: int
+    left_out: tuple[SampleGroup, ...] = ()
 
 
 # One attempt: its number and the source's state give the groups drawn and the source's next state.
@@ -41,14 +43,15 @@ def once(attempt: Attempt, source: SourceState, wanted: int) -> Gathered:
 def refill(attempt: Attempt, source: SourceState, wanted: int, *, max_attempts: int = 4) -> Gathered:
     """Attempts until `wanted` groups have a signal, at most `max_attempts` (DAPO's dynamic sampling, 2025, section
     3.2)."""
-    found: list[SampleGroup] = []
+    found, silent = list[SampleGroup](), list[SampleGroup]()
     drawn = attempts = 0
     while len(found) < wanted and attempts < max_attempts:
         groups, source = attempt(attempts, source)
         found += [group for group in groups if group.has_signal]
+        silent += [group for group in groups if not group.has_signal]
         drawn += len(groups)
         attempts += 1
-    return Gathered(tuple(found[:wanted]), source, attempts, drawn)
+    return Gathered(tuple(found[:wanted]), source, attempts, drawn, (*silent, *found[wanted:]))
 
 
 @register("filter", "no_signal")

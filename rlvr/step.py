@@ -85,5 +85,5 @@ def train_step(run: Run, state: State) -> StepResult:
     for minibatch in batch.minibatches(run.split, run.seed, state.step):
         metrics += run.learner.update(minibatch)
     run.rollouts.load(run.learner.weights(), version=state.step + 1)
-    after = State(state.step + 1, run.sources.seen(gathered.source, groups))
+    after = State(state.step + 1, run.sources.seen(gathered.source, [*gathered.left_out, *groups]))
     return StepResult(after, metrics.over(run.world), groups, advantage.tolist())

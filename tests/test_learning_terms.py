@@ -476,13 +476,13 @@ def test_once_takes_what_one_attempt_brings() -> None:
 
 def test_refill_goes_on_until_enough_groups_have_a_signal() -> None:
     attempt, asked = attempts([SILENT, LOUD], [SILENT, SILENT], [OTHER, LOUD], [LOUD, LOUD])
-    assert refill(attempt, START, 2) == Gathered((LOUD, OTHER), SourceState(16, ()), 3, 6)
+    assert refill(attempt, START, 2) == Gathered((LOUD, OTHER), SourceState(16, ()), 3, 6, (SILENT,) * 3 + (LOUD,))
     assert asked == [(0, 10), (1, 12), (2, 14)]
 
 
 def test_refill_stops_at_its_limit_with_what_it_has() -> None:
     attempt, asked = attempts([SILENT, LOUD], [SILENT, SILENT], [OTHER, LOUD])
-    assert refill(attempt, START, 2, max_attempts=2) == Gathered((LOUD,), SourceState(14, ()), 2, 4)
+    assert refill(attempt, START, 2, max_attempts=2) == Gathered((LOUD,), SourceState(14, ()), 2, 4, (SILENT,) * 3)
     attempt, asked = attempts([LOUD, OTHER])
     assert refill(attempt, START, 2).attempts == len(asked) == 1
 

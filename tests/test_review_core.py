@@ -161,6 +161,13 @@ def test_a_stage_is_refused_what_all_stages_share(tiny_model: Path, key: str, va
         recipes.load(tiny.recipe(tiny_model, stages=[{"steps": 1, key: value}], **PPO))
 
 
+def test_problems_rest_also_where_refilling_leaves_their_groups_out(tiny_model: Path) -> None:
+    source = {"data": {**tiny.SUMS, "count": 4}, "task": tiny.NUMBER, "adaptive": {"rest": 2}}
+    gather = {"name": "refill", "max_attempts": 2}
+    result = stepped(tiny_model, 1, lambda response: 1.0, train=[source], gather=gather)[0]
+    assert not result.groups and len(result.state.source.last) == 4
+
+
 KL: dict[str, Any] = {"terms": ["clip", {"name": "kl", "coef": 0.01}]}
 
 
