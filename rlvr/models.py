@@ -7,6 +7,7 @@ import copy
 import importlib.util
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -184,8 +185,14 @@ def add_lora(module: Any, options: Lora, seed: int) -> None:
     torch.manual_seed(seed)  # PEFT draws the first matrix of each adapter from the global generator
     try:
         module.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets))
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # `targets` may be a regular expression
         raise UserError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
+    embedding = module.get_input_embeddings()
+    for name, layer in adapters(module).items():
+        if isinstance(layer.base_layer, torch.nn.Embedding):
+            raise UserError(f"model.lora.targets: '{name}' is an embedding, which adapters are not merged into")
+        if layer.base_layer.weight is embedding.weight:
+            raise UserError(f"model.lora.targets: '{name}' shares its weights with the embedding; leave it out")
 
 
 def adapters(module: Any) -> dict[str, Any]:
@@ -204,6 +211,7 @@ def merged(policy: Any) -> Iterator[tuple[str, Tensor]]:
         elif name == f"{layer}.base_layer.weight":
             down, up = (masters[f"{layer}.lora_{k}.default.weight"].to(parameter.device) for k in "AB")
             delta = layers[layer].scaling["default"] * (up @ down)
+            delta = delta.T if layers[layer].fan_in_fan_out else delta  # the layers of GPT-2 lie transposed
             yield f"{layer}.weight", (parameter.detach().to(delta.dtype) + delta)
         elif layer != name:
             yield name.replace(".base_layer", ""), parameter.detach()
@@ -245,6 +253,7 @@ def _plain(module: Any) -> Any:
     if not adapters(module):
         return copy.deepcopy(module)
     fresh = type(module)(copy.deepcopy(module.config))
+    fresh.generation_config = copy.deepcopy(module.generation_config)  # where a model's ends of text stand
     return fresh.to(next(module.parameters()).device)
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import rlvr
+from rlvr import models
 from rlvr import recipe as recipes
-from rlvr.build import build
+from rlvr.batch import Tokens
+from rlvr.build import build, load
 from rlvr.errors import UserError
+from rlvr.policy import Policy
 from rlvr.step import State, StepResult, attempt, train_step
 from rlvr.types import Problem, Response, Status, Verdict
 
@@ -218,3 +223,59 @@ def test_a_bfloat16_model_counts_tokens_and_rewards_in_float32(tiny_model: Path)
     wide = [scored.reward, scored.mask, scored.old_logprob, scored.ref_logprob, scored.value, scored.returns]
     assert {tensor.dtype for tensor in wide if tensor is not None} == {torch.float32}
     assert train_step(run, State(0, run.sources.start())).metrics.record()["skipped_updates"] == 0
+
+
+# --- Adapters
+
+
+def adapted(folder: Path, **options: Any) -> Policy:
+    """The policy with adapters that are not zero."""
+    model = {"name": str(folder), "compute": "float32", "lora": {"rank": 4, **options}}
+    policy = load(recipes.load(tiny.recipe(folder, model=model))).policy
+    draw = torch.Generator().manual_seed(0)
+    for master in policy.master:
+        master.data = torch.randn(master.shape, generator=draw) * 0.5
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("lm_head", "shares its weights"),
+        ("embed_tokens", "is an embedding"),
+        (["q_proj", "lm_head"], "shares"),
+        ("[", ""),
+    ],
+    ids=str,
+)
+def test_adapters_that_would_not_reach_the_engine_are_refused(tiny_model: Path, target: Any, message: str) -> None:
+    pytest.importorskip("peft")
+    targets = target if target == "[" or isinstance(target, list) else [target]
+    with pytest.raises(UserError, match=rf"model\.lora\.targets: .*{message}"):
+        adapted(tiny_model, targets=targets)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["attn.c_proj"]], ids=str)
+def test_adapters_on_transposed_layers_are_merged_as_they_train(tmp_path: Path, targets: Any) -> None:
+    """Those of GPT-2, of which one is square, so that its shape hides a wrong side."""
+    pytest.importorskip("peft")
+    config = GPT2Config(
+        vocab_size=len(tiny.tokenizer()), n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=1
+    )
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tiny.tokenizer().save_pretrained(tmp_path / "gpt2")
+    policy = adapted(tmp_path / "gpt2", targets=targets)
+    models.export(policy, tmp_path / "exported")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    sequences = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6), (12, 13))]
+    found = Policy(exported, torch.float32, 64, tiny.tokenizer()).logprobs(sequences, 1.0)
+    assert torch.allclose(found, policy.logprobs(sequences, 1.0), atol=1e-4)
+
+
+def test_an_exported_model_keeps_its_ends_of_text(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    folder = shutil.copytree(tiny_model, tmp_path / "several")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+    models.export(adapted(folder), tmp_path / "exported")
+    kept = json.loads((tmp_path / "exported" / "generation_config.json").read_text())
+    assert kept["eos_token_id"] == [1, 2]
