@@ -334,8 +334,12 @@ def _valid(found: dict[str, Any]) -> Recipe:
 def staged(recipe: Recipe) -> tuple[Recipe, ...]:
     """The recipe of each stage, with the stage's own keys and its steps; without stages the recipe itself."""
     names = stage_names(recipe)
-    if len(set(names)) < len(names) or "cold_start" in names:
+    if len(set(names)) < len(names):
         raise UserError("stages: two of them have the same name; give each its own")
+    if "cold_start" in names:
+        raise UserError(
+            f"stages.{names.index('cold_start')}.name: 'cold_start' is taken by the steps before all stages"
+        )
     return tuple(_stage(recipe, i, stage) for i, stage in enumerate(recipe.stages)) or (recipe,)
 
 
@@ -348,15 +352,18 @@ def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
     where = f"stages.{number}"
     found: tree.Tree = recipe.model_dump(mode="json") | {"stages": []}
     found["run"]["steps"] = stage.steps
-    for key, value in plain(stage.model_extra or {}).items():
+    for key in stage.model_extra or {}:
         section = key.partition(".")[0]
         if section not in STAGED:
-            raise UserError(f"{where}.{key}: a stage cannot change that{suggest(section, STAGED)}")
-        if "." in key:
-            tree.assign(found, key, value, _defaults())
-        else:
-            found = tree.laid(found, {key: value}, _sections(Recipe))
+            raise UserError(
+                f"{where}.{key}: a stage cannot change that{suggest(section, (*Stage.model_fields, *STAGED))}"
+            )
     try:
+        for key, value in plain(stage.model_extra or {}).items():
+            if "." in key:
+                tree.assign(found, key, value, _defaults())
+            else:
+                found = tree.laid(found, {key: value}, _sections(Recipe))
         changed = _valid(_listed(found))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

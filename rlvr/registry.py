@@ -100,14 +100,23 @@ def names(kind: str) -> list[str]:
 
 
 def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:
-    """The first fault of a pydantic error as one line that names the key and the fix."""
-    fault = error.errors()[0]
+    """The first fault of a pydantic error as one line that names the key and the fix; an unknown key comes before a
+    missing one, which it often is, misspelt."""
+    faults = error.errors()
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = ".".join([where, *(str(part) for part in fault["loc"])]) if where else ".".join(map(str, fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _fields_at(schema, fault["loc"][:-1])
         return f"{path}: unknown key{suggest(str(fault['loc'][-1]), known)}"
     if fault["type"] == "missing":
         return f"{path}: is required"
+    if fault["type"] == "model_type":
+        keys = ", ".join(_fields_at(schema, fault["loc"]))
+        return f"{path}: should be a mapping of keys ({keys}), not {fault['input']!r}"
+    if fault["type"] == "tuple_type":
+        return f"{path}: should be a list, not {fault['input']!r}"
+    if fault["type"] == "too_short":
+        return f"{path}: should not be empty"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if fault["type"] == "value_error":
         return f"{path}: {message}"

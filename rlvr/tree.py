@@ -31,7 +31,7 @@ def read(source: str | Path | Mapping[str, Any], sections: Mapping[str, Any], se
         return where, tree
     if not isinstance(base, str):
         raise UserError(f"{where}: extends: should be the name or file of a recipe, not {base!r}")
-    near = home / base if home and base.endswith((".yaml", ".yml")) else base
+    near = (home / base).resolve() if home and base.endswith((".yaml", ".yml")) else base
     if str(near) in seen:
         raise UserError(f"{where}: extends: '{base}' extends itself")
     _, under = read(near, sections, (*seen, str(near)))

@@ -143,7 +143,9 @@ class Updates:
         finite = math.isfinite(norm)
         self.broken = 0 if finite else self.broken + 1
         if self.broken >= BROKEN_IN_A_ROW:
-            raise RunError(f"{self.broken} updates in a row had no finite gradient; lower {prefix}optimizer.lr")
+            raise RunError(
+                f"{self.broken} updates in a row had no finite gradient; lower {prefix.replace('/', '.')}optimizer.lr"
+            )
         if finite and parameters:
             for group in self.optimizer.param_groups:
                 kept = group["lr"]  # torchao keeps the rate in a tensor, which its compiled step reads

@@ -17,7 +17,7 @@ from rlvr import models
 from rlvr import recipe as recipes
 from rlvr.batch import Tokens
 from rlvr.build import build, load
-from rlvr.errors import UserError
+from rlvr.errors import RunError, UserError
 from rlvr.policy import Policy
 from rlvr.step import State, StepResult, attempt, train_step
 from rlvr.types import Problem, Response, Status, Verdict
@@ -279,3 +279,46 @@ def test_an_exported_model_keeps_its_ends_of_text(tiny_model: Path, tmp_path: Pa
     models.export(adapted(folder), tmp_path / "exported")
     kept = json.loads((tmp_path / "exported" / "generation_config.json").read_text())
     assert kept["eos_token_id"] == [1, 2]
+
+
+# --- What is said of a mistake
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"reward_kl": {"coeff": 0.1}}, r"reward_kl\.coeff: unknown key \(did you mean 'coef'\?\)"),
+        ({"model": {"lora": True}}, r"model\.lora: should be a mapping of keys \(rank, alpha, targets\), not True"),
+        ({"critic": True, "advantage": "gae"}, r"critic: should be a mapping of keys \(model, .*\), not True"),
+        ({"stages": {"steps": 3}}, r"stages: should be a list, not"),
+        ({"stages": [{"steps": 1, "train": []}]}, r"stages\.0: train: should not be empty"),
+        ({"stages": [{"steps": 1, "train.5.data": "x"}]}, r"stages\.0: train\.5\.data: '5' should be the number"),
+        ({"stages": [{"steps": 1, "referense": "renewed"}]}, r"referense: .*did you mean 'reference'"),
+    ],
+)
+def test_a_mistake_is_told_by_its_own_key(tiny_model: Path, sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipes.load(tiny.recipe(tiny_model, **sections))
+
+
+def test_a_misspelt_key_is_found_also_where_another_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "lost.yaml").write_text("extend: demo\nrollout: {samples: 3}\n")
+    with pytest.raises(UserError, match="extend: unknown key"):
+        recipes.load(tmp_path / "lost.yaml")
+
+
+def test_recipes_that_extend_each_other_by_a_roundabout_way_are_refused(tmp_path: Path) -> None:
+    for name, base in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: ../{tmp_path.name}/{base}.yaml\n")
+    with pytest.raises(UserError, match="extends itself"):
+        recipes.load(tmp_path / "a.yaml")
+
+
+def test_a_critic_without_a_finite_gradient_names_a_key_that_exists(tiny_model: Path) -> None:
+    learner = build(recipes.load(tiny.recipe(tiny_model, **PPO)), None, variety).run.learner
+    assert learner.critic is not None
+    updates = learner.critic.updates
+    with pytest.raises(RunError, match=r"lower critic\.optimizer\.lr"):
+        for _ in range(3):
+            updates.model.master[0].grad = torch.full_like(updates.model.master[0], torch.inf)
+            updates.step("critic/")
