@@ -18,6 +18,7 @@ from rlvr.grading.killable import Helpers, serve
 MAX_LENGTH = 600
 MAX_DEPTH = 10
 SECONDS = 1.0  # of processor time
+WARMING = ((r"F_n = \sum_{k=0}^{n-1} F_k", r"F_n = \sum_{k=0}^{n-1} F_{k+1}"), (r"\int_0^1 x^2 dx", r"\frac{1}{3}"))
 
 _DEPTH = re.compile(r"[{(\[]|[})\]]")
 _SPECIAL = re.compile(r"\\(int|iint|oint|sum|prod|lim|Gamma|zeta|det|cases|begin)(?![A-Za-z])")
@@ -69,7 +70,9 @@ def _answer(request: Any) -> Any:
     """In the helper: the verdict of math-verify, False where it reads one of the two as nothing."""
     from math_verify import LatexExtractionConfig, parse, verify
 
-    if request == "ready?":
+    if request == "ready?":  # what the library sets up with its first sums is paid for here, not by the first answer
+        for pair in WARMING:
+            _answer(list(pair))
         return "ready"
     untimed: Any = functools.partial(parse, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
     read = functools.partial(
