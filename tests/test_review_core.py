@@ -322,3 +322,47 @@ def test_a_critic_without_a_finite_gradient_names_a_key_that_exists(tiny_model: 
         for _ in range(3):
             updates.model.master[0].grad = torch.full_like(updates.model.master[0], torch.inf)
             updates.step("critic/")
+
+
+# --- Second models
+
+
+@pytest.mark.parametrize(
+    ("where", "sections"),
+    [
+        ("critic.model", {**PPO, "critic": {"model": "/nowhere"}}),
+        ("model.reference", {"model": {"reference": "/nowhere"}, "loss": KL}),
+    ],
+)
+def test_a_second_model_that_is_not_there_is_refused_by_its_key_before_problems_are_read(
+    tiny_model: Path, where: str, sections: dict[str, Any]
+) -> None:
+    sections = sections | {"model": {"name": str(tiny_model), **sections.get("model", {})}}
+    made = tiny.recipe(tiny_model, **sections, train=[{"data": {"name": "file", "path": "/nowhere.jsonl"}}])
+    with pytest.raises(UserError, match=rf"^{where}: no folder"):
+        build(recipes.load(made), None, variety)
+
+
+def test_a_second_model_with_other_tokens_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    other = tiny.save(tmp_path / "other")
+    words = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["1"], vocabulary["2"] = vocabulary["2"], vocabulary["1"]
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(UserError, match=r"critic\.model: .* has other tokens than the policy"):
+        build(recipes.load(tiny.recipe(tiny_model, **{**PPO, "critic": {"model": str(other)}})), None, variety)
+
+
+def test_show_knows_the_size_of_a_runs_model_of_a_named_reference_and_of_the_critics_states(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "run" / "model")
+    model = {"name": str(tmp_path / "run"), "lora": {}, "reference": str(tiny_model)}
+    assert "reference" in models.estimate(recipes.load(tiny.recipe(tiny_model, model=model, loss=KL)))[-1]
+    sizes = []
+    for states in ("full", "8bit"):
+        critic = {"model": None, "optimizer": {"states": states}}
+        model = {"name": "smollm2-135m-instruct"}
+        line = models.estimate(recipes.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic})))[-1]
+        sizes.append(float(line.partition("critic ")[2].partition(")")[0]))
+    assert sizes[1] < sizes[0]
