@@ -106,13 +106,16 @@ def _flush(path: Path) -> None:
 
 
 def save_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
-    """Weights alone, under a name of their own, moved into place in one step."""
+    """Weights alone, under a name of their own, on the disk and moved into place in one step."""
     aside = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights}, aside / "weights.safetensors")
+        for path in (aside / "weights.safetensors", aside):
+            _flush(path)
         aside.rename(folder)
+        _flush(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise RunError(f"cannot save {folder}: {error}; what was saved before it stays") from error

@@ -242,6 +242,9 @@ def _restore(session: Session) -> State:
     for path in checkpoint.saved(session.folder.checkpoints):  # a damaged one would push out good ones of earlier steps
         if found is None or path > found.path:
             shutil.rmtree(path)
+    for path in session.folder.checkpoints.glob("reference-*"):  # of a stage that is entered again
+        if found is None or int(path.name.rpartition("-")[2]) > found.position["step"]:
+            shutil.rmtree(path)
     session.folder.cut_back(found.position["step"] if found else None)
     if found is None:
         session.progress.note("there is no whole checkpoint, so the run starts from its beginning")

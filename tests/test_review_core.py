@@ -366,3 +366,21 @@ def test_show_knows_the_size_of_a_runs_model_of_a_named_reference_and_of_the_cri
         line = models.estimate(recipes.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic})))[-1]
         sizes.append(float(line.partition("critic ")[2].partition(")")[0]))
     assert sizes[1] < sizes[0]
+
+
+# --- Resume
+
+
+def test_a_run_that_starts_again_keeps_no_reference_of_its_first_start(tiny_model: Path, tmp_path: Path) -> None:
+    """Its checkpoints are lost, and the old reference is another model's."""
+    rows = [{"steps": 1, "reference": "renewed"}]
+    made = tiny.recipe(tiny_model, stages=rows, loss=KL, checkpoint={"every": 0}, eval={})
+    made["run"] |= {"folder": str(tmp_path), "name": "again"}  # type: ignore[operator]
+    rlvr.train(made, reward=variety)
+    kept = tmp_path / "again" / "checkpoints"
+    shutil.rmtree(kept / "step-000001")
+    other = tiny.save(tmp_path / "other", seed=5)
+    shutil.copy(other / "model.safetensors", kept / "reference-000000" / "weights.safetensors")
+    rlvr.train(made, reward=variety, resume=True)
+    record = json.loads((tmp_path / "again" / "metrics.jsonl").read_text())
+    assert record["kl"] < 1e-9
