@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,16 @@ class RunData:
     @property
     def rl(self) -> Sequence[Record]:
         return [record for record in self.metrics if record.get("phase") != "cold_start"]
+
+    @property
+    def stages(self) -> Mapping[str, int]:
+        """How many steps of reinforcement each stage has; one, "rl", in a run without stages."""
+        return Counter(str(record.get("phase", "rl")) for record in self.rl)
+
+    @property
+    def last_stage(self) -> Sequence[Record]:
+        """The steps that compare with one another: another stage may have other problems, limits and rewards."""
+        return [record for record in self.rl if record.get("phase") == self.rl[-1].get("phase")]
 
     @property
     def benchmarks(self) -> list[str]:
@@ -239,7 +250,7 @@ def _rises(run: RunData) -> list[str]:
 
 
 def _reward_alone(run: RunData) -> tuple[str, str] | None:
-    reward, accuracy = trend(run.rl, "reward"), trend(run.rl, "accuracy")
+    reward, accuracy = trend(run.last_stage, "reward"), trend(run.last_stage, "accuracy")
     if not (reward and accuracy and reward.clear and accuracy.clear and reward.change > 0.05):
         return None
     if accuracy.change > -0.05:
@@ -252,7 +263,7 @@ def _reward_alone(run: RunData) -> tuple[str, str] | None:
 
 
 def _truncation(run: RunData) -> tuple[str, str] | None:
-    cut = trend(run.rl, "truncated")
+    cut = trend(run.last_stage, "truncated")
     if not (cut and cut.clear and cut.change > 0.15):
         return None
     return (
@@ -263,11 +274,11 @@ def _truncation(run: RunData) -> tuple[str, str] | None:
 
 
 def _exhausted(run: RunData) -> tuple[str, str] | None:
-    equal, entropy = trend(run.rl, "no_signal"), trend(run.rl, "entropy")
+    equal, entropy = trend(run.last_stage, "no_signal"), trend(run.last_stage, "entropy")
     if not equal or equal.end < 0.9 or (entropy and entropy.end > 0.5 * entropy.start):
         return None
     fell = f"Entropy per token fell from {entropy.start:.2f} to {entropy.end:.2f}, and in" if entropy else "In"
-    accuracy = trend(run.rl, "accuracy")
+    accuracy = trend(run.last_stage, "accuracy")
     solved = bool(accuracy and accuracy.end > 0.95)
     why = "nearly all answers are right; harder problems would help" if solved else "the policy no longer explores"
     return (
@@ -277,10 +288,14 @@ def _exhausted(run: RunData) -> tuple[str, str] | None:
 
 
 def _skipped(run: RunData) -> tuple[str, str] | None:
-    skipped = sum(int(number(record.get("skipped_updates")) or 0) for record in run.metrics)
-    if not skipped:
+    of_policy, of_critic = (
+        sum(int(number((part or {}).get("skipped_updates")) or 0) for part in parts)
+        for parts in (run.metrics, [record.get("critic") for record in run.metrics])
+    )
+    if not of_policy + of_critic:
         return None
-    return ("Updates were skipped", f"{skipped} times the loss or its gradient was not finite.")
+    critic = f", {of_critic} of them in the critic" if of_critic else ""
+    return ("Updates were skipped", f"{of_policy + of_critic} times the loss or its gradient was not finite{critic}.")
 
 
 def phenomena(run: RunData) -> list[tuple[str, str]]:

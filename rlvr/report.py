@@ -129,10 +129,11 @@ def facts(run: RunData) -> list[tuple[str, str, str]]:
         found.append(("held-out accuracy", value, f"{scores[0].n or '?'} unseen problems"))
         found.append(("gain", f"{_signed(gain[0])} points", f"{points(gain[1])} with 95 %" if gain[1] else ""))
     for key, name in (("reward", "training reward"), ("formatted", "well-formed answers")):
-        change = trend(run.rl, key)
+        change = trend(run.last_stage, key)
         if change:
             show = percent if key == "formatted" else "{:.2f}".format
-            found.append((name, f"{show(change.start)} → {show(change.end)}", "first and last steps of training"))
+            span = "training" if len(run.stages) < 2 else f"the last stage, {list(run.stages)[-1]}"
+            found.append((name, f"{show(change.start)} → {show(change.end)}", f"first and last steps of {span}"))
     seconds = sum(seconds for _, seconds in time_spent(run))
     if seconds:
         found.append(("time", duration(seconds), f"{run.steps} steps"))
@@ -183,6 +184,7 @@ def cost(run: RunData) -> list[tuple[str, str]]:
     rows = [
         ("wall clock", duration(seconds) if seconds else ""),
         ("steps", f"{run.steps}" + (f" (the first {run.cold} of them cold start)" if run.cold else "")),
+        ("stages", ", ".join(f"{name} {n}" for name, n in run.stages.items()) if len(run.stages) > 1 else ""),
         ("rollouts", f"{rollouts:,.0f}" if rollouts else ""),
         ("response tokens", f"{tokens:,.0f}" if tokens else ""),
         ("peak memory", f"{peak:.1f} GB" if peak else ""),

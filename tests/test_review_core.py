@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fake_run
 import pytest
 import tiny
 import torch
@@ -19,7 +20,10 @@ from rlvr.batch import Tokens
 from rlvr.build import build, load
 from rlvr.errors import RunError, UserError
 from rlvr.policy import Policy
+from rlvr.report import alarms, cost
+from rlvr.report import load as load_run
 from rlvr.step import State, StepResult, attempt, train_step
+from rlvr.trackers import JsonLines
 from rlvr.types import Problem, Response, Status, Verdict
 
 PPO: dict[str, Any] = {
@@ -384,3 +388,30 @@ def test_a_run_that_starts_again_keeps_no_reference_of_its_first_start(tiny_mode
     rlvr.train(made, reward=variety, resume=True)
     record = json.loads((tmp_path / "again" / "metrics.jsonl").read_text())
     assert record["kl"] < 1e-9
+
+
+# --- The report
+
+
+def spoilt(folder: Path, change: Any) -> Path:
+    path = fake_run.healthy(folder) / "metrics.jsonl"
+    JsonLines.write(path, [{**record, **change(record)} for record in JsonLines.read(path)])
+    return folder
+
+
+def test_a_harder_stage_with_a_shorter_limit_raises_no_alarm(tmp_path: Path) -> None:
+    def harder(record: dict[str, Any]) -> dict[str, Any]:
+        first = record["step"] <= 15
+        share = {"truncated": 0.02 if first else 0.4, "accuracy": 0.9 if first else 0.5}
+        return {**share, "phase": "easy" if first else "hard"}
+
+    run = spoilt(tmp_path / "run", harder)
+    assert alarms(load_run(run)) == []
+    assert dict(cost(load_run(run)))["stages"] == "easy 15, hard 15"
+
+
+def test_skipped_updates_of_the_critic_are_warned_of(tmp_path: Path) -> None:
+    run = spoilt(tmp_path / "run", lambda record: {"critic": {"skipped_updates": int(record["step"] == 4)}})
+    assert alarms(load_run(run)) == [
+        ("Updates were skipped", "1 times the loss or its gradient was not finite, 1 of them in the critic.")
+    ]
