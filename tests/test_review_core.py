@@ -19,9 +19,10 @@ from rlvr import recipe as recipes
 from rlvr.batch import Tokens
 from rlvr.build import build, load
 from rlvr.errors import RunError, UserError
+from rlvr.findings import alarms
+from rlvr.findings import load as load_run
 from rlvr.policy import Policy
-from rlvr.report import alarms, cost
-from rlvr.report import load as load_run
+from rlvr.report import cost
 from rlvr.step import State, StepResult, attempt, train_step
 from rlvr.trackers import JsonLines
 from rlvr.types import Problem, Response, Status, Verdict
