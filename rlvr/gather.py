@@ -56,7 +56,9 @@ def refill(attempt: Attempt, source: SourceState, wanted: int, *, max_attempts: 
 
 @register("filter", "no_signal")
 def no_signal(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-    """Groups whose rewards are all equal are not computed: exact where every other loss term is zero on them."""
+    """Groups whose rewards are all equal are not computed: exact where the estimator compares within groups and every
+    other loss term is zero on them, so not with a critic, a KL in the reward or `micro_token`. A step without any other
+    group makes no optimiser step."""
     return [replace(group, trained=group.trained and group.has_signal) for group in groups]
 
 

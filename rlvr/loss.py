@@ -190,7 +190,8 @@ def micro_token_mean(
     A token of a short micro-batch weighs more than one of a long one. The partition is that of the reference, not of
     our passes: each of `ranks` has a contiguous share of the mini-batch, in micro-batches of `size` samples or of about
     `tokens` tokens (prompts included), which count by their samples. `divisor` takes the place of the number of
-    micro-batches: Logic-RL divides by mini over micro also where the batch is smaller.
+    micro-batches: Logic-RL divides by mini over micro also where the batch is smaller. Groups that a filter left out
+    have no share here: what is left weighs more.
     """
     lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
     weight, part_of, number = [0.0] * len(lengths), [0] * len(lengths), 0

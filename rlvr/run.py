@@ -266,6 +266,8 @@ def _resumable(path: Path, resolved: Recipe) -> None:
     before = recipes.load(path / "recipe.yaml").model_dump(mode="json")
     now = resolved.model_dump(mode="json")
     free = {"run", "checkpoint", "trackers"}
+    for stages in (before["stages"], now["stages"]):  # the last one may grow, as run.steps may
+        stages[-1:] = [{**stage, "steps": None} for stage in stages[-1:]]
     changed = next((key for key in now if key not in free and now[key] != before[key]), None)
     changed = changed or ("run.seed" if now["run"]["seed"] != before["run"]["seed"] else None)
     if changed:

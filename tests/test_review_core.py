@@ -416,3 +416,12 @@ def test_skipped_updates_of_the_critic_are_warned_of(tmp_path: Path) -> None:
     assert alarms(load_run(run)) == [
         ("Updates were skipped", "1 times the loss or its gradient was not finite, 1 of them in the critic.")
     ]
+
+
+def test_the_last_stage_of_a_finished_run_may_grow(tiny_model: Path, tmp_path: Path) -> None:
+    made = tiny.recipe(tiny_model, stages=[{"steps": 1}, {"steps": 1, "rollout.samples": 2}], eval={})
+    made["run"] |= {"folder": str(tmp_path), "name": "grown"}  # type: ignore[operator]
+    rlvr.train(made, reward=variety)
+    assert rlvr.train(made, reward=variety, resume=True, overrides=["stages.1.steps=2"])["steps"] == 3
+    with pytest.raises(UserError, match="another 'stages'"):
+        rlvr.train(made, reward=variety, resume=True, overrides=["stages.0.steps=2"])
