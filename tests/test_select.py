@@ -438,10 +438,10 @@ def test_ids_are_merged_with_weights() -> None:
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"name": "ids", "ids": []}, ["select.ids", "at least 1"]),
+        ({"name": "ids", "ids": []}, ["select.ids", "should not be empty"]),
         ({"name": "ids", "ids": ["a"], "repeat": 0}, ["select.repeat", "greater than or equal to 1"]),
         ({"name": "ids", "ids": ["a"], "repeat": [2, -1]}, ["select.repeat.1", "greater than or equal to 1"]),
-        ({"name": "ids", "ids": ["a"], "repeat": []}, ["select.repeat", "at least 1"]),
+        ({"name": "ids", "ids": ["a"], "repeat": []}, ["select.repeat", "should not be empty"]),
         ({"name": "ids", "ids": ["a"], "repeat": "many"}, ["select.repeat", "'many'"]),
         ({"name": "random", "take": 0}, ["select.take", "greater than or equal to 1"]),
         ({"name": "historical_variance", "top": 1}, ["select.history", "required"]),
@@ -450,7 +450,7 @@ def test_ids_are_merged_with_weights() -> None:
         ({"name": "lim", "history": "h", "start": 0}, ["select.start", "greater than or equal to 1"]),
         ({"name": "pass_rate", "history": "h", "low": -1}, ["select.low", "greater than or equal to 0"]),
         ({"name": "uncertainty", "samples": "h", "history": "h"}, ["select.history", "unknown key"]),
-        ({"name": "uncertainty", "history": "h"}, ["select.samples", "required"]),
+        ({"name": "uncertainty", "history": "h"}, ["select.history", "unknown key", "samples"]),
         ({"name": "limr", "history": "h"}, ["train.0.select", "did you mean 'lim'"]),
     ],
     ids=str,
@@ -592,10 +592,11 @@ def test_a_resumed_run_does_not_go_on_with_other_problems(full: Path, capsys: py
 
 
 def test_a_history_that_is_missing_is_found_before_a_model_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tree = tiny.recipe(tmp_path / "no model", train=[{"data": "arithmetic"}])
+    monkeypatch.setattr("rlvr.models.load", lambda *_: pytest.fail("a model was loaded"))
+    tree = tiny.recipe(tiny_model, train=[{"data": "arithmetic"}])
     Path("r.yaml").write_text(yaml.safe_dump(tree))
     word = "train.0.select={name: lim, history: runs/nowhere, top: 1}"
     assert cli.main(["train", "r.yaml", word, "run.folder=runs"]) == 2

@@ -109,7 +109,7 @@ def test_a_recipe_reaches_the_parameters_and_a_wrong_one_is_named() -> None:
         plugin.bind({"kinds": ["ad"]}, "data")
     with pytest.raises(UserError, match=r"data.levels"):
         plugin.bind({"levels": [4]}, "data")
-    with pytest.raises(UserError, match=r"at least 1 item"):
+    with pytest.raises(UserError, match=r"should not be empty"):
         find("task", "math", "task").bind({"extract": []}, "task")
 
 
