@@ -350,9 +350,12 @@ def test_weights_and_keys_of_a_recipe_reach_a_function_of_queries(tmp_path: Path
     assert measured(tmp_path)[0]["reward"] == 1.5
 
 
-def test_an_unknown_parameter_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+def test_an_unknown_parameter_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlvr.models.load", lambda *_: pytest.fail("a model was loaded"))
     (tmp_path / "mine.py").write_text("def mine(queries, promptz):\n    return [0.0] * len(queries)\n")
-    tree = tiny.recipe(tmp_path / "there is no model", reward=f"{tmp_path / 'mine.py'}:mine")
+    tree = tiny.recipe(tiny_model, reward=f"{tmp_path / 'mine.py'}:mine")
     with pytest.raises(UserError, match=r"reward 'mine': it asks for 'promptz'.*did you mean 'prompts'"):
         rlvr.train(tree, run__folder=tmp_path)
     assert not (tmp_path / "tiny").exists()
