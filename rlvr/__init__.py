@@ -8,15 +8,16 @@ from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 
 if TYPE_CHECKING:
+    from rlvr.arms import sweep
     from rlvr.evals import evaluate
     from rlvr.run import train
 
 __version__ = "0.1.0"
-__all__ = ["RunError", "UserError", "__version__", "evaluate", "register", "train"]
+__all__ = ["RunError", "UserError", "__version__", "evaluate", "register", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """`train` and `evaluate` load torch, so they are imported when they are first asked for."""
+    """What loads torch is imported when it is first asked for."""
     if name == "train":
         from rlvr.run import train
 
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from rlvr.evals import evaluate
 
         return evaluate
+    if name == "sweep":
+        from rlvr.arms import sweep
+
+        return sweep
     raise AttributeError(f"module 'rlvr' has no attribute '{name}'")

@@ -127,9 +127,44 @@ def heldout(evals: Iterable[Mapping[str, Any]], name: str, color: int = 0) -> Se
     return Series(name, points, color, dots=True, band=[(x, ci[0], ci[1]) for x, ci in intervals if ci])
 
 
-def compared(title: str, series: Sequence[Series]) -> Chart | None:
-    """Curves of several runs over each other."""
-    return _chart(title, series, "share", 0, wide=True)
+def compared(title: str, series: Sequence[Series], top: float | None = None) -> Chart | None:
+    """Curves of several runs over each other; charts that share a `top` have the same scale and are drawn small."""
+    return _chart(title, series, "share", 0, wide=top is None, top=top)
+
+
+def forest(title: str, rows: Sequence[tuple[str, int, float, float, float]]) -> Chart | None:
+    """Changes with their intervals below each other, beside a line at no change.   [(name, color, value, low, high)]"""
+    if not rows:
+        return None
+    return Chart(title, _forest(title, rows, 360), _forest(title, rows, 1040))
+
+
+def _change(value: float) -> str:
+    """A change with its sign.   12.5 -> "+12.5", 0.0 -> "0" """
+    return f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0"
+
+
+def _forest(title: str, rows: Sequence[tuple[str, int, float, float, float]], width: int) -> Markup:
+    left = LETTER * max(len(name) for name, *_ in rows) * (1.15 if width > WIDTH else 1.0) + 10
+    low, high = min(0.0, *(r[3] for r in rows)), max(0.0, *(r[4] for r in rows))
+    pad = 0.04 * (high - low) or 1.0
+    base = 12 + 26 * len(rows)
+    frame = Frame((low - pad, high + pad), (0.0, 1.0), (width, base + 26), left, 10)
+    parts = [f'<svg viewBox="0 0 {width} {base + 26}" role="img" aria-label="{escape(title)}">']
+    for tick in ticks(*frame.x_range, 5 if width <= WIDTH else 10):
+        x = frame.x(tick)
+        parts.append(f'<line class="{"axis" if tick == 0 else "grid"}" x1="{x:.1f}" x2="{x:.1f}" y1="6" y2="{base}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{base + 17}" text-anchor="middle">{_change(tick)}</text>')
+    for i, (name, hue, value, below, above) in enumerate(rows):
+        y, color = 22 + 26 * i, f"var(--c{hue})"
+        text = escape(f"{name}: {value:+.1f} [{below:+.1f}, {above:+.1f}]")
+        parts.append(
+            f'<text class="label" style="fill:{color}" x="0" y="{y + 4}">{escape(name)}</text>'
+            f'<g style="stroke:{color};fill:{color}"><title>{text}</title>'
+            f'<line class="interval" x1="{frame.x(below):.1f}" x2="{frame.x(above):.1f}" y1="{y}" y2="{y}"/>'
+            f'<circle cx="{frame.x(value):.1f}" cy="{y}" r="5"/></g>'
+        )
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - built from escaped parts
 
 
 def column(records: Iterable[Mapping[str, Any]], key: str, part: str | None = None) -> list[Point]:
@@ -162,13 +197,19 @@ def _format_chart(metrics: Any, evals: Sequence[Mapping[str, Any]], cold: int) -
 
 
 def _chart(
-    title: str, series: Sequence[Series], unit: Unit, cold: int, wide: bool = False, saturated: int | None = None
+    title: str,
+    series: Sequence[Series],
+    unit: Unit,
+    cold: int,
+    wide: bool = False,
+    saturated: int | None = None,
+    top: float | None = None,
 ) -> Chart | None:
     series = [one for one in series if one.known]
     if not series:
         return None
     marks = {"cold": cold, "saturated": saturated}
-    svg = line_chart(title, series, unit, **marks)
+    svg = line_chart(title, series, unit, **marks, top=top)
     return Chart(title, svg, line_chart(title, series, unit, **marks, size=(1040, 320)) if wide else None)
 
 
@@ -179,10 +220,11 @@ def line_chart(
     *,
     cold: int = 0,
     saturated: int | None = None,
+    top: float | None = None,
     size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Markup:
     """Draw curves with axes, direct labels and tooltips; every series has at least one known point."""
-    frame = _frame(series, unit, size)
+    frame = _frame(series, unit, size, top)
     axes, labels = _axes(frame, unit), _labels(frame, series, unit)
     shade = (_cold_start(frame, cold) if cold else "") + _saturated(frame, saturated)
     curves = [_band(frame, one) + _curve(frame, one) for one in reversed(series)]  # the first lies on top
@@ -192,10 +234,10 @@ def line_chart(
     return Markup("".join([head, shade, axes, *curves, labels, *tips, "</svg>"]))  # noqa: S704 - built from escaped parts
 
 
-def _frame(series: Sequence[Series], unit: Unit, size: tuple[int, int]) -> Frame:
+def _frame(series: Sequence[Series], unit: Unit, size: tuple[int, int], top: float | None = None) -> Frame:
     xs = [x for one in series for x, _ in one.known]
     ys = [y for one in series for _, y in one.known] + [y for one in series for band in one.band for y in band[1:]]
-    low, high = min(ys), max(ys)
+    low, high = min(ys), max(ys) if top is None else top
     if unit == "share":
         low, high = 0.0, min(1.0, max(high * 1.08, 0.1))
     elif low >= 0 and low < 0.6 * high:

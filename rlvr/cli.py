@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path("compare.html"), help="where a comparison goes")
     report.set_defaults(run=_report)
     _add_select(commands)
+    _add_sweep(commands)
     return parser
 
 
@@ -106,17 +107,42 @@ def _add_select(commands: Any) -> None:
     select.set_defaults(run=_select)
 
 
+def _add_sweep(commands: Any) -> None:
+    sweep = commands.add_parser("sweep", help="run the arms of an experiment with several seeds")
+    sweep.add_argument("file", metavar="FILE", help="a YAML file or the name of a shipped sweep")
+    sweep.add_argument("--resume", action="store_true", help="go on; finished runs are not run again")
+    sweep.add_argument("--overwrite", action="store_true", help="train all runs again")
+    sweep.add_argument("--parallel", type=int, default=1, metavar="N", help="so many runs side by side")
+    sweep.add_argument("--table", action="store_true", help="only make the table and the figure again")
+    sweep.set_defaults(run=_sweep)
+
+
 def _train(options: argparse.Namespace) -> int:
     from rlvr import recipe
 
     recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
-    from rlvr.run import Interrupted, train
+    from rlvr.errors import Interrupted
+    from rlvr.run import train
 
     try:
         train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
     except Interrupted as stop:
         words = shlex.join(["rlvr", "train", options.recipe, *options.overrides, "--resume"])
         print(f"rlvr: {stop}: {words}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from rlvr.arms import sweep
+    from rlvr.errors import Interrupted
+
+    given = {key: getattr(options, key) for key in ("resume", "overwrite", "parallel", "table")}
+    try:
+        sweep(options.file, **given)
+    except Interrupted as stop:
+        wide = ["--parallel", str(options.parallel)] if options.parallel > 1 else []
+        print(f"rlvr: {stop}: {shlex.join(['rlvr', 'sweep', options.file, *wide, '--resume'])}", file=sys.stderr)
         return 130
     return 0
 

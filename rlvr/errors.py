@@ -14,6 +14,10 @@ class RunError(Exception):
     """A failure while running; what was saved before it stays."""
 
 
+class Interrupted(Exception):
+    """The user asked to stop; everything is saved."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for a near miss, else the list of what is known.
 

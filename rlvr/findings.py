@@ -336,9 +336,7 @@ def _form_and_content(run: RunData) -> tuple[str, str] | None:
     columns = [run.measured(key) for key in ("pass@1", "formatted", "pass@1_formatted")]
     if len({len(column) for column in columns}) > 1 or len(columns[0]) < 2:
         return None
-    (a0, f0, p0), (a1, f1, p1) = ([column[at] for column in columns] for at in (0, -1))
-    form, content = (f1 - f0) * (p0 + p1) / 2, (p1 - p0) * (f0 + f1) / 2
-    rest = (a1 - a0) - form - content
+    form, content, rest = split_gain(*([column[at] for column in columns] for at in (0, -1)))
     if max(abs(form), abs(content), abs(rest)) < 0.005:
         return None
     parts = [(form, "from more answers in the asked form"), (content, "from better answers in that form")]
@@ -346,8 +344,20 @@ def _form_and_content(run: RunData) -> tuple[str, str] | None:
     said = ", ".join(f"{100 * share:+.0f} {words}".replace("-", MINUS) for share, words in parts)
     return (
         "How much of the change is form",
-        f"Of the change of {100 * (a1 - a0):+.0f} points in held-out accuracy: {said}.",
+        f"Of the change of {100 * (form + content + rest):+.0f} points in held-out accuracy: {said}.",
     )
+
+
+def split_gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
+    """A gain as what more answers in the asked form brought, what better answers in that form did, and the rest,
+    outside it; each side is (accuracy, share well-formed, accuracy among the well-formed).
+
+    >>> [round(part, 3) for part in split_gain((0.3, 0.5, 0.6), (0.5, 0.7, 0.7))]
+    [0.13, 0.06, 0.01]
+    """
+    (a0, f0, p0), (a1, f1, p1) = before, after
+    form, content = (f1 - f0) * (p0 + p1) / 2, (p1 - p0) * (f0 + f1) / 2
+    return form, content, (a1 - a0) - form - content
 
 
 def _tries(run: RunData) -> tuple[str, str] | None:
@@ -442,7 +452,7 @@ def gain_of(run: RunData, benchmark: str, first: Score, last: Score) -> tuple[fl
     summed = (((run.summary.get("evals") or {}).get(benchmark)) or {}).get("gain") or {}
     if number(summed.get("pass@1")) is not None and (first.label, last.label) == ("before", "after"):
         return summed["pass@1"], summed.get("ci95")
-    before, after = (_solved(evaluated(run, benchmark, score.step)) for score in (first, last))
+    before, after = (solved(evaluated(run, benchmark, score.step)) for score in (first, last))
     changes = [after[key] - before[key] for key in before if key in after]
     if len(changes) < 2:
         return last.value - first.value, None
@@ -450,7 +460,8 @@ def gain_of(run: RunData, benchmark: str, first: Score, last: Score) -> tuple[fl
     return mean, [mean - 1.96 * error, mean + 1.96 * error]
 
 
-def _solved(samples: Sequence[Record]) -> dict[str, float]:
+def solved(samples: Sequence[Record]) -> dict[str, float]:
+    """The share of right answers of each problem."""
     right: dict[str, list[bool]] = {}
     for sample in samples:
         right.setdefault(str(sample.get("id")), []).append(sample.get("status") == "correct")

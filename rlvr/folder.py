@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rlvr.errors import RunError, UserError
-from rlvr.evals import Evaluation, paired_gain, sample_row
+from rlvr.evals import Evaluation, crossed_interval, paired_gain, sample_row
 from rlvr.recipe import Recipe
 from rlvr.step import StepResult
 from rlvr.trackers import JsonLines
@@ -166,7 +167,8 @@ def _before_after(path: Path, evals: list[dict[str, Any]], name: str, last: int,
 
 
 def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
-    """The gain over several runs (seeds) on the first held-out set, averaged for each problem and paired by problem.
+    """The gain over several runs (seeds) on the first held-out set, paired by problem, with its interval over problems
+    and runs.
 
     None where the runs are not finished or did not ask the same number of problems.
     """
@@ -179,8 +181,8 @@ def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
         columns.append([_shares(run / "samples" / f"eval-{name}-{step:06d}.jsonl") for step in steps])
     if len({len(shares) for pair in columns for shares in pair}) != 1:
         return None
-    before, after = ([sum(row) / len(row) for row in zip(*side, strict=True)] for side in zip(*columns, strict=True))
-    return paired_gain(before, after)
+    gains = np.array([np.subtract(after, before) for before, after in columns]).T  # [problems, runs]
+    return {"pass@1": float(gains.mean()), "ci95": list(crossed_interval(gains)), "n": len(gains)}
 
 
 def _shares(path: Path) -> list[float]:

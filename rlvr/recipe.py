@@ -303,7 +303,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
 
     Overrides are dotted keys: `["rollout.samples=4"]` or `{"rollout.samples": 4}`. Raises UserError.
     """
-    where, found = tree.read(source, _sections(Recipe))
+    where, found = tree.read(source, sections())
     found = _listed(found)
     for key, value in pairs(overrides):
         tree.assign(found, key, value, _defaults())
@@ -363,7 +363,7 @@ def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
             if "." in key:
                 tree.assign(found, key, value, _defaults())
             else:
-                found = tree.laid(found, {key: value}, _sections(Recipe))
+                found = tree.laid(found, {key: value}, sections())
         changed = _valid(_listed(found))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
@@ -478,12 +478,12 @@ def _defaults() -> dict[str, Any]:
     return {name: value for name, value in filled.items() if isinstance(value, (dict, list))}
 
 
-def _sections(schema: type[BaseModel]) -> dict[str, Any]:
+def sections(schema: type[BaseModel] = Recipe) -> dict[str, Any]:
     """The keys of a schema that are sections themselves, each with those of its own."""
     found = {}
     for name, field in schema.model_fields.items():
         kinds = [k for k in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(k, type)]
         inner = next((k for k in kinds if issubclass(k, Section)), None)
         if inner is not None and not str(field.annotation).startswith("tuple"):
-            found[name] = _sections(inner)
+            found[name] = sections(inner)
     return found

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from rlvr import charts
 from rlvr.errors import RunError, UserError
@@ -28,10 +35,15 @@ from rlvr.findings import (
     samples_of,
     saturation,
     scores_of,
+    solved,
+    split_gain,
     table,
     trend,
 )
 from rlvr.progress import duration, number
+
+if TYPE_CHECKING:
+    from rlvr.arms import Plan
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONGEST = 3000  # letters of a response that are shown
@@ -54,7 +66,7 @@ def write_report(run: Path) -> Path:
         cost=cost(data),
         commands=commands(data),
     )
-    return _write(Path(run) / "report.html", page)
+    return write_page(Path(run) / "report.html", page)
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
@@ -72,7 +84,7 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
         curves=charts.compared("Held-out accuracy with 95 % interval", series),
         legend=[(one.name, one.color) for one in series],
     )
-    return _write(Path(out), page)
+    return write_page(Path(out), page)
 
 
 def _compared(data: RunData) -> dict[str, Any]:
@@ -80,6 +92,195 @@ def _compared(data: RunData) -> dict[str, Any]:
     about = f"{data.steps} steps" + ("" if data.finished else ", unfinished")
     view = {"name": data.name, "about": about, "row": rows[0] if rows else None, "alarms": alarms(data)}
     return {**view, "sentence": headline(data)[1], "seconds": sum(seconds for _, seconds in time_spent(data)) or None}
+
+
+def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
+    """Write `sweep.json`, `table.md` and `sweep.html` from the finished runs of a sweep, and print the table; `missing`
+    says of the others why they are not finished."""
+    done = [unit for unit in plan.units if unit.path not in missing]
+    held = {arm: {unit.seed: load(unit.path) for unit in done if unit.arm == arm} for arm in plan.sweep.arms}
+    arms = {arm: _arm(runs, held[plan.baseline], plan.benchmark) for arm, runs in held.items()}
+    found = {"name": plan.name, "benchmark": plan.benchmark, "baseline": plan.baseline, "arms": arms}
+    found["missing"] = {path.name: why for path, why in missing.items()}
+    cells = _cells(found, len(plan.sweep.seeds))
+    write_page(plan.folder / "sweep.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    write_page(plan.folder / "table.md", _markdown(found, cells))
+    page = write_page(plan.folder / "sweep.html", _sweep_page(plan, found, cells))
+    _print_table(found, cells, page)
+    return found
+
+
+def _arm(runs: Mapping[int, RunData], baseline: Mapping[int, RunData], benchmark: str) -> dict[str, Any]:
+    """What the runs of an arm (by seed) show together, and how they differ from those of the baseline."""
+    if not runs:
+        return {"seeds": []}
+    each = list(runs.values())
+    known = [{e["step"] for e in run.of(benchmark)} for run in each]
+    steps = sorted(set.intersection(*known))
+    tables = {step: _matrix([(run, step) for run in each], benchmark) for step in steps}
+    curve = [{"step": step, **_level(values)} for step, values in tables.items()]
+    first, last = steps[0], steps[-1]
+    forms = [_form([evaluated(run, benchmark, step) for run in each]) for step in (first, last)]
+    found = {
+        "seeds": list(runs),
+        "before": curve[0],
+        "after": curve[-1],
+        "gain": _contrast(tables[first], tables[last]),
+        "formatted": [share for share, _ in forms],
+        "pass@1_formatted": [right for _, right in forms],
+        "gain_split": _split((curve[0]["pass@1"], *forms[0]), (curve[-1]["pass@1"], *forms[1])),
+        "training_accuracy": _at_the_end(each),
+        "curve": curve,
+    }
+    seeds = [seed for seed in runs if seed in baseline]
+    if seeds and runs is not baseline:
+        pairs = [(side[seed], side[seed].steps) for side in (baseline, runs) for seed in seeds]
+        values = _matrix(pairs, benchmark)  # [problems, the baseline's seeds and then the arm's]
+        found["difference"] = _contrast(values[:, : len(seeds)], values[:, len(seeds) :])
+    return found
+
+
+def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.ndarray:
+    """The share of right answers of each problem in each evaluation (run, step), as [problems, evaluations]."""
+    columns = [solved(evaluated(run, benchmark, step)) for run, step in evaluations]
+    shared = [key for key in columns[0] if all(key in column for column in columns)]
+    if not shared:
+        one, other = evaluations[0][0].folder, evaluations[-1][0].folder
+        raise RunError(
+            f"{one}: shares no held-out problem of '{benchmark}' with {other}; is its folder samples/ whole?"
+        )
+    return np.array([[column[key] for column in columns] for key in shared])
+
+
+def _contrast(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    from rlvr.evals import crossed_interval
+
+    change = after - before
+    return {"pass@1": float(change.mean()), "ci95": list(crossed_interval(change)), "n": len(change)}
+
+
+def _level(values: np.ndarray) -> dict[str, Any]:
+    """Accuracy with its interval; for one seed, or several that agree on every problem, it is that of one run."""
+    from rlvr.evals import crossed_interval, interval
+
+    same = bool((values == values[:, :1]).all())
+    low, high = interval(values[:, 0].tolist()) if same else crossed_interval(values)
+    return {"pass@1": float(values.mean()), "ci95": [max(0.0, low), min(1.0, high)], "n": len(values)}
+
+
+def _form(runs: Sequence[Sequence[Record]]) -> tuple[float, float | None]:
+    """The share of answers that are well-formed, and that of these that are right."""
+    samples = [sample for run in runs for sample in run]
+    right = [sample.get("status") == "correct" for sample in samples if sample.get("formatted")]
+    return len(right) / len(samples), sum(right) / len(right) if right else None
+
+
+def _split(before: tuple[float, float, float | None], after: tuple[float, float, float | None]) -> dict[str, float]:
+    """The gain as in `split_gain`; where one side has no well-formed answer, content is taken as unchanged."""
+    among = [share for share in (before[2], after[2]) if share is not None] or [0.0]
+    return dict(
+        zip(("form", "content", "rest"), split_gain((*before[:2], among[0]), (*after[:2], among[-1])), strict=True)
+    )
+
+
+def _at_the_end(runs: Sequence[RunData]) -> float | None:
+    """Accuracy of the training rollouts of the last five steps."""
+    records = [record for run in runs for record in run.last_stage[-5:]]
+    known = [(number(record.get("accuracy")), number(record.get("samples"))) for record in records]
+    counted = [(share * count, count) for share, count in known if share is not None and count]
+    return sum(right for right, _ in counted) / sum(count for _, count in counted) if counted else None
+
+
+Cells = tuple[list[str], list[list[str]]]
+EXPLAINED = "Accuracy in percent, changes in points, with 95 % intervals over problems and seeds."
+NONE = "\N{EN DASH}"
+
+
+def _cells(found: Mapping[str, Any], seeds: int) -> Cells:
+    """The heads and rows of the table as texts, with a line break before each interval."""
+    heads = ["arm", "seeds", "before", "after", "gain", f"against {found['baseline']}"]
+    heads += ["well-formed", "right among these", "gain by form", "training, end"]
+    return heads, [_row(arm, row, seeds, len(heads)) for arm, row in found["arms"].items()]
+
+
+def _row(arm: str, row: Mapping[str, Any], seeds: int, width: int) -> list[str]:
+    done = len(row["seeds"])
+    count = f"{done}" if done == seeds else f"{done} of {seeds}"
+    if not done:
+        return [arm, count, *[NONE] * (width - 2)]
+    scores = [f"{100 * row[key]['pass@1']:.1f}\n{_interval(row[key]['ci95'])}" for key in ("before", "after")]
+    changes = [row["gain"], row.get("difference")]
+    shown = [f"{_signed(c['pass@1'])}\n{_interval(c['ci95'])}" if c else NONE for c in changes]
+    shares = [row[key] for key in ("formatted", "pass@1_formatted")]
+    forms = [" → ".join(NONE if share is None else percent(share) for share in pair) for pair in shares]
+    return [arm, count, *scores, *shown, *forms, _signed(row["gain_split"]["form"]), percent(row["training_accuracy"])]
+
+
+def _markdown(found: Mapping[str, Any], cells: Cells) -> str:
+    heads, rows = cells
+    table = [heads, ["---", *["---:"] * (len(heads) - 1)], *([cell.replace("\n", " ") for cell in row] for row in rows)]
+    notes = [f"- {name} is not finished: {why}" for name, why in found["missing"].items()]
+    lines = [f"# {found['name']}", "", *(f"| {' | '.join(row)} |" for row in table), "", EXPLAINED]
+    return "\n".join([*lines, *([""] if notes else []), *notes, ""])
+
+
+def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
+    heads, rows = cells
+    out = Console(highlight=False)
+    for title, chosen in ((f"{found['name']}: {found['benchmark']}", range(6)), ("", (0, *range(6, len(heads))))):
+        shown = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for i in chosen:  # in two parts, which fit a terminal of 80 letters
+            shown.add_column(heads[i], justify="right" if i else "left", overflow="fold")
+        for row in rows:
+            shown.add_row(*(row[i] for i in chosen))
+        out.print(shown)
+    notes = [f"{name} is not finished: {why}" for name, why in found["missing"].items()]
+    for line in [EXPLAINED, *notes, f"figure: {page}"]:
+        out.print(line, markup=False, soft_wrap=True)
+
+
+def _sweep_page(plan: Plan, found: Mapping[str, Any], cells: Cells) -> str:
+    done = {arm: row for arm, row in found["arms"].items() if row["seeds"]}
+    gains, differences = (
+        [(arm, i % 5, *_scaled(row[key])) for i, (arm, row) in enumerate(done.items()) if key in row]
+        for key in ("gain", "difference")
+    )
+    texts = {arm: _yaml(row) or "nothing" for arm, row in plan.sweep.arms.items()}
+    return template("sweep.html.j2").render(
+        plan=plan,
+        heads=cells[0],
+        rows=cells[1],
+        missing=found["missing"],
+        gains=charts.forest("Gain of each arm, points", gains),
+        differences=charts.forest(f"Accuracy after training against {plan.baseline}, points", differences),
+        curves=_curves(done, plan.baseline),
+        changes=texts,
+        shared=_yaml(plan.sweep.overrides),
+        explained=EXPLAINED,
+        command=f"rlvr sweep {shlex.quote(plan.file)} --table",
+    )
+
+
+def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart]:
+    """One chart an arm beside the baseline, all on one scale."""
+    top = max((point["ci95"][1] for row in arms.values() for point in row["curve"]), default=1.0)
+    series = []
+    for i, (arm, row) in enumerate(arms.items()):
+        records = [{**point, "metrics": point, "ci95": {"pass@1": point["ci95"]}} for point in row["curve"]]
+        series.append(charts.heldout(records, arm, i % 5))
+    base = [replace(one, color=5) for one in series if one.name == baseline]
+    made = [charts.compared(one.name, [one, *(base if one.name != baseline else [])], top) for one in series]
+    return [chart for chart in made if chart]
+
+
+def _yaml(tree: Mapping[str, Any]) -> str:
+    return (
+        yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, default_flow_style=None).strip() if tree else ""
+    )
+
+
+def _scaled(change: Mapping[str, Any]) -> tuple[float, float, float]:
+    return 100 * change["pass@1"], 100 * change["ci95"][0], 100 * change["ci95"][1]
 
 
 def compared_problems(run: RunData) -> list[dict[str, Any]]:
@@ -247,7 +448,8 @@ def _clean(text: Any, limit: int = LONGEST) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}\n[…]\n{text[-limit // 2 :]}"
 
 
-def _write(path: Path, page: str) -> Path:
+def write_page(path: Path, page: str) -> Path:
+    """Replace a text file at one stroke, without control codes; raises RunError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_name(f".{path.name}.part")

@@ -21,7 +21,7 @@ from rlvr import recipe as recipes
 from rlvr.audit import Refused
 from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
-from rlvr.errors import UserError
+from rlvr.errors import Interrupted, UserError
 from rlvr.evals import evaluate_one
 from rlvr.folder import RunFolder, summarise
 from rlvr.learner import Learner
@@ -31,10 +31,7 @@ from rlvr.recipe import Recipe
 from rlvr.source import Sources, SourceState
 from rlvr.step import State, StepResult, train_step
 from rlvr.trackers import Tracker
-
-
-class Interrupted(Exception):
-    """The user asked to stop; everything is saved."""
+from rlvr.tree import difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,7 @@ def train(
     path = Path(resolved.run.folder) / str(resolved.run.name)
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    _check_models(path, resolved)
     _resumable(path, resolved) if resume else RunFolder.check(path, overwrite)
     with ExitStack() as stack:
         total = resolved.run.steps + (resolved.cold_start.steps if resolved.cold_start else 0)
@@ -260,16 +258,24 @@ def _restore(session: Session) -> State:
     return State(found.position["step"], SourceState(source["drawn"], tuple(source["positions"]), last))
 
 
+def _check_models(path: Path, resolved: Recipe) -> None:
+    """A model cannot come from the folder that this run writes, and with --overwrite would delete."""
+    critic = resolved.critic and resolved.critic.model
+    named = {"model.name": resolved.model.name, "model.reference": resolved.model.reference, "critic.model": critic}
+    for key, name in named.items():
+        if name and path.resolve() in (Path(name).resolve(), *Path(name).resolve().parents):
+            raise UserError(f"{key}: '{name}' is the folder of this very run ({path}); choose another run.name")
+
+
 def _resumable(path: Path, resolved: Recipe) -> None:
     if not (path / "recipe.yaml").is_file():
         raise UserError(f"{path}: there is no run to resume; leave --resume out")
     before = recipes.load(path / "recipe.yaml").model_dump(mode="json")
     now = resolved.model_dump(mode="json")
-    free = {"run", "checkpoint", "trackers"}
+    free = {"run.name", "run.folder", "run.steps", "run.threads", "checkpoint", "trackers"}
     for stages in (before["stages"], now["stages"]):  # the last one may grow, as run.steps may
         stages[-1:] = [{**stage, "steps": None} for stage in stages[-1:]]
-    changed = next((key for key in now if key not in free and now[key] != before[key]), None)
-    changed = changed or ("run.seed" if now["run"]["seed"] != before["run"]["seed"] else None)
+    changed = difference(before, now, free)
     if changed:
         raise UserError(
             f"{path}: the run was started with another '{changed}'; resume it with the same, or choose a new run.name"

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -265,14 +265,20 @@ def everything(problems: Sequence[Problem]) -> list[Problem]:
 
 @register("select", "ids")
 def by_id(
-    problems: Sequence[Problem], *, ids: Annotated[tuple[str, ...], Field(min_length=1)], repeat: Repeat = (1,)
+    problems: Sequence[Problem],
+    *,
+    ids: Annotated[tuple[str, ...], Field(min_length=1)],
+    repeat: Repeat = (1,),
+    answer: str | None = None,
 ) -> list[Problem]:
-    """The named problems, each `repeat` times; repeats drawn in one step are groups of their own (One-Shot-RLVR)."""
+    """The named problems, each `repeat` times; repeats drawn in one step are groups of their own (One-Shot-RLVR).
+    `answer` takes the place of their golds: the control with a wrong label."""
     known = {problem.id: problem for problem in problems}
     missing = next((name for name in ids if name not in known), None)
     if missing is not None:
         raise UserError(f"select.ids: no problem '{missing}'{suggest(missing, list(known)[:50])}")
-    return _repeated([known[name] for name in ids], repeat)
+    chosen = [known[name] for name in ids]
+    return _repeated([replace(p, answer=answer) for p in chosen] if answer is not None else chosen, repeat)
 
 
 @register("select", "random")

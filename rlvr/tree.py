@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,30 @@ Tree = dict[str, Any]
 Pair = tuple[str, Any]
 
 
-def shipped() -> list[str]:
-    """The names of the recipes that come with the package."""
-    files = (resources.files("rlvr") / "recipes").iterdir()
+def shipped(kind: str = "recipe") -> list[str]:
+    """The names of the recipes (or sweeps) that come with the package."""
+    files = (resources.files("rlvr") / f"{kind}s").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-def read(source: str | Path | Mapping[str, Any], sections: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Pair:
-    """The name and tree of a recipe: a YAML file, a shipped name, or a mapping, laid over what it `extends`."""
-    where, tree, home = _source(source)
+def read(
+    source: str | Path | Mapping[str, Any],
+    sections: Mapping[str, Any],
+    seen: tuple[str, ...] = (),
+    kind: str = "recipe",
+) -> Pair:
+    """The name and tree of a recipe (or sweep): a YAML file, a shipped name, or a mapping, laid over what it
+    `extends`."""
+    where, tree, home = _source(source, kind)
     base = tree.pop("extends", None)
     if base is None:
         return where, tree
     if not isinstance(base, str):
-        raise UserError(f"{where}: extends: should be the name or file of a recipe, not {base!r}")
+        raise UserError(f"{where}: extends: should be the name or file of a {kind}, not {base!r}")
     near = (home / base).resolve() if home and base.endswith((".yaml", ".yml")) else base
     if str(near) in seen:
         raise UserError(f"{where}: extends: '{base}' extends itself")
-    _, under = read(near, sections, (*seen, str(near)))
+    _, under = read(near, sections, (*seen, str(near)), kind)
     return where, laid(under, tree, sections)
 
 
@@ -53,24 +59,28 @@ def laid(under: Tree, over: Tree, sections: Mapping[str, Any]) -> Tree:
     return found
 
 
-def _source(source: str | Path | Mapping[str, Any]) -> tuple[str, Tree, Path | None]:
+def _source(source: str | Path | Mapping[str, Any], kind: str) -> tuple[str, Tree, Path | None]:
     if isinstance(source, Mapping):
-        return "recipe", plain(dict(source)), None
+        return kind, plain(dict(source)), None
     path = Path(source)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
-            raise UserError(f"{source}: no such recipe file")
+            raise UserError(f"{source}: no such {kind} file")
         try:
-            return path.stem, _parsed(path.read_text(encoding="utf-8"), str(source)), path.parent
+            return path.stem, _parsed(path.read_text(encoding="utf-8"), str(source), kind), path.parent
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{source}: cannot be read as UTF-8 text: {error}") from None
-    if str(source) not in shipped():
-        raise UserError(f"unknown recipe '{source}'{suggest(str(source), shipped())}; or give the path of a YAML file")
-    text = (resources.files("rlvr") / "recipes" / f"{source}.yaml").read_text("utf-8")
-    return str(source), _parsed(text, str(source)), None
+    known = shipped(kind)
+    if str(source) not in known:
+        raise UserError(f"unknown {kind} '{source}'{suggest(str(source), known)}; or give the path of a YAML file")
+    text = (resources.files("rlvr") / f"{kind}s" / f"{source}.yaml").read_text("utf-8")
+    return str(source), _parsed(text, str(source), kind), None
 
 
-def _parsed(text: str, where: str) -> Tree:
+KEYS = {"recipe": "sections such as model, train and rollout", "sweep": "keys such as recipe, seeds and arms"}
+
+
+def _parsed(text: str, where: str, kind: str) -> Tree:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -79,7 +89,7 @@ def _parsed(text: str, where: str) -> Tree:
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
         raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{where}: a recipe is a mapping of sections such as model, train and rollout")
+        raise UserError(f"{where}: a {kind} is a mapping of {KEYS[kind]}")
     return tree
 
 
@@ -102,6 +112,34 @@ def _pair(text: str) -> Pair:
 def plain(value: Any) -> Any:
     """A value from Python as YAML would have given it: tuples as lists, paths as texts."""
     return json.loads(json.dumps(value, default=str))
+
+
+def dotted(tree: Tree, sections: Mapping[str, Any]) -> list[Pair]:
+    """A tree as overrides: each section comes apart into dotted keys.   {"run": {"steps": 3}} -> [("run.steps", 3)]"""
+    found: list[Pair] = []
+    for key, value in tree.items():
+        inner = sections.get(key)
+        if inner is not None and isinstance(value, dict) and value:
+            found += [(f"{key}.{below}", leaf) for below, leaf in dotted(value, inner)]
+        else:
+            found.append((key, value))
+    return found
+
+
+def difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Container[str] = (), at: str = ""
+) -> str | None:
+    """The first dotted key whose value is another one, those of `free` left out; None where there is none."""
+    for key in {**before, **now}:
+        where, pair = f"{at}{key}", (before.get(key), now.get(key))
+        if where in free or pair[0] == pair[1]:
+            continue
+        if not (isinstance(pair[0], Mapping) and isinstance(pair[1], Mapping)):
+            return where
+        found = difference(pair[0], pair[1], free, f"{where}.")
+        if found is not None:
+            return found
+    return None
 
 
 def assign(tree: Tree, key: str, value: Any, defaults: Tree) -> None:

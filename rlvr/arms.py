@@ -1,0 +1,475 @@
+"""The arms of an experiment: one recipe, changed in one place for each arm, run with several seeds, told in one table.
+
+A sweep is read and checked whole, then its runs are trained in processes of their own. Whatever is known of a run is
+read from its folder, so the table can be made again at any time, and a sweep that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError
+from rich.console import Console
+
+from rlvr import recipe as recipes
+from rlvr import registry, tree
+from rlvr.errors import Interrupted, RunError, UserError, suggest
+from rlvr.recipe import Recipe, Section
+from rlvr.report import publish, write_page
+
+Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+OWN = ("run.name", "run.folder", "run.seed")  # what the sweep gives each run
+FREE = {"run.name", "run.folder", "run.threads", "checkpoint", "trackers"}  # what may change between two starts
+LOCK, PLAN = ".lock", "sweep.yaml"
+PATIENCE = 5.0  # seconds that the processes of a killed sweep may take to end
+
+
+class Sweep(Section):
+    """A sweep file: `arms` are overrides of `recipe`, those of the baseline the ones that the others are compared with;
+    `keep` says what stays of a finished run beside its records (results: neither model nor checkpoints)."""
+
+    recipe: str
+    name: str | None = None
+    folder: str = "runs"
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
+    overrides: Overrides = Field(default_factory=dict)
+    arms: dict[str, Overrides] = Field(default=..., min_length=1)
+    baseline: str | None = None
+    keep: Literal["all", "model", "results"] = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One run of a sweep: an arm with a seed; `waits` are the folders of runs whose results its recipe reads."""
+
+    arm: str
+    seed: int
+    path: Path
+    recipe: Recipe
+    waits: tuple[Path, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "summary.json").is_file()
+
+    @property
+    def log(self) -> Path:
+        """What the process of the run said on standard error."""
+        return self.path.parent / "logs" / f"{self.path.name}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A sweep with the whole recipe of every run."""
+
+    file: str
+    name: str
+    folder: Path
+    sweep: Sweep
+    baseline: str
+    units: tuple[Unit, ...]
+
+    def of(self, arm: str) -> list[Unit]:
+        return [unit for unit in self.units if unit.arm == arm]
+
+    @property
+    def benchmark(self) -> str:
+        """The held-out set that the arms are compared on."""
+        return self.units[0].recipe.eval.sets[0].name
+
+
+def sweep(
+    file: str | Path | Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    parallel: int = 1,
+    table: bool = False,
+) -> dict[str, Any]:
+    """Train every arm of a sweep (file, shipped name or mapping) with every seed and return what `sweep.json` holds.
+
+    With `table` nothing is trained. Raises UserError for bad input, before anything starts, RunError at the end where a
+    run failed (the others are trained and in the table), Interrupted after Ctrl-C.
+    """
+    if resume and overwrite:
+        raise UserError("--resume goes on with a sweep and --overwrite replaces it; give one of them")
+    if parallel < 1:
+        raise UserError(f"--parallel: should be at least 1, not {parallel}")
+    plan = read(file)
+    _check_folder(plan, resume or table, overwrite)
+    if table:
+        return publish(plan, reasons(plan))
+    check_inputs(plan)
+    with _locked(plan.folder) as lock:
+        _prepare(plan, overwrite)
+        crew = Crew(plan, parallel, lock)
+        with crew.graceful():
+            crew.work()
+    result = publish(plan, reasons(plan))
+    left = [unit.path.name for unit in plan.units if not unit.finished]
+    if crew.asked and left:
+        raise Interrupted(f"stopped with {len(left)} of {len(plan.units)} runs to do; go on with")
+    if left:
+        raise RunError(
+            f"{len(left)} of {len(plan.units)} runs failed ({', '.join(left)}); the rest is in {plan.folder}"
+        )
+    return result
+
+
+# --- reading and checking --------------------------------------------------------------------------------------------
+
+
+def read(file: str | Path | Mapping[str, Any]) -> Plan:
+    """The plan of a sweep, every recipe resolved and checked; raises UserError that names the file, arm and key."""
+    where, found = tree.read(file, {"overrides": {}, "arms": {}}, kind="sweep")
+    try:
+        options = Sweep.model_validate(found)
+    except ValidationError as error:
+        raise UserError(f"{where}: {registry.explain(error, '', Sweep)}") from None
+    try:
+        baseline = _check_names(options)
+        name, home = options.name or where, None if isinstance(file, Mapping) else Path(file).parent
+        folder = Path(options.folder) / name
+        units = [_unit(options, arm, seed, folder, home) for arm in options.arms for seed in options.seeds]
+        units = _ordered([_waiting(unit, units, options) for unit in units])
+        _check_held_out(units, baseline)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Plan(str(file) if home is not None else where, name, folder, options, baseline, tuple(units))
+
+
+def _check_names(options: Sweep) -> str:
+    """The baseline, where all names fit."""
+    for arm in options.arms:
+        if not re.fullmatch(r"\w[\w.+-]*", arm):
+            raise UserError(f"arms.{arm}: the name becomes that of a folder; use letters, digits and _ . + - only")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError("seeds: one of them stands there twice")
+    baseline = options.baseline or next(iter(options.arms))
+    if baseline not in options.arms:
+        raise UserError(f"baseline: no arm '{baseline}'{suggest(baseline, options.arms)}")
+    return baseline
+
+
+def _unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) -> Unit:
+    changes = dict(options.arms[arm])
+    source = changes.pop("recipe", options.recipe)
+    if isinstance(source, str) and home and source.endswith((".yaml", ".yml")):
+        source = home / source
+    try:
+        given = [pair for part in (options.overrides, changes) for pair in overrides_of(part)]
+        own = next((key for key, _ in given if key in OWN), None)
+        if own:
+            raise UserError(f"{own}: the sweep sets it for each run; use its own keys seeds, name and folder")
+        name = f"{arm}-{seed}"
+        mine = [("run.seed", seed), ("run.name", name), ("run.folder", str(folder))]
+        loaded = recipes.load(source, [*((key, _filled(value, seed)) for key, value in given), *mine])
+    except UserError as error:
+        raise UserError(f"arms.{arm}: {error}") from None
+    return Unit(arm, seed, folder / name, loaded)
+
+
+def overrides_of(changes: Mapping[str, Any]) -> list[tree.Pair]:
+    """The overrides of an arm as dotted keys; sections may be written out."""
+    return tree.dotted(tree.plain(changes), recipes.sections())
+
+
+def _filled(value: Any, seed: int) -> Any:
+    """`{seed}` in texts is the seed of the run.   _filled({"seed": "{seed}"}, 2) -> {"seed": 2}"""
+    if isinstance(value, dict):
+        return {key: _filled(inner, seed) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, seed) for inner in value]
+    if not isinstance(value, str) or "{seed}" not in value:
+        return value
+    return seed if value == "{seed}" else value.replace("{seed}", str(seed))
+
+
+def _waiting(unit: Unit, units: Iterable[Unit], options: Sweep) -> Unit:
+    """The unit with the runs of the sweep that its recipe names: their results have to be there first."""
+    named = {Path(text) for text in _texts(unit.recipe.model_dump(mode="json", exclude={"run"}))}
+    inside = {place for path in named for place in (path, *path.parents)}
+    waits = tuple(other.path for other in units if other.path in inside)
+    models = [unit.recipe.model.name, unit.recipe.model.reference, unit.recipe.critic and unit.recipe.critic.model]
+    lost = next((name for name in models if name and options.keep == "results" and Path(name) in waits), None)
+    if lost:
+        raise UserError(f"keep: 'results' deletes the model of '{lost}', which arms.{unit.arm} starts from; keep model")
+    return Unit(unit.arm, unit.seed, unit.path, unit.recipe, waits)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
+
+
+def _ordered(units: Sequence[Unit]) -> list[Unit]:
+    """Units in their order, each behind those that it waits for."""
+    left, found = list(units), []
+    while left:
+        done = {unit.path for unit in found}
+        ready = next((unit for unit in left if done.issuperset(unit.waits)), None)
+        if ready is None:
+            raise UserError(f"arms.{left[0].arm}: its recipe reads '{left[0].waits[0]}', which can only come after it")
+        left.remove(ready)
+        found.append(ready)
+    return found
+
+
+def _check_held_out(units: Sequence[Unit], baseline: str) -> None:
+    """All arms answer the same held-out problems in the same way, or they do not compare problem by problem."""
+    one = next(unit for unit in units if unit.arm == baseline)
+    for unit in units:
+        if not unit.recipe.eval.sets:
+            raise UserError(f"arms.{unit.arm}: eval.sets: has no held-out set to compare the arms on; add one")
+        if unit.recipe.eval.sets[0] != one.recipe.eval.sets[0]:
+            raise UserError(f"arms.{unit.arm}: eval.sets.0: is not that of '{baseline}', so the two do not compare")
+
+
+def check_inputs(plan: Plan) -> None:
+    """Read every problem and find every model that is there already, once; raises UserError. What comes from a run of
+    the sweep itself is checked when that run is done."""
+    from rlvr.build import read_problems
+    from rlvr.models import locate
+
+    known: dict[str, Any] = {}
+    for unit in plan.units:
+        try:
+            for part in recipes.staged(unit.recipe):
+                _check_sources(part, known, read_problems, set(unit.waits))
+            named = {"model.name": unit.recipe.model.name, "model.reference": unit.recipe.model.reference}
+            for key, name in {**named, "critic.model": unit.recipe.critic and unit.recipe.critic.model}.items():
+                if name and name not in known and not unit.waits:
+                    known[name] = locate(name, key)
+        except UserError as error:
+            raise UserError(f"{plan.name}: arms.{unit.arm}: {error}") from None
+
+
+def _check_sources(part: Recipe, known: dict[str, Any], read_problems: Any, waits: set[Path]) -> None:
+    for name, rows in (("train", part.train), ("eval.sets", part.eval.sets)):
+        for i, row in enumerate(rows):
+            key = f"{name} {row.data} {row.task}"
+            if key not in known:
+                known[key] = read_problems(row, f"{name}.{i}")
+            if isinstance(row, recipes.Source) and not waits:
+                registry.find("select", row.select.name, "select").bind(row.select.params, "select")(known[key])
+
+
+def _check_folder(plan: Plan, goes_on: bool, overwrite: bool) -> None:
+    """A folder that is free, or a sweep that may go on; raises UserError, also where an arm was changed meanwhile."""
+    above = next(path for path in (plan.folder, *plan.folder.parents) if path.exists())
+    if not above.is_dir():
+        raise UserError(f"{plan.folder}: '{above}' is a file; give the sweep another name or folder")
+    there = plan.folder.is_dir() and any(path.name != LOCK for path in plan.folder.iterdir())
+    if not there:
+        return
+    if not (plan.folder / PLAN).is_file():
+        raise UserError(f"{plan.folder}: is not empty and not the folder of a sweep; give the sweep another name")
+    if not goes_on and not overwrite:
+        raise UserError(f"{plan.folder}: a sweep lies here already; add --resume to go on or --overwrite to replace it")
+    for unit in plan.units if goes_on else ():
+        if (unit.path / "recipe.yaml").is_file():
+            before = recipes.load(unit.path / "recipe.yaml").model_dump(mode="json")
+            key = tree.difference(before, unit.recipe.model_dump(mode="json"), FREE)
+            if key:
+                raise UserError(
+                    f"{plan.name}: arms.{unit.arm}: {unit.path} was trained with another '{key}'; undo the change, give"
+                    f" the arm another name, or train the whole sweep again with --overwrite"
+                )
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the folder for this process and the runs that it starts; yields the descriptor that they inherit."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}") from None
+    with lock:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    lock.seek(0)
+                    raise UserError(
+                        f"{folder}: a sweep is at work here (process {lock.read().strip() or '?'}); wait, or stop it"
+                    ) from None
+                time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock.fileno()
+
+
+def _prepare(plan: Plan, overwrite: bool) -> None:
+    for path in [path for path in plan.folder.iterdir() if path.name != LOCK] if overwrite else []:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_page(plan.folder / PLAN, yaml.safe_dump(plan.sweep.model_dump(mode="json"), sort_keys=False))
+    for name in ("logs", "recipes"):
+        (plan.folder / name).mkdir(exist_ok=True)
+
+
+@dataclass
+class Crew:
+    """The processes that train the runs of a sweep, at most `parallel` at a time."""
+
+    plan: Plan
+    parallel: int
+    lock: int
+    out: Console = field(default_factory=partial(Console, highlight=False))
+    working: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
+    told: dict[Path, int] = field(default_factory=dict)  # how often a run was asked to stop
+    asked: int = 0  # how often the user did
+
+    def work(self) -> None:
+        """Train what is not finished; a run that fails, or waits for one that did, is left out."""
+        left = [unit for unit in self.plan.units if not unit.finished]
+        for unit in self.plan.units:
+            if unit.finished:
+                _trim(unit, self.plan.sweep.keep)
+        self._say(f"{self.plan.name}: {len(self.plan.units)} runs, {len(self.plan.units) - len(left)} of them finished")
+        while self.working or (left and not self.asked):
+            busy = {*self.working, *(unit.path for unit in left)}
+            ready = [unit for unit in left if not busy.intersection(unit.waits)]
+            for unit in ready[: self.parallel - len(self.working)] if not self.asked else []:
+                left.remove(unit)
+                self._start(unit)
+            for unit in [unit for unit in self.plan.units if unit.path in self.working]:
+                process = self.working[unit.path]
+                if process.poll() is not None:
+                    self._ended(unit, self.working.pop(unit.path))
+                elif self.told.get(unit.path, 0) < self.asked:
+                    process.send_signal(signal.SIGINT)
+                    self.told[unit.path] = self.told.get(unit.path, 0) + 1
+            time.sleep(0.05)
+
+    def _start(self, unit: Unit) -> None:
+        missing = [path.name for path in unit.waits if not (path / "summary.json").is_file()]
+        if missing:
+            unit.log.write_text(f"rlvr: not started, since it needs {', '.join(missing)}\n", encoding="utf-8")
+            return self._say(f"{unit.path.name}: {reason(unit)}")
+        _clear(unit)
+        threads = max(1, len(os.sched_getaffinity(0)) // self.parallel)
+        run = unit.recipe.run.model_copy(update={"threads": unit.recipe.run.threads or threads})
+        file = self.plan.folder / "recipes" / f"{unit.path.name}.yaml"
+        write_page(file, recipes.dump(unit.recipe.model_copy(update={"run": run})))
+        words = [sys.executable, "-c", "from rlvr.arms import train_unit; train_unit()", str(file)]
+        words += ["--resume"] if (unit.path / "recipe.yaml").is_file() else []
+        place = f"{self._number(unit)} {unit.path.name}: {'goes on' if words[-1] == '--resume' else 'starts'}"
+        self._say(place if self.parallel == 1 else f"{place}, as {unit.log} shows", "bold")
+        with unit.log.open("wb") as log:
+            self.working[unit.path] = subprocess.Popen(  # noqa: S603 - this very program
+                words,
+                stdin=subprocess.PIPE,  # its end is that of this process
+                stdout=None if self.parallel == 1 else log,
+                stderr=log,
+                pass_fds=[self.lock],
+                process_group=0,  # Ctrl-C reaches a run once, from here
+            )
+
+    def _ended(self, unit: Unit, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        process.stdin.close()
+        if unit.finished and process.returncode == 0:
+            _trim(unit, self.plan.sweep.keep)
+            return self._say(f"{self._number(unit)} {unit.path.name}: finished")
+        if self.asked:  # what it said is how to go on with the run alone
+            unit.log.write_bytes(b"")
+            return
+        if process.returncode < 0:
+            with unit.log.open("a", encoding="utf-8") as log:
+                log.write(f"\nrlvr: killed by {signal.Signals(-process.returncode).name}\n")
+        self._say(f"{self._number(unit)} {unit.path.name}: failed: {reason(unit)}", "red")
+
+    def _number(self, unit: Unit) -> str:
+        return f"[{self.plan.units.index(unit) + 1}/{len(self.plan.units)}]"
+
+    def _say(self, text: str, style: str = "") -> None:
+        self.out.print(text, style=style, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def graceful(self) -> Iterator[None]:
+        """Ctrl-C lets the steps end and saves them; a second one stops the runs at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.asked += 1
+            self._say("stopping after the steps at work, then saving; Ctrl-C again stops at once and loses them")
+
+        try:
+            before = signal.signal(signal.SIGINT, ask)
+        except ValueError:  # not the main thread, which alone may set handlers
+            before = None
+        try:
+            yield
+        finally:
+            for process in self.working.values():  # only where this process itself fails
+                process.kill()
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
+
+
+def train_unit() -> None:
+    """`rlvr train` in a process that ends with the one that started it and holds the other end of its input."""
+    from rlvr import cli
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    sys.exit(cli.main(["train", *sys.argv[1:]]))
+
+
+def _clear(unit: Unit) -> None:
+    """Take away what a run leaves that was killed before its first record."""
+    if not unit.path.exists() or (unit.path / "recipe.yaml").is_file():
+        return
+    strange = [path for path in unit.path.rglob("*") if path.is_file() and not path.name.endswith(".unfinished")]
+    if strange:
+        raise RunError(f"{unit.path}: holds {strange[0].name} but no recipe.yaml, so it is no run; move it away")
+    shutil.rmtree(unit.path)
+
+
+def _trim(unit: Unit, keep: str) -> None:
+    """Delete what is not to stay of a finished run."""
+    for name in {"all": (), "model": ("checkpoints",), "results": ("checkpoints", "model")}[keep]:
+        shutil.rmtree(unit.path / name, ignore_errors=True)
+
+
+def reasons(plan: Plan) -> dict[Path, str]:
+    """Why the runs that are not finished are not, by their folders."""
+    return {unit.path: reason(unit) for unit in plan.units if not unit.finished}
+
+
+def reason(unit: Unit) -> str:
+    """Why a run is not finished, from what its process said."""
+    lines = unit.log.read_text("utf-8", "replace").splitlines() if unit.log.is_file() else []
+    said = [line.removeprefix("rlvr: ") for line in lines if line.startswith("rlvr: ")]
+    if not said and any(line.startswith("Traceback") for line in lines):
+        said = [line for line in lines if line.strip()]
+    return said[-1] if said else "unfinished" if unit.path.exists() else "not run yet"
