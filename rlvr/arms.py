@@ -126,9 +126,8 @@ def sweep(
     if crew.asked and left:
         raise Interrupted(f"stopped with {len(left)} of {len(plan.units)} runs to do; go on with")
     if left:
-        raise RunError(
-            f"{len(left)} of {len(plan.units)} runs failed ({', '.join(left)}); the rest is in {plan.folder}"
-        )
+        named = ", ".join(left)
+        raise RunError(f"{len(left)} of {len(plan.units)} runs failed: {named}; the others are in the table")
     return result
 
 

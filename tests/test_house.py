@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import rlvr
-from rlvr import cli, recipe
+from rlvr import arms, cli, recipe, tree
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "rlvr").rglob("*.py"))
@@ -90,6 +90,8 @@ def test_every_rlvr_command_of_the_pages_is_understood(words: list[str]) -> None
     options = cli.parse(words[1:])
     if hasattr(options, "recipe"):
         recipe.load(options.recipe, options.overrides)
+    if words[1] == "sweep":
+        arms.read(options.file)
 
 
 def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +113,15 @@ def test_the_yaml_of_the_readme_is_a_recipe() -> None:
 def test_every_shipped_recipe_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     assert [name for name in recipe.shipped() if f"`{name}`" not in text] == []
+
+
+def test_every_shipped_sweep_is_in_its_page_which_has_a_sweep() -> None:
+    text = (ROOT / "docs" / "sweeps.md").read_text()
+    assert [name for name in tree.shipped("sweep") if f"`{name}`" not in text] == []
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    assert blocks
+    for block in blocks:
+        arms.read(yaml.safe_load(block))
 
 
 def test_the_files_that_contributing_names_exist() -> None:
