@@ -37,17 +37,17 @@ from rlvr.evals import crossed_interval
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = '''
+import hashlib
 import os
 import signal
 import time
-import zlib
 
 from rlvr.types import Reward, Status, Verdict
 
 
 def odd(problem, response):
     """Right about half the time and well-formed as often, by problem and text, whatever the tiny model says."""
-    total = zlib.crc32(f"{problem.question} {response.text}".encode())
+    total = int(hashlib.sha256(f"{problem.question} {response.text}".encode()).hexdigest()[:6], 16)
     right = Status.CORRECT if total % 2 else Status.WRONG
     return Verdict(right, str(total), total % 3 > 0, "odd")
 
@@ -96,6 +96,7 @@ class Forked:
                 status = int(stop.code or 0)
             finally:
                 sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(status)
         os.close(ours)
 
