@@ -43,17 +43,19 @@ def save(
 ) -> Path:
     """Write `folder/step-N`, of which the last `keep` stay; raises RunError where the disk refuses, leaving the
     older ones. Each rank writes its part of the tensors, and of those that all ranks hold alike a share."""
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
     target, aside = folder / f"step-{position['step']:06d}", folder / ".unfinished"
     try:
         world.told(lambda: _begin(aside, learner, position))
         with _alone_or_not():
-            dcp.save(dict(tensors), storage_writer=dcp.FileSystemWriter(aside), no_dist=world.size == 1)
+            save_parts(dict(tensors), storage_writer=FileSystemWriter(aside), no_dist=world.size == 1)
         files = sorted(aside.iterdir())
         digests = world.joined([_digest(path) for path in world.share(files)])
         world.told(lambda: _complete(aside, target, {path.name: d for path, d in zip(files, digests, strict=True)}))
-    except (OSError, RuntimeError, dcp.CheckpointException) as error:
+    except (OSError, RuntimeError, CheckpointException) as error:
         if world.writes:
             shutil.rmtree(aside, ignore_errors=True)
         last = max(saved(folder), default=None)
@@ -94,19 +96,20 @@ def tensors(path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty
     """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its device, and each rank
     reads its own part where it is sharded. The number of processes need not be that of the save."""
     import torch.distributed as dist
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader, found = dcp.FileSystemReader(path), dict[str, Any]()
+    reader, found = FileSystemReader(path), dict[str, Any]()
     for name, kept in reader.read_metadata().state_dict_metadata.items():
+        assert isinstance(kept, TensorStorageMetadata)
         model, dtype = like(name), kept.properties.dtype
-        same = model.shape == kept.size
-        found[name] = (
-            torch.empty_like(model, dtype=dtype, requires_grad=False)
-            if same
-            else torch.empty(kept.size, dtype=dtype, device=model.device)
-        )
+        if model.shape == kept.size:
+            found[name] = torch.empty_like(model, dtype=dtype, requires_grad=False)
+        else:  # the count of steps
+            found[name] = torch.empty(kept.size, dtype=dtype, device=model.device)
     with _alone_or_not():
-        dcp.load(found, storage_reader=reader, no_dist=not dist.is_initialized())
+        load(found, storage_reader=reader, no_dist=not dist.is_initialized())
     return found
 
 
@@ -159,10 +162,16 @@ def _flush(path: Path) -> None:
 
 
 def save_weights(folder: Path, weights: Iterable[tuple[str, Tensor]], world: World = ALONE) -> None:
-    """Whole weights alone, under a name of their own, on the disk and moved into place in one step."""
-    if not world.writes:
+    """Whole weights alone, under a name of their own; when this returns, every rank can read them."""
+    if world.writes:
+        _write_weights(folder, weights)
+    else:
         deque(weights, maxlen=0)
-        return
+    world.told(lambda: None)  # wait for rank 0
+
+
+def _write_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """On the disk and moved into place in one step."""
     aside = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -225,7 +225,7 @@ def main(kills: int, out: Path | None, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="kill a run at random moments and resume it")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)

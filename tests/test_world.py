@@ -240,7 +240,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "cold_start": {"steps": 1, "problems": 3},
         "filter": ["no_signal"],
     },
-    "ppo": {**PPO, "train": [{"data": ADD}], "learn": {"minibatches": 2, "epochs": 2}},
+    "ppo": {**PPO, "train": [{"data": ADD}], "learn": {"minibatches": 3, "epochs": 2}},
 }
 
 
@@ -330,9 +330,7 @@ def test_world_of_two_is_resumed_bit_for_bit_after_ctrl_c(place: Place) -> None:
     assert_same(place.run("stopped"), place.whole("grpo", 2, "model.shard=full"))
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [((2, "full"), (1, "none")), ((1, "none"), (2, "full")), ((2, "full"), (3, "none"))]
-)
+@pytest.mark.parametrize(("before", "after"), [((2, "full"), (1, "none")), ((1, "none"), (2, "full"))])
 def test_world_of_another_size_resumes_the_run(place: Place, before: tuple[int, str], after: tuple[int, str]) -> None:
     name = f"from {before[0]} to {after[0]}"
     place.interrupted(name, before[0], f"model.shard={before[1]}")
@@ -341,7 +339,7 @@ def test_world_of_another_size_resumes_the_run(place: Place, before: tuple[int, 
     assert_near(records(place.run(name)), records(place.whole("grpo", 1)))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [1])
 def test_world_in_which_a_process_is_killed_ends_with_the_reason_and_resumes(place: Place, rank: int) -> None:
     start = time.monotonic()
     ended = place.train("grpo", f"killed {rank}", 2, fail=f"killed {rank} 3")
