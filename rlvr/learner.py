@@ -17,9 +17,6 @@ from rlvr.metrics import Metrics, timed
 from rlvr.policy import Policy
 from rlvr.types import SampleGroup
 from rlvr.weights import Updates
-from rlvr.world import World
-
-CRITIC = "critic."  # before the names of its tensors in a checkpoint
 
 Term = Callable[[Forward, Batch], Any]
 
@@ -96,17 +93,14 @@ class RunningScale:
     Rewards 1, 0, 0, 1 in the first step become 1, -1, -1, 1.
     """
 
-    world: World
     count: float = 0.0
     total: float = 0.0
     squares: float = 0.0
 
     def __call__(self, scored: Scored) -> Scored:
         reward = scored.reward.double()
-        here = {"count": float(len(reward)), "total": float(reward.sum()), "squares": float((reward**2).sum())}
-        new = self.world.sum(here)
-        self.count, self.total = self.count + new["count"], self.total + new["total"]
-        self.squares += new["squares"]
+        self.count, self.total = self.count + len(reward), self.total + float(reward.sum())
+        self.squares += float((reward**2).sum())
         mean = self.total / max(self.count, 1)
         deviation = max(self.squares / max(self.count, 1) - mean**2, 0.0) ** 0.5
         baseline = scored.baseline if scored.baseline is None else (scored.baseline - mean) / (deviation or 1.0)
@@ -184,7 +178,7 @@ class Learner:
             loss.backward()
             self.policy.collect_gradients()
             metrics += found
-        return metrics + self.updates.step()
+        return metrics.over(self.policy.world) + self.updates.step()
 
     def _loss(self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:
         count, mask = float(piece.mask.sum()), piece.mask
@@ -206,25 +200,31 @@ class Learner:
         return self.policy.weights()
 
     def saved(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that a checkpoint keeps."""
-        yield from self.policy.state()
-        if self.critic:
-            yield from ((f"{CRITIC}{name}", tensor) for name, tensor in self.critic.model.state())
+        """The tensors that a checkpoint keeps, of policy and critic, sharded where the models are."""
+        return ((f"{of}/{name}", tensor) for of, updates in self._trained.items() for name, tensor in updates.saved())
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the tensors."""
-        kept = {**self.updates.state(), "shapers": [shaper.state() for shaper in self.shapers]}
-        return kept | ({"critic": self.critic.updates.state()} if self.critic else {})
+        kept = {of: updates.state() for of, updates in self._trained.items()}
+        return {**kept, "shapers": [shaper.state() for shaper in self.shapers]}
+
+    def like(self, name: str) -> Tensor:
+        """The master weight that a saved tensor belongs to."""
+        of, _, rest = name.partition("/")
+        model = self._trained[of].model
+        return model.master[model.names.index(rest.rpartition("/")[0])]
 
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        self.policy.load(tensors)
-        self.updates.load_state(state)
+        """Go on from what `saved` and `state` gave."""
+        for of, updates in self._trained.items():
+            own = {name.removeprefix(f"{of}/"): t for name, t in tensors.items() if name.startswith(f"{of}/")}
+            updates.load_state(own, state[of])
         for shaper, kept in zip(self.shapers, state["shapers"], strict=True):
             shaper.load_state(kept)
-        if self.critic:
-            named = {name.removeprefix(CRITIC): t for name, t in tensors.items() if name.startswith(CRITIC)}
-            self.critic.model.load(named)
-            self.critic.updates.load_state(state["critic"])
+
+    @property
+    def _trained(self) -> dict[str, Updates]:
+        return {"policy": self.updates} | ({"critic": self.critic.updates} if self.critic else {})
 
     def carry(self, before: Learner) -> None:
         """Go on from the learner of the stage before, which shares the models and optimisers."""

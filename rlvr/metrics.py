@@ -84,12 +84,11 @@ class Metrics:
         return Metrics(means, _added(self.sums, other.sums), _added(self.moments, other.moments))
 
     def over(self, world: World) -> Metrics:
-        """The metrics of all ranks together."""
+        """The metrics of all ranks together, where each has those of its share."""
         totals = world.sum({name: total for name, (total, _) in self.means.items()})
         counts = world.sum({name: count for name, (_, count) in self.means.items()})
-        return Metrics(
-            {name: (totals[name], counts[name]) for name in self.means}, world.sum(self.sums), world.sum(self.moments)
-        )
+        means = {name: (total, counts[name]) for name, total in totals.items()}
+        return Metrics(means, world.sum(self.sums), world.sum(self.moments))
 
     def record(self) -> dict[str, float | dict[str, float]]:
         """Plain numbers for a log; `losses/clip` becomes `{"losses": {"clip": …}}`, a mean of nothing is left out."""

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from rlvr.batch import Tokens
 from rlvr.errors import RunError, UserError, suggest
 from rlvr.recipe import Lora, Recipe, needs_of, stage_names, staged
+from rlvr.weights import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,11 @@ def device_of(wanted: str) -> torch.device:
     """`auto` is the GPU where there is one."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device: no CUDA device is available here; set model.device: cpu")
-    return torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
+    device = torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
+    processes, count = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if device.type == "cuda" and processes > count:
+        raise UserError(f"--nproc: {processes} processes for {count} GPUs; start one a GPU, or set model.device: cpu")
+    return device
 
 
 def add_lora(module: Any, options: Lora, seed: int) -> None:
@@ -207,13 +213,14 @@ def adapters(module: Any) -> dict[str, Any]:
 
 
 def merged(policy: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of the policy by the name that the plain model gives it, adapters added to their layers."""
+    """Every weight of the policy by the name that the plain model gives it, adapters added to their layers; one whole
+    tensor at a time, which for a sharded policy all ranks ask for together."""
     masters = dict(policy.state())
     layers = adapters(policy.module)
     for name, parameter in policy.module.named_parameters():
         layer, _, _ = name.partition(".base_layer.")
         if layer == name and ".lora_" not in name:
-            yield name, masters.get(name, parameter.detach())
+            yield name, whole(masters.get(name, parameter.detach()))
         elif name == f"{layer}.base_layer.weight":
             down, up = (masters[f"{layer}.lora_{k}.default.weight"].to(parameter.device) for k in "AB")
             delta = layers[layer].scaling["default"] * (up @ down)
@@ -239,11 +246,14 @@ class WithoutAdapters:
 
 
 def export(policy: Any, folder: Path) -> None:
-    """The policy's master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads."""
-    module = _plain(policy.module)
+    """The policy's master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads; rank 0 writes it."""
+    if not policy.world.writes:
+        deque(policy.weights(), maxlen=0)
+        return
+    module = _plain(policy)
     parameters = dict(module.named_parameters())
     for name, weight in policy.weights():
-        parameters[name].data = weight
+        parameters[name].data = weight.cpu() if policy.shard else weight
     module.config.dtype = policy.dtype
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -254,13 +264,14 @@ def export(policy: Any, folder: Path) -> None:
         raise RunError(f"cannot save the model {folder}: {error}; what was saved before it stays") from error
 
 
-def _plain(module: Any) -> Any:
-    """A copy with its ties between weights; without adapters, whose sum with the weights is written over it."""
-    if not adapters(module):
+def _plain(policy: Any) -> Any:
+    """A copy with its ties between weights; without adapters and shards, whose whole is written over it."""
+    module = policy.module
+    if not adapters(module) and not policy.shard:
         return copy.deepcopy(module)
     fresh = type(module)(copy.deepcopy(module.config))
     fresh.generation_config = copy.deepcopy(module.generation_config)  # where a model's ends of text stand
-    return fresh.to(next(module.parameters()).device)
+    return fresh if policy.shard else fresh.to(next(module.parameters()).device)
 
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}

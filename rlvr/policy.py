@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from rlvr import models
-from rlvr.batch import Forward, Tokens
-from rlvr.layout import Pass
+from rlvr.batch import Forward, Pass, Tokens
 from rlvr.weights import Trained, takes_shared_prompts
 
 # How many logits exist at a time, in the forward as in the backward pass (2**24 in float32 are 64 MiB).
@@ -70,10 +69,8 @@ class Policy(Trained):
     `temperature`, given with each call, divides the logits before every log-probability and entropy.
     """
 
-    def __init__(
-        self, module: Any, compute: torch.dtype, tokens_per_pass: int, tokenizer: Any, *, offload: bool = False
-    ) -> None:
-        super().__init__(module, compute, tokens_per_pass, offload=offload)
+    def __init__(self, module: Any, compute: torch.dtype, tokens_per_pass: int, tokenizer: Any, **held: bool) -> None:
+        super().__init__(module, compute, tokens_per_pass, **held)
         self.tokenizer = tokenizer
         self.chunked_head = models.bare_head(module)
         tolerance = 0.15 if next(module.parameters()).dtype is torch.bfloat16 else 1e-3
@@ -83,13 +80,16 @@ class Policy(Trained):
 
     def forward(self, part: Pass, temperature: float) -> Forward:
         """Log-probability and entropy of the response tokens of one pass.   -> [t]"""
-        target, scale = part.target.to(self.device), 1 / temperature
+        return Forward(*self.call(part, temperature))
+
+    def outputs_of(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
+        target, scale = part.target.to(self.device), 1 / options[0]
         if self.chunked_head:
             hidden = self.outputs(self.module.base_model, part, "last_hidden_state")
-            return Forward(*_LogProb.apply(hidden, self.module.get_output_embeddings().weight, target, scale))
+            return _LogProb.apply(hidden, self.module.get_output_embeddings().weight, target, scale)
         logits = self.outputs(self.module, part, "logits")
         logp = (logits.to(torch.promote_types(logits.dtype, torch.float32)) * scale).log_softmax(-1)
-        return Forward(logp.gather(1, target[:, None])[:, 0], -(logp.exp() * logp).sum(-1))
+        return logp.gather(1, target[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
 
     def logprobs(self, sequences: Sequence[Tokens], temperature: float) -> Tensor:
         """Log-probabilities of all response tokens, without gradients, in the order of the samples.   -> [T]"""

@@ -27,10 +27,10 @@ SPARKS = "▁▂▃▄▅▆▇█"
 class Progress:
     """The display of one run; leaving the `with` block restores the terminal whatever happened inside."""
 
-    def __init__(self, name: str, total: int, out: Console | None = None) -> None:
+    def __init__(self, name: str, total: int, out: Console | None = None, *, shown: bool = True) -> None:
         self.name = name
         self.total = total
-        self.out = out or Console(highlight=False)
+        self.out = out or Console(highlight=False, quiet=not shown)
         self._step = 0
         self._record: Mapping[str, Any] = {}
         self._sample: Mapping[str, Any] | None = None
@@ -42,7 +42,7 @@ class Progress:
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._since = time.monotonic()
         self._spinner = Spinner("dots" if self._unicode else "line")
-        rich = self.out.is_terminal and not self.out.is_dumb_terminal and not self.out.is_jupyter
+        rich = shown and self.out.is_terminal and not self.out.is_dumb_terminal and not self.out.is_jupyter
         self._live = Live(self, console=self.out, refresh_per_second=2, transient=True) if rich else None
 
     def __enter__(self) -> Self:

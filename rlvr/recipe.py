@@ -79,7 +79,8 @@ class Lora(Section):
 class Model(Section):
     """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes bf16 where it is
     fast. `name` may be another run's folder; `reference` is the policy before training unless it names a model;
-    `offload` keeps master weights and optimiser in the memory of the CPU."""
+    `offload` keeps master weights and optimiser in the memory of the CPU; `shard` splits policy, critic and reference
+    over the processes (FSDP2), `auto` on GPUs where there is nothing against it."""
 
     name: str = "smollm2-135m-instruct"
     reference: str | None = None
@@ -89,6 +90,7 @@ class Model(Section):
     gradient_checkpointing: bool = False
     lora: Lora | None = None
     offload: bool = False
+    shard: Literal["auto", "none", "full"] = "auto"
 
 
 class Adaptive(Section):
@@ -408,11 +410,24 @@ def check(recipe: Recipe) -> None:
     if len(set(names)) < len(names):
         raise UserError("eval.sets: two sets have the same name; give each its own")
     _check_batches(recipe)
+    if recipe.model.shard == "full" and (fault := against_shards(recipe)):
+        raise UserError(f"model.shard: full does not go with {fault}")
     needs = needs_of(recipe)
     if "value" in needs and recipe.critic is None:
         raise UserError(f"advantage: '{recipe.advantage.name}' needs a critic; add the section critic: {{}}")
     if "value" not in needs and recipe.critic is not None:
         raise UserError(f"critic: '{recipe.advantage.name}' reads no values; take advantage: gae, or leave critic out")
+
+
+def against_shards(recipe: Recipe) -> str | None:
+    """Why the models of a recipe cannot be split over processes, in one line; None where they can."""
+    if recipe.model.lora:
+        return (
+            "model.lora: adapters are small, and what they stand on is not split over processes; leave one of them out"
+        )
+    optimizers = {"optimizer": recipe.optimizer, "critic.optimizer": recipe.critic and recipe.critic.optimizer}
+    small = next((at for at, options in optimizers.items() if options and options.states != "full"), None)
+    return small and f"{small}.states: 8bit states are not split over processes; set it to full"
 
 
 def _check_reference(recipe: Recipe, parts: Sequence[Recipe]) -> None:

@@ -23,7 +23,7 @@ from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
 from rlvr.errors import Interrupted, UserError
 from rlvr.evals import evaluate_one
-from rlvr.folder import RunFolder, summarise
+from rlvr.folder import RunFolder, WatchedFolder, summarise
 from rlvr.learner import Learner
 from rlvr.policy import Policy
 from rlvr.progress import Progress
@@ -32,6 +32,7 @@ from rlvr.source import Sources, SourceState
 from rlvr.step import State, StepResult, train_step
 from rlvr.trackers import Tracker
 from rlvr.tree import difference
+from rlvr.world import ALONE, World, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Session:
     folder: RunFolder
     progress: Progress
     trackers: Sequence[Tracker] = ()
+    world: World = ALONE
     stopping: bool = field(default=False)
 
     @property
@@ -98,23 +100,30 @@ def train(
     path = Path(resolved.run.folder) / str(resolved.run.name)
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    _check_models(path, resolved)
-    _resumable(path, resolved) if resume else RunFolder.check(path, overwrite)
     with ExitStack() as stack:
+        world = stack.enter_context(placed())
+        _check_models(path, resolved)
+        world.told(lambda: _resumable(path, resolved) if resume else RunFolder.check(path, overwrite))
         total = resolved.run.steps + (resolved.cold_start.steps if resolved.cold_start else 0)
-        progress = stack.enter_context(Progress(str(resolved.run.name), total))
+        progress = stack.enter_context(Progress(str(resolved.run.name), total, shown=world.writes))
         progress.stage(f"loading {resolved.model.name}")
-        built = build(resolved, as_problems(problems) if problems is not None else None, reward)
+        built = build(resolved, as_problems(problems) if problems is not None else None, reward, world)
         for line in _refusals(built.refused):
             progress.note(line)
-        folder = RunFolder(path) if resume else RunFolder.create(path, overwrite)
+        folder = _folder(path, resume, overwrite, world)
         stack.callback(folder.close)
         folder.write("recipe.yaml", recipes.dump(resolved))
-        session = Session(resolved, built, folder, progress, _trackers(resolved, path))
+        session = Session(resolved, built, folder, progress, _trackers(resolved, path) if world.writes else (), world)
         stack.callback(lambda: [tracker.close() for tracker in session.trackers])
         stack.enter_context(_graceful(session))
         state = _restore(session) if resume else State(0, built.run.sources.start())
         return _finish(session, _loop(session, state))
+
+
+def _folder(path: Path, resume: bool, overwrite: bool, world: World) -> RunFolder:
+    if not world.writes:
+        return WatchedFolder(path)
+    return RunFolder(path) if resume else RunFolder.create(path, overwrite)
 
 
 def _refusals(refused: Sequence[Refused]) -> list[str]:
@@ -160,8 +169,8 @@ def _renew(session: Session, phase: Phase, state: State) -> None:
     if not phase.renews or not isinstance(reference, Policy):
         return
     kept = session.folder.checkpoints / f"reference-{phase.start:06d}"
-    if state.step == phase.start and not kept.is_dir():
-        checkpoint.save_weights(kept, phase.learner.weights())
+    if session.world.told(lambda: state.step == phase.start and not kept.is_dir()):
+        checkpoint.save_weights(kept, phase.learner.weights(), session.world)
     reference.load(checkpoint.load_weights(kept))
 
 
@@ -201,7 +210,12 @@ def _evaluate(session: Session, state: State) -> None:
     for benchmark in session.built.benchmarks:
         session.progress.stage(f"evaluating {benchmark.name} ({len(benchmark.problems)} problems)")
         evaluation = evaluate_one(
-            benchmark, session.built.run.rollouts, session.built.eval_sampling, state.step, session.recipe.run.seed
+            benchmark,
+            session.built.run.rollouts,
+            session.built.eval_sampling,
+            state.step,
+            session.recipe.run.seed,
+            session.world,
         )
         session.folder.record_eval(evaluation)
         session.progress.evaluated(evaluation.record)
@@ -211,11 +225,11 @@ def _evaluate(session: Session, state: State) -> None:
 
 
 def _save_if_due(session: Session, phase: Phase, state: State) -> None:
-    every = session.recipe.checkpoint.every
+    every, stopping = session.recipe.checkpoint.every, session.world.any(session.stopping)
     last = state.step == session.phases[-1].end
-    if session.stopping or last or (every and state.step % every == 0):
+    if stopping or last or (every and state.step % every == 0):
         _save(session, phase, state)
-    if session.stopping:
+    if stopping:
         raise Interrupted(f"stopped after step {state.step} and saved; go on with")
 
 
@@ -224,12 +238,13 @@ def _save(session: Session, phase: Phase, state: State) -> None:
     source = asdict(state.source) | {"problems": session.built.problems_key}
     position = {"step": state.step, "phase": phase.name, "source": source}
     keep = session.recipe.checkpoint.keep
-    checkpoint.save(session.folder.checkpoints, phase.learner.saved(), phase.learner.state(), position, keep)
+    learner, world = phase.learner, session.world
+    checkpoint.save(session.folder.checkpoints, learner.saved(), learner.state(), position, keep, world)
     metrics.take()
 
 
 def _restore(session: Session) -> State:
-    found, damaged = checkpoint.latest(session.folder.checkpoints)
+    found, damaged = session.world.told(lambda: checkpoint.latest(session.folder.checkpoints))
     for line in damaged:
         session.progress.note(line)
     if found is not None and found.position["source"]["problems"] != session.built.problems_key:
@@ -237,20 +252,14 @@ def _restore(session: Session) -> State:
             f"{session.folder.path}: the problems of 'train' are not those that the run was started with, since a data"
             f" file or the history of a selection has changed; restore it, or choose a new run.name"
         )
-    for path in checkpoint.saved(session.folder.checkpoints):  # a damaged one would push out good ones of earlier steps
-        if found is None or path > found.path:
-            shutil.rmtree(path)
-    for path in session.folder.checkpoints.glob("reference-*"):  # of a stage that is entered again
-        if found is None or int(path.name.rpartition("-")[2]) > found.position["step"]:
-            shutil.rmtree(path)
-    session.folder.cut_back(found.position["step"] if found else None)
+    session.world.told(lambda: _forget_after(session.folder, found))
     if found is None:
         session.progress.note("there is no whole checkpoint, so the run starts from its beginning")
         return State(0, session.phases[0].sources.start())
     if found.position["step"] > session.phases[-1].end:
         raise UserError(f"run.steps: step {found.position['step']} is done already; ask for at least as many")
     phase = next(p for p in session.phases if p.name == found.position["phase"])
-    phase.learner.load_state(found.weights, found.learner)
+    phase.learner.load_state(checkpoint.tensors(found.path, phase.learner.like), found.learner)
     session.built.run.rollouts.load(phase.learner.weights(), version=found.position["step"])
     session.progress.note(f"resumed after step {found.position['step']}")
     source = found.position["source"]
@@ -267,11 +276,24 @@ def _check_models(path: Path, resolved: Recipe) -> None:
             raise UserError(f"{key}: '{name}' is the folder of this very run ({path}); choose another run.name")
 
 
+def _forget_after(folder: RunFolder, found: checkpoint.Checkpoint | None) -> None:
+    """Records, samples, checkpoints and references of steps that will be made again."""
+    for path in checkpoint.saved(folder.checkpoints):  # a damaged one would push out good ones of earlier steps
+        if found is None or path > found.path:
+            shutil.rmtree(path)
+    for path in folder.checkpoints.glob("reference-*"):  # of a stage that is entered again
+        if found is None or int(path.name.rpartition("-")[2]) > found.position["step"]:
+            shutil.rmtree(path)
+    folder.cut_back(found.position["step"] if found else None)
+
+
 def _resumable(path: Path, resolved: Recipe) -> None:
     if not (path / "recipe.yaml").is_file():
         raise UserError(f"{path}: there is no run to resume; leave --resume out")
     before = recipes.load(path / "recipe.yaml").model_dump(mode="json")
     now = resolved.model_dump(mode="json")
+    for section in (before["model"], now["model"]):  # where the parts of a model lie changes nothing
+        del section["shard"]
     free = {"run.name", "run.folder", "run.steps", "run.threads", "checkpoint", "trackers"}
     for stages in (before["stages"], now["stages"]):  # the last one may grow, as run.steps may
         stages[-1:] = [{**stage, "steps": None} for stage in stages[-1:]]
@@ -289,10 +311,14 @@ def _finish(session: Session, state: State) -> dict[str, Any]:
     session.progress.stage("saving the model")
     policy, folder = session.built.run.learner.policy, session.folder
     models.export(policy, folder.path / "model")
-    summary = summarise(folder.path, session.recipe, state.step)
-    folder.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
-    session.progress.summary(summary, write_report(folder.path))
-    return summary
+
+    def write() -> dict[str, Any]:
+        summary = summarise(folder.path, session.recipe, state.step)
+        folder.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
+        session.progress.summary(summary, write_report(folder.path))
+        return summary
+
+    return session.world.told(write)
 
 
 def _trackers(recipe: Recipe, folder: Path) -> list[Tracker]:

@@ -64,14 +64,16 @@ class StepResult:
 
 
 def attempt(run: Run, step: int, number: int, source: SourceState) -> tuple[Sequence[SampleGroup], SourceState]:
-    """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a step.   -> [P] groups"""
+    """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a step.   -> [P] groups
+
+    Each rank asks its share of the problems; from then on all of them have all groups."""
     draws, after = run.sources.draw(source, run.problems)
     prompts = run.render(run.world.share(draws))
     rollouts = run.rollouts(prompts, run.sampling, run.seed, step, number)
     groups = run.verifier.groups(rollouts, run.sampling.samples)
     context = Context(run.seed, step, run.sampling.max_tokens)
     rewarded = [run.reward(group, context) for group in groups]
-    return run.baseline(rewarded, prompts, context), after
+    return run.world.joined(run.baseline(rewarded, prompts, context)), after
 
 
 def train_step(run: Run, state: State) -> StepResult:
@@ -86,4 +88,4 @@ def train_step(run: Run, state: State) -> StepResult:
         metrics += run.learner.update(minibatch)
     run.rollouts.load(run.learner.weights(), version=state.step + 1)
     after = State(state.step + 1, run.sources.seen(gathered.source, [*gathered.left_out, *groups]))
-    return StepResult(after, metrics.over(run.world), groups, advantage.tolist())
+    return StepResult(after, metrics, groups, advantage.tolist())

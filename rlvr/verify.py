@@ -33,6 +33,7 @@ from rlvr.types import (
     Status,
     Verdict,
 )
+from rlvr.world import ALONE, World
 
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.
 Pending = Verdict | Future[Verdict]
@@ -46,15 +47,17 @@ class Verifier:
     judges: Sequence[Judge]  # by source
     masked: frozenset[Status]
     stop_above: float
+    world: World = ALONE
 
     @timed("verify")
     def groups(self, rollouts: Sequence[Rollout], samples: int) -> list[Group]:
         """Verdicts for all, in groups of `samples`; what `masked` names leaves its group.   [P*G] -> [P]"""
         verdicts = settle([self._judge(rollout) for rollout in rollouts])
-        failed = [v for v in verdicts if v.status in (Status.ERROR, Status.TIMEOUT)]
-        if len(failed) > self.stop_above * len(verdicts):
+        failed = self.world.joined([v.rule for v in verdicts if v.status in (Status.ERROR, Status.TIMEOUT)])
+        asked = self.world.sum({"asked": len(verdicts)})["asked"]
+        if len(failed) > self.stop_above * asked:
             raise RunError(
-                f"verification failed on {len(failed)} of {len(verdicts)} responses (the last: {failed[-1].rule}), more"
+                f"verification failed on {len(failed)} of {asked:.0f} responses (the last: {failed[-1]}), more"
                 f" than verify.stop_above {self.stop_above} allows; mend the task or raise the limit"
             )
         members = [Member(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True)]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlvr.batch import Tokens
+from rlvr.batch import Pass, Tokens, passes
 from rlvr.errors import RunError
-from rlvr.layout import Pass, passes
 from rlvr.metrics import Metrics
+from rlvr.world import ALONE, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,27 +27,53 @@ class Trained:
 
     As in FSDP2's mixed precision, gradients of the compute copy are added up in the master's dtype. Where the dtypes
     agree the two are one, unless `offload` keeps the masters and with them the optimiser in the memory of the CPU. A
-    parameter that needs no gradient has no master.
+    parameter that needs no gradient has no master. With `shard` there is no copy: each rank of a world holds a part of
+    every master, and FSDP2 gathers a layer in the compute dtype when it is used.
     """
 
-    def __init__(self, module: Any, compute: torch.dtype, tokens_per_pass: int, *, offload: bool = False) -> None:
+    def __init__(
+        self,
+        module: Any,
+        compute: torch.dtype,
+        tokens_per_pass: int,
+        *,
+        offload: bool = False,
+        shard: bool = False,
+    ) -> None:
         self.module, self.tokens_per_pass = module.eval(), tokens_per_pass
-        self.shared_prompts = False
+        self.compute, self.offload, self.shard = compute, offload, shard
+        self.shared_prompts, self.world = False, ALONE
+        self.call: Callable[..., tuple[Tensor, ...]] = self.outputs_of
         self.dtype, self.device = next(module.parameters()).dtype, next(module.parameters()).device
         self.wide = torch.promote_types(self.dtype, torch.float32)  # of all that is counted or added up over tokens
-        trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        self.names, self.copies = [name for name, _ in trainable], [p for _, p in trainable]
-        self.separate = compute is not self.dtype or (offload and self.device.type != "cpu")
+        self._name_parameters()
+        self.separate = not shard and (compute is not self.dtype or (offload and self.device.type != "cpu"))
         home = torch.device("cpu") if offload else self.device
-        self.master = self.copies
         if self.separate:
             self.master = [nn.Parameter(p.detach().clone().to(home)) for p in self.copies]
-        if compute is not self.dtype:
+        if compute is not self.dtype and not shard:
             for parameter in module.parameters():  # buffers, such as those of rotary embeddings, keep their precision
                 parameter.data = parameter.data.to(compute)
 
+    def _name_parameters(self) -> None:
+        trainable = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
+        self.names, self.copies = [name for name, _ in trainable], [p for _, p in trainable]
+        self.master = self.copies
+
+    def outputs_of(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
+        """What one forward pass says of its response tokens.   -> [t] each"""
+        raise NotImplementedError
+
+    def join(self, world: World) -> None:
+        """From here on passes are divided among the ranks of a world, and with `shard` the weights too."""
+        self.world = world
+        if self.shard:
+            self.call = _sharded(self)
+            self._name_parameters()
+
     def passes(self, sequences: Sequence[Tokens]) -> Iterator[Pass]:
-        return passes(sequences, self.tokens_per_pass, self.shared_prompts)
+        """This rank's passes over the sequences."""
+        return passes(sequences, self.tokens_per_pass, self.shared_prompts, self.world, even=self.shard)
 
     def outputs(self, module: Any, part: Pass, field: str) -> Tensor:
         """A field of a module's output at the positions that predict the response tokens.   -> [t, …]"""
@@ -56,15 +82,16 @@ class Trained:
         out = module(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
         return getattr(out, field)[part.row.to(self.device), part.column.to(self.device)]
 
+    @torch.no_grad()
     def gathered(self, sequences: Sequence[Tokens], forward: Callable[[Pass], Tensor]) -> Tensor:
-        """What `forward` says of all response tokens, without gradients, in the order of the samples.   -> [T]"""
-        found: dict[int, Tensor] = {}
-        with torch.inference_mode():
-            for part in self.passes(sequences):
-                lengths = [len(sequences[i].response) for i in part.samples]
-                found.update(zip(part.samples, forward(part).split(lengths), strict=True))
-        joined = torch.cat([found[i] for i in range(len(sequences))]) if found else torch.empty(0, device=self.device)
-        return joined.to(self.wide).clone()
+        """What `forward` says of all response tokens, without gradients, in the order of the samples.   -> [T, …]"""
+        lengths, found = [len(s.response) for s in sequences], dict[int, Tensor]()
+        for part in self.passes(sequences):
+            pieces = forward(part).split([lengths[i] for i in part.samples])
+            found.update(zip(part.samples, pieces, strict=True))
+        others = torch.zeros(max(lengths, default=0), device=self.device)
+        parts = [found[i] if i in found else others[:length] for i, length in enumerate(lengths)]
+        return self.world.add((torch.cat(parts) if parts else others).to(self.wide))
 
     def collect_gradients(self) -> None:
         """Add the gradients of the compute copy to the master's."""
@@ -75,6 +102,15 @@ class Trained:
                     master.grad = grad if master.grad is None else master.grad.add_(grad)
                     parameter.grad = None
 
+    def sum_gradients(self) -> None:
+        """Add up the gradients of all ranks, which for sharded weights happened in the backward pass."""
+        if self.shard:
+            return
+        have = self.world.sum({n: 1.0 for n, p in zip(self.names, self.master, strict=True) if p.grad is not None})
+        for name, master in zip(self.names, self.master, strict=True):
+            if name in have:
+                master.grad = self.world.add(torch.zeros_like(master) if master.grad is None else master.grad)
+
     @torch.no_grad()
     def publish(self) -> None:
         """Bring the compute copy up to date with the master weights."""
@@ -83,14 +119,65 @@ class Trained:
                 parameter.copy_(master)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """Every master weight by name: what a checkpoint saves."""
+        """Every master weight by name, sharded where the model is: what a checkpoint saves."""
         return ((name, master.detach()) for name, master in zip(self.names, self.master, strict=True))
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over whole weights."""
         for name, master in zip(self.names, self.master, strict=True):
-            master.copy_(weights[name])
+            fill(master, weights[name])
         self.publish()
+
+
+class _Call(nn.Module):
+    """A whole forward pass as a module: FSDP2 gathers the weights outside the layers around it."""
+
+    def __init__(self, model: Trained) -> None:
+        super().__init__()
+        self.module, self.outputs_of = model.module, model.outputs_of
+
+    def forward(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
+        return tuple(out.clone() for out in self.outputs_of(part, *options))  # FSDP2 hangs its hooks on no view
+
+
+def _sharded(model: Trained) -> nn.Module:
+    """The model's forward pass with every weight split over the ranks; gradients are sums over them, as the losses
+    are."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+    offload = model.offload and model.device.type != "cpu"
+    how: dict[str, Any] = {
+        "mesh": init_device_mesh(model.device.type, (model.world.size,)),
+        "mp_policy": MixedPrecisionPolicy(model.compute, model.dtype, cast_forward_inputs=False),
+        "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
+    }
+    call = _Call(model)
+    kinds = {kind for part in model.module.modules() for kind in getattr(part, "_no_split_modules", None) or ()}
+    layers = [part for part in model.module.modules() if type(part).__name__ in kinds]
+    for part in (*layers, call):
+        sharded = fully_shard(part, reshard_after_forward=True, **how)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    return call
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or gathered from all ranks where it is sharded."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return gather() if gather else tensor
+
+
+def fill(target: Tensor, value: Tensor) -> None:
+    """Write a tensor, whole or sharded alike, into one that may be sharded."""
+    if hasattr(target, "full_tensor") and not hasattr(value, "full_tensor"):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(target, DTensor)
+        value = value.to(target.device, target.dtype)
+        value = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
+    target.copy_(value)
 
 
 def takes_shared_prompts(trained: Trained, measure: Callable[[Sequence[Tokens]], Tensor], tolerance: float) -> bool:
@@ -138,8 +225,9 @@ class Updates:
         update in a row."""
         rate = self.rate.at(self.count)
         self.count += 1
+        self.model.sum_gradients()
         parameters = [p for p in self.model.master if p.grad is not None]
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.clip or math.inf)) if parameters else 0.0
+        norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.clip or math.inf))) if parameters else 0.0
         finite = math.isfinite(norm)
         self.broken = 0 if finite else self.broken + 1
         if self.broken >= BROKEN_IN_A_ROW:
@@ -163,9 +251,37 @@ class Updates:
         """Go on from the updates of the stage before."""
         self.count, self.broken = before.count, before.broken
 
-    def state(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "updates": self.count, "broken": self.broken}
+    def saved(self) -> Iterator[tuple[str, Tensor]]:
+        """Every master weight and what AdamW keeps of it, as `NAME/weight`, `NAME/exp_avg` and so on."""
+        for name, master in zip(self.model.names, self.model.master, strict=True):
+            yield f"{name}/weight", master.detach()
+            yield from ((f"{name}/{what}", tensor) for what, tensor in self._states(master).items())
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+    def _states(self, master: Tensor) -> Mapping[str, Tensor]:
+        return self.optimizer.state.get(master, {}) if self._plain else {}
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the optimiser's states are ordinary tensors, as those of eight bits are not."""
+        return type(self.optimizer) is torch.optim.AdamW
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors."""
+        others = {} if self._plain else {"optimizer": self.optimizer.state_dict()}
+        return {**others, "updates": self.count, "broken": self.broken}
+
+    @torch.no_grad()
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Go on from what `saved` and `state` gave."""
+        kept: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            name, _, what = key.rpartition("/")
+            kept.setdefault(name, {})[what] = tensor
+        for name, master in zip(self.model.names, self.model.master, strict=True):
+            fill(master, kept[name].pop("weight"))
+            if kept[name]:
+                self.optimizer.state[master] = kept[name]
+        if not self._plain:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.model.publish()
         self.count, self.broken = state["updates"], state["broken"]

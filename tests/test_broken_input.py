@@ -574,7 +574,7 @@ def saved(tmp_path: Path, steps: Sequence[int] = (2, 4)) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "learner.pt", "position.json", "manifest.json"])
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "learner.pt", "position.json", "manifest.json"])
 @pytest.mark.parametrize(
     "damage", [cut, flip, Path.unlink, lambda path: path.write_bytes(b"")], ids=["cut", "flipped", "gone", "empty"]
 )
@@ -587,7 +587,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     assert found is not None
     assert found.position == {"step": 2}
     assert found.learner["updates"] == 2
-    assert found.weights["w"].tolist() == [2.0] * 64
+    assert checkpoint.tensors(found.path)["w"].tolist() == [2.0] * 64
     assert len(lines) == 1
     assert "step-000004" in lines[0]
     assert "damaged" in lines[0]
@@ -606,7 +606,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(shell: Shell, 
     assert shell.train("run.name=whole").status == 0
     assert shell.train().status == 0
     assert [path.name for path in checkpoint.saved(shell.run / "checkpoints")] == ["step-000004", "step-000005"]
-    damage(checkpoint.saved(shell.run / "checkpoints")[1] / "weights.safetensors")
+    damage(checkpoint.saved(shell.run / "checkpoints")[1] / "__0_0.distcp")
     ended = shell.train("--resume")
     assert ended.status == 0, ended.err
     assert "step-000005 is damaged" in " ".join(ended.out.split())
@@ -633,7 +633,7 @@ def test_a_damaged_checkpoint_does_not_push_out_the_good_ones_that_follow(shell:
     shell.broken(None)
     assert shell.train("checkpoint.keep=1").status == 0
     for path in checkpoint.saved(shell.run / "checkpoints"):
-        flip(path / "weights.safetensors")
+        flip(path / "__0_0.distcp")
     shell.broken("raises")
     one_line(shell.train("--resume", "checkpoint.keep=1"), 1)
     shell.broken(None)

@@ -26,7 +26,8 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from rlvr import layout, loss, policy
+from rlvr import batch as batches
+from rlvr import loss, policy
 from rlvr import recipe as recipes
 from rlvr.advantage import grpo
 from rlvr.batch import Batch, Split, Tokens, pack
@@ -480,7 +481,7 @@ def test_rows_of_shared_prompts_have_a_limit(monkeypatch: pytest.MonkeyPatch) ->
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of())
     whole = gradients(learner, [batch])
-    monkeypatch.setattr(layout, "ROW_TOKENS", 20)
-    widths = [part.input_ids.shape[1] for part in layout.passes(batch.sequences, 1, True)]
+    monkeypatch.setattr(batches, "ROW_TOKENS", 20)
+    widths = [part.input_ids.shape[1] for part in batches.passes(batch.sequences, 1, True)]
     assert max(widths) == 23 > sorted(widths)[-2] and len(widths) > 4  # a prompt and one response may be longer
     assert close(gradients(learner, [batch]), whole)

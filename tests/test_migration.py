@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 
 # What the page names and this version does not have yet: take it out when it lands.
-PENDING = frozenset({"--nproc", "--ray", "--nodes"})
+PENDING = frozenset({"--ray", "--nodes"})
 
 # The command of the article, the arguments of its program beside it, and what later versions call the same.
 OPENRLHF = """

@@ -60,6 +60,7 @@ class Stop:
         pass
 '''
 
+PRELOAD = ["rlvr.run", "rlvr.report", "transformers.models.llama", "torch.distributed.checkpoint", "tiny"]
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
 
 
@@ -85,7 +86,7 @@ def in_process(
     `kill_before_write` sends SIGKILL just before the n-th change to the file system, `largest_file` is a full disk.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rlvr.run", "rlvr.report", "transformers.models.llama", "tiny"])
+    context.set_forkserver_preload(PRELOAD)
     with _importable():
         ours, theirs = context.Pipe(duplex=False)
         plan = (theirs, list(words), str(cwd or Path.cwd()), env or {}, kill_before_write, largest_file)
@@ -393,7 +394,7 @@ def test_resume_after_a_kill_that_left_half_a_line_and_half_a_checkpoint(place: 
             file.write('{"step": 4, "rew')
     half = run / "checkpoints" / ".unfinished"
     half.mkdir()
-    (half / "weights.safetensors").write_bytes(b"half")
+    (half / "__0_0.distcp").write_bytes(b"half")
     (run / "samples" / ".train-000004.jsonl.unfinished").write_text('{"step": 4')
     resume(place, "plain", "halves")
     assert_same(run, place.whole("plain"))

@@ -14,7 +14,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from rlvr import batch, gather, layout, metrics, source, step, types, world
+from rlvr import batch, gather, metrics, source, step, types, world
 from rlvr import recipe as recipes
 from rlvr.batch import Batch
 from rlvr.build import Built, build
@@ -110,7 +110,7 @@ def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
     run = made(tiny_model, rollout={"problems": 4, "samples": 3, "max_tokens": 9}).run
     sequences = batch.tokens_of(samples_of(stepped(run)[0]))
     predicted: dict[int, list[tuple[int, int]]] = {}
-    for part in layout.passes(sequences, budget, shared):
+    for part in batch.passes(sequences, budget, shared):
         assert part.input_ids.numel() <= budget or len(part.input_ids) == 1
         pairs = zip(part.input_ids[part.row, part.column].tolist(), part.target.tolist(), strict=True)
         for number in part.samples:
