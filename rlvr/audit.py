@@ -15,7 +15,7 @@ from rlvr import registry
 from rlvr.errors import UserError
 from rlvr.grading import symbolic
 from rlvr.grading.extract import last_box, last_number
-from rlvr.grading.killable import Died, Late
+from rlvr.grading.symbolic import Died, Late
 from rlvr.grading.units import read_number
 from rlvr.types import Problem, Response, Status, Verdict
 from rlvr.verify import Judge, by_task, judge_safely, settle

@@ -12,8 +12,8 @@ from pydantic import Field
 from rlvr.grading import symbolic
 from rlvr.grading.compare import Match, canonical, compare
 from rlvr.grading.extract import Form, after_thinking, final_turn, find_form, last_box
-from rlvr.grading.killable import Died, Late
 from rlvr.grading.latex import parse
+from rlvr.grading.symbolic import Died, Late
 from rlvr.grading.values import exact, walk
 from rlvr.registry import register
 from rlvr.types import Problem, Response, Status, Verdict
