@@ -8,7 +8,7 @@ from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 
 if TYPE_CHECKING:
-    from rlvr.evals import evaluate
+    from rlvr.held_out import evaluate
     from rlvr.run import train
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return train
     if name == "evaluate":
-        from rlvr.evals import evaluate
+        from rlvr.held_out import evaluate
 
         return evaluate
     raise AttributeError(f"module 'rlvr' has no attribute '{name}'")

@@ -200,10 +200,10 @@ def audit(path: Path) -> Audit:
         raise UserError(f"{path}: there is nothing to audit; it should be a run with samples or a file of JSON lines")
     judge = _judge_of(path)
     verdicts = settle([judge_safely(judge, problem, response) for problem, response in rows])
-    asked = [symbolic.whole(p.answer, r.text) if p.task == "math" else None for p, r in rows]
+    opinions = second_opinions([(problem, response.text) for problem, response in rows])
     seen = [
-        Seen(problem, response.text, verdict, _answered(future), *_plainly(problem.answer, response.text))
-        for (problem, response), verdict, future in zip(rows, verdicts, asked, strict=True)
+        Seen(problem, response.text, verdict, opinion, *_plainly(problem.answer, response.text))
+        for (problem, response), verdict, opinion in zip(rows, verdicts, opinions, strict=True)
     ]
     problems = list({problem.id: problem for problem, _ in rows}.values())
     return Audit(tuple(seen), gated(problems, "mark")[1], len(problems), control_scores(judge, problems))
@@ -237,6 +237,12 @@ def _responses(path: Path) -> Iterator[tuple[Problem, Response]]:
 
 def _opened(text: str) -> str:
     return "<think>" if "</think>" in text and "<think>" not in text else ""
+
+
+def second_opinions(pairs: Sequence[tuple[Problem, str]]) -> list[bool | None]:
+    """What math-verify alone says of whole responses to problems of the task math; None where it did not answer."""
+    asked = [symbolic.whole(p.answer, text) if p.task == "math" and text else None for p, text in pairs]
+    return [_answered(future) for future in asked]
 
 
 def _answered(future: Future[bool] | None) -> bool | None:

@@ -202,9 +202,8 @@ def _evaluate_if_due(session: Session, phase: Phase, state: State) -> None:
 def _evaluate(session: Session, state: State) -> None:
     for benchmark in session.built.benchmarks:
         session.progress.stage(f"evaluating {benchmark.name} ({len(benchmark.problems)} problems)")
-        evaluation = evaluate_one(
-            benchmark, session.built.run.rollouts, session.built.eval_sampling, state.step, session.recipe.run.seed
-        )
+        second = session.recipe.eval.second_verifier
+        evaluation = evaluate_one(benchmark, session.built.run.rollouts, state.step, session.recipe.run.seed, second)
         session.folder.record_eval(evaluation)
         session.progress.evaluated(evaluation.record)
         for tracker in session.trackers:
