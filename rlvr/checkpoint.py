@@ -36,9 +36,10 @@ def save(
     learner: Mapping[str, Any],
     position: Mapping[str, Any],
     keep: int,
+    best: int | None = None,
 ) -> Path:
-    """Write `folder/step-N`, of which the last `keep` stay; raises RunError where the disk refuses, leaving the
-    older ones."""
+    """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay; raises RunError where the disk
+    refuses, leaving the older ones."""
     target, aside = folder / f"step-{position['step']:06d}", folder / ".unfinished"
     try:
         shutil.rmtree(aside, ignore_errors=True)
@@ -60,8 +61,9 @@ def save(
         last = max(saved(folder), default=None)
         rest = f"the last good one is {last}" if last else "there is no earlier one"
         raise RunError(f"cannot save the checkpoint {target}: {str(error).splitlines()[0]}; {rest}") from error
-    for old in sorted(saved(folder))[:-keep]:
-        shutil.rmtree(old)
+    for old in saved(folder)[:-keep]:
+        if best is None or old.name != f"step-{best:06d}":
+            shutil.rmtree(old)
     return target
 
 

@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="compare the verdicts of a run or file with other graders")
     audit.add_argument("path", type=Path, metavar="RUN-or-FILE")
     audit.add_argument("--out", type=Path, metavar="PAGE.html")
+    audit.add_argument("--benchmarks", metavar="A,B", help="which of their problems stand in the training problems")
+    audit.add_argument("--data", type=Path, metavar="DIR", help="where the files of published benchmarks lie")
     audit.set_defaults(run=_audit)
     report = commands.add_parser("report", help="(re)build the report of a run, or compare several")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="or one or two folders of rlvr eval")
@@ -257,6 +259,12 @@ def _select(options: argparse.Namespace) -> None:
 def _audit(options: argparse.Namespace) -> None:
     from rlvr.audit import audit, lines_of, write_page
 
+    if options.benchmarks:
+        from rlvr.held_out import overlaps
+
+        for name, found in overlaps(options.path, _benchmarks(options.benchmarks), options.data):
+            print(found.line(name))
+        return
     found = audit(options.path)
     print("\n".join(lines_of(found)))
     folder = options.path if options.path.is_dir() else Path()

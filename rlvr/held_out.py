@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 from rlvr import checkpoint, models, registry
 from rlvr import recipe as recipes
+from rlvr.audit import Overlap, overlap
 from rlvr.build import Benchmark, benchmark_of, load, load_engine, read_problems
 from rlvr.errors import RunError, UserError
 from rlvr.evals import ask, mean, summarise
 from rlvr.progress import Progress
-from rlvr.recipe import EvalSet, Model, Spec
+from rlvr.recipe import EvalSet, Model, Source, Spec
 from rlvr.rollouts import Rollouts
 from rlvr.seeds import key_of
 from rlvr.trackers import JsonLines
@@ -76,7 +77,8 @@ def evaluate(
             for row, asked in zip(rows, problems, strict=True)
         ]
         for benchmark in held_out:
-            progress.note(_shown(benchmark))
+            for line in _shown(benchmark).split("\n"):
+                progress.note(line)
         settings = _settings(model, steps, rows, held_out, seeds)
         folder = Folder(Path(out), settings, overwrite) if out is not None else None
         results = []
@@ -107,6 +109,19 @@ def declared(benchmarks: Sequence[str | Mapping[str, Any]]) -> list[EvalSet]:
         else:
             found.append(recipes.eval_set(row))
     return found
+
+
+def overlaps(
+    train: Path, benchmarks: Sequence[str | Mapping[str, Any]], data: str | Path | None
+) -> Iterator[tuple[str, Overlap]]:
+    """The contamination of each benchmark by the problems of a file, or of a run's recipe; raises UserError."""
+    if train.is_dir():
+        sources = recipes.load(train / "recipe.yaml").train
+    else:
+        sources = (Source(data=Spec(name="file", params={"path": str(train)})),)
+    problems = [p for i, source in enumerate(sources) for p in read_problems(source, f"train.{i}")]
+    for row in [_asked(row, {}, None, (), data) for row in declared(benchmarks)]:
+        yield row.name, overlap(problems, read_problems(row, f"benchmark {row.name}"))
 
 
 def _rows_of(path: Path) -> list[Any]:

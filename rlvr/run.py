@@ -18,12 +18,12 @@ from typing import Any
 
 from rlvr import checkpoint, metrics, models, registry
 from rlvr import recipe as recipes
-from rlvr.audit import Refused
+from rlvr.audit import Refused, overlap
 from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
 from rlvr.errors import UserError
 from rlvr.evals import evaluate_one
-from rlvr.folder import RunFolder, summarise
+from rlvr.folder import RunFolder, best_step, summarise
 from rlvr.learner import Learner
 from rlvr.policy import Policy
 from rlvr.progress import Progress
@@ -107,7 +107,7 @@ def train(
         progress = stack.enter_context(Progress(str(resolved.run.name), total))
         progress.stage(f"loading {resolved.model.name}")
         built = build(resolved, as_problems(problems) if problems is not None else None, reward)
-        for line in _refusals(built.refused):
+        for line in [*_refusals(built.refused), *_overlaps(built)]:
             progress.note(line)
         folder = RunFolder(path) if resume else RunFolder.create(path, overwrite)
         stack.callback(folder.close)
@@ -125,6 +125,13 @@ def _refusals(refused: Sequence[Refused]) -> list[str]:
         return []
     named = [f"  {row.id}: {row.reason}: {row.gold[:60]!r}" for row in refused[:5]]
     return [f"the golds of {len(refused)} training problems cannot be compared by meaning (verify.gate):", *named]
+
+
+def _overlaps(built: Built) -> list[str]:
+    """Which held-out problems stand among the training problems of any stage; silent where none nearly does."""
+    train = [p for stage in built.stages for problems in stage.run.sources.problems for p in problems]
+    found = {benchmark.name: overlap(train, benchmark.problems) for benchmark in built.benchmarks}
+    return [f"contamination: {one.line(name)}" for name, one in found.items() if one.exact or one.most]
 
 
 def _loop(session: Session, state: State) -> State:
@@ -214,7 +221,8 @@ def _evaluate(session: Session, state: State) -> None:
 def _save_if_due(session: Session, phase: Phase, state: State) -> None:
     every = session.recipe.checkpoint.every
     last = state.step == session.phases[-1].end
-    if session.stopping or last or (every and state.step % every == 0):
+    best = _best(session)
+    if session.stopping or last or (every and state.step % every == 0) or state.step == best:
         _save(session, phase, state)
     if session.stopping:
         raise Interrupted(f"stopped after step {state.step} and saved; go on with")
@@ -224,9 +232,15 @@ def _save(session: Session, phase: Phase, state: State) -> None:
     session.progress.stage("saving a checkpoint")
     source = asdict(state.source) | {"problems": session.built.problems_key}
     position = {"step": state.step, "phase": phase.name, "source": source}
-    keep = session.recipe.checkpoint.keep
-    checkpoint.save(session.folder.checkpoints, phase.learner.saved(), phase.learner.state(), position, keep)
+    keep, best = session.recipe.checkpoint.keep, _best(session)
+    checkpoint.save(session.folder.checkpoints, phase.learner.saved(), phase.learner.state(), position, keep, best)
     metrics.take()
+
+
+def _best(session: Session) -> int | None:
+    """The step whose evaluation on checkpoint.best was the highest so far; None where none is asked for."""
+    found = best_step(session.folder.path, session.recipe.checkpoint.best)
+    return found["step"] if found else None
 
 
 def _restore(session: Session) -> State:

@@ -121,14 +121,14 @@ def detectable(values: Sequence[float], *, paired: bool = False) -> float:
     """The smallest true difference of means that a test at 5 % finds four times in five.
 
     `values` are the shares of one model, another of the same spread being thought beside it, or, where `paired`, the
-    differences of two models problem by problem. The spread is at least that of one problem.
+    differences of two models problem by problem. It is never less than one problem.
 
     >>> round(detectable([1.0] * 9 + [0.0] * 21), 2)
     0.34
     """
     n, mean = len(values), math.fsum(values) / len(values)
-    variance = max(math.fsum((v - mean) ** 2 for v in values) / max(1, n - 1), 1 / n)
-    return (Z95 + Z_POWER) * math.sqrt((1 if paired else 2) * variance / n)
+    variance = math.fsum((v - mean) ** 2 for v in values) / max(1, n - 1)
+    return max(1 / n, (Z95 + Z_POWER) * math.sqrt((1 if paired else 2) * variance / n))
 
 
 def sign_flip(differences: Sequence[int]) -> float:
@@ -152,9 +152,9 @@ def sign_flip(differences: Sequence[int]) -> float:
     return min(1.0, float(chance[np.abs(sums) >= abs(sum(differences)) // unit].sum()))
 
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+|[-+*/^=<>%|!]")
 
 
 def words(text: str) -> list[str]:
-    """The words and numbers of a text in small letters, without marks.   words("If $x=2$:") -> ["if", "x", "2"]"""
+    """The words, numbers and operators of a text in small letters.   words("If $x=2$:") -> ["if", "x", "=", "2"]"""
     return _WORD.findall(text.lower())
