@@ -69,32 +69,41 @@ def evaluate(
     with Progress(f"evaluating {model}", 0) as progress:
         problems = [read_problems(row, f"benchmark {row.name}") for row in rows]
         progress.stage(f"loading {model}")
-        loaded = _models(model, steps)
-        rollouts = loaded[0].rollouts
-        base = Sampling(1, MAX_TOKENS, 0.0)
-        held_out = [
-            benchmark_of(row, asked, rollouts.tokenizer, max_prompt_tokens, base)
-            for row, asked in zip(rows, problems, strict=True)
-        ]
-        for benchmark in held_out:
-            for line in _shown(benchmark).split("\n"):
-                progress.note(line)
+        versions = _versions(model, steps)
+        tokenizer, base = versions[0].rollouts.tokenizer, Sampling(1, MAX_TOKENS, 0.0)
+        pairs = list(zip(rows, problems, strict=True))
+        held_out = [benchmark_of(row, asked, tokenizer, max_prompt_tokens, base) for row, asked in pairs]
+        for line in [line for benchmark in held_out for line in _shown(benchmark).split("\n")]:
+            progress.note(line)
         settings = _settings(model, steps, rows, held_out, seeds)
         folder = Folder(Path(out), settings, overwrite) if out is not None else None
-        results = []
-        for version in loaded:
-            version.enter()
-            for benchmark in held_out:
-                record = _evaluate(benchmark, version, seeds, folder, batch, progress)
-                progress.evaluated(record)
-                progress.note(_small(record))
-                results.append(record)
+        results = _results(versions, held_out, seeds, folder, batch, progress)
         if folder is not None:
             folder.finish(results)
             if checkpoints is not None:
                 from rlvr.report import write_curves
 
                 progress.note(f"curves: {write_curves(folder.path)}")
+    return results
+
+
+def _results(
+    versions: Sequence[Version],
+    held_out: Sequence[Benchmark],
+    seeds: Sequence[int],
+    folder: Folder | None,
+    batch: int,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """The records of all benchmarks for all weights."""
+    results = []
+    for version in versions:
+        version.enter()
+        for benchmark in held_out:
+            record = _evaluate(benchmark, version, seeds, folder, batch, progress)
+            progress.evaluated(record)
+            progress.note(_small(record))
+            results.append(record)
     return results
 
 
@@ -198,7 +207,7 @@ def _steps(run: Path, checkpoints: str | Sequence[int] | None) -> dict[int, Path
     return {step: known[step] for step in sorted(set(wanted))}
 
 
-def _models(model: str, steps: Mapping[int, Path | None]) -> list[Version]:
+def _versions(model: str, steps: Mapping[int, Path | None]) -> list[Version]:
     if not steps:
         return [Version(0, load_engine(Model(name=model), Spec(name="local")))]
     loaded = load(recipes.load(Path(model) / "recipe.yaml"))
