@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from rlvr import checkpoint, models, registry
 from rlvr import recipe as recipes
 from rlvr.audit import Overlap, overlap
+from rlvr.benchmarks import BOXED
 from rlvr.build import Benchmark, benchmark_of, load, load_engine, read_problems
 from rlvr.errors import RunError, UserError
 from rlvr.evals import ask, mean, summarise
@@ -31,7 +32,6 @@ from rlvr.types import Draw, Problem, Sampling
 
 MAX_TOKENS = 256  # where neither the caller nor the benchmark says
 DATA = (".json", ".jsonl", ".parquet")
-BOXED = Spec(name="chat", params={"suffix": " Put the final answer in \\boxed{}."})  # of a bare data file
 
 
 def evaluate(
@@ -341,7 +341,8 @@ def _samples(
         known = {} if folder is None else folder.done
         have = {(p.id, i): known[*place, p.id, i] for p in part for i in range(count) if (*place, p.id, i) in known}
         if len(have) < len(part) * count:
-            progress.stage(f"{benchmark.name}: {count * start} of {count * len(benchmark.problems)} samples")
+            where = f"{benchmark.name} at step {version.step}, seed {seed}"
+            progress.stage(f"{where}: {count * start} of {count * len(benchmark.problems)} samples")
         for row in _missing(benchmark, version, seed, part, have):
             have[row["id"], row["index"]] = row
             if folder is not None:
