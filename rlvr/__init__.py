@@ -9,7 +9,7 @@ from rlvr.registry import register
 
 if TYPE_CHECKING:
     from rlvr.arms import sweep
-    from rlvr.evals import evaluate
+    from rlvr.held_out import evaluate
     from rlvr.run import train
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return train
     if name == "evaluate":
-        from rlvr.evals import evaluate
+        from rlvr.held_out import evaluate
 
         return evaluate
     if name == "sweep":

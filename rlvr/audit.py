@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -15,8 +16,9 @@ from rlvr import registry
 from rlvr.errors import UserError
 from rlvr.grading import symbolic
 from rlvr.grading.extract import last_box, last_number
-from rlvr.grading.killable import Died, Late
+from rlvr.grading.symbolic import Died, Late
 from rlvr.grading.units import read_number
+from rlvr.scores import words
 from rlvr.types import Problem, Response, Status, Verdict
 from rlvr.verify import Judge, by_task, judge_safely, settle
 
@@ -95,6 +97,67 @@ def check_controls(where: str, judge: Judge, problems: Sequence[Problem], prompt
                 f" {min(len(problems), CONTROL_PROBLEMS)} problems, so a model could earn the reward without solving"
                 " anything; mend the task, or raise verify.echo_limit where the answers stand in the questions"
             )
+
+
+NGRAM = 13  # words in a row, of which problems of the same making share a few by chance
+COMMON = 10  # what more problems share is the phrase of a kind of problem (Brown et al., 2020, appendix C)
+MOST = 0.5  # of a problem's stretches of 13 words in one training problem: the same problem, told a little otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Held-out problems that also stand among the training problems, each with one of those: word for word, in most of
+    their stretches of 13 words, or in some."""
+
+    exact: Mapping[str, str]
+    most: Mapping[str, str]
+    some: Mapping[str, str]
+    held_out: int
+    train: int
+
+    def line(self, name: str) -> str:
+        """What was found, in one line."""
+        found = {**self.exact, **self.most, **self.some}
+        if not found:
+            return (
+                f"{name}: none of {self.held_out} held-out problems shares {NGRAM} words with {self.train} to train on"
+            )
+        pairs = ", ".join(f"{held} ({train})" for held, train in list(found.items())[:4])
+        return (
+            f"{name}: of {self.held_out} held-out problems {len(self.exact)} stand word for word among {self.train} to"
+            f" train on, {len(self.most)} in most stretches of {NGRAM} words, {len(self.some)} in some: {pairs}"
+            + (", …" if len(found) > 4 else "")
+        )
+
+
+def overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> Overlap:
+    """Compare the questions of two sets by their words, numbers and operators, without marks, spaces and capitals."""
+    asked = {problem.id: words(problem.question) for problem in held_out}
+    grams = {name: _ngrams(text) for name, text in asked.items()}
+    seen = Counter(gram for found in grams.values() for gram in found)
+    whole: dict[str, str] = {}
+    shared: dict[str, list[str]] = {gram: [] for gram in seen}
+    distinct = {" ".join(words(problem.question)): problem for problem in reversed(train)}  # a repeat says nothing new
+    for joined, problem in distinct.items():
+        text = joined.split()
+        whole[joined] = problem.id
+        for gram in _ngrams(text) & shared.keys():
+            shared[gram].append(problem.id)
+    exact = {name: whole[" ".join(text)] for name, text in asked.items() if " ".join(text) in whole}
+    most, some = {}, {}
+    for name in asked.keys() - exact.keys():
+        telling = [gram for gram in grams[name] if shared[gram] and len(shared[gram]) + seen[gram] <= COMMON]
+        ids = Counter(sorted(train_id for gram in telling for train_id in shared[gram]))
+        if ids:
+            closest, count = ids.most_common(1)[0]
+            (most if count >= MOST * len(grams[name]) else some)[name] = closest
+    order = list(asked)
+    most, some = ({name: one[name] for name in order if name in one} for one in (most, some))
+    return Overlap(exact, most, some, len(asked), len(distinct))
+
+
+def _ngrams(text: Sequence[str]) -> set[str]:
+    return {" ".join(text[i : i + NGRAM]) for i in range(len(text) - NGRAM + 1)}
 
 
 def grade(lines: Iterable[str], task: str = "math") -> Iterator[dict[str, Any]]:
@@ -200,10 +263,10 @@ def audit(path: Path) -> Audit:
         raise UserError(f"{path}: there is nothing to audit; it should be a run with samples or a file of JSON lines")
     judge = _judge_of(path)
     verdicts = settle([judge_safely(judge, problem, response) for problem, response in rows])
-    asked = [symbolic.whole(p.answer, r.text) if p.task == "math" else None for p, r in rows]
+    opinions = second_opinions([(problem, response.text) for problem, response in rows])
     seen = [
-        Seen(problem, response.text, verdict, _answered(future), *_plainly(problem.answer, response.text))
-        for (problem, response), verdict, future in zip(rows, verdicts, asked, strict=True)
+        Seen(problem, response.text, verdict, opinion, *_plainly(problem.answer, response.text))
+        for (problem, response), verdict, opinion in zip(rows, verdicts, opinions, strict=True)
     ]
     problems = list({problem.id: problem for problem, _ in rows}.values())
     return Audit(tuple(seen), gated(problems, "mark")[1], len(problems), control_scores(judge, problems))
@@ -237,6 +300,12 @@ def _responses(path: Path) -> Iterator[tuple[Problem, Response]]:
 
 def _opened(text: str) -> str:
     return "<think>" if "</think>" in text and "<think>" not in text else ""
+
+
+def second_opinions(pairs: Sequence[tuple[Problem, str]]) -> list[bool | None]:
+    """What math-verify alone says of whole responses to problems of the task math; None where it did not answer."""
+    asked = [symbolic.whole(p.answer, text) if p.task == "math" and text else None for p, text in pairs]
+    return [_answered(future) for future in asked]
 
 
 def _answered(future: Future[bool] | None) -> bool | None:

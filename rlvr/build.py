@@ -23,6 +23,7 @@ from rlvr.errors import UserError
 from rlvr.gather import GreedyBaseline, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.policy import Policy
+from rlvr.prompts import STOPS
 from rlvr.recipe import (
     EvalSet,
     Model,
@@ -48,12 +49,13 @@ from rlvr.world import ALONE, World
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Problems under a name, with the judge of their answers and the template that asks them."""
+    """Problems under a name, with the judge of their answers, the template that asks them and how they are sampled."""
 
     name: str
     problems: tuple[Problem, ...]
     judge: Judge
     render: Renderer
+    sampling: Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,6 @@ class Built:
     stages: tuple[Stage, ...]
     cold: ColdStart | None
     benchmarks: tuple[Benchmark, ...]
-    eval_sampling: Sampling
     refused: tuple[Refused, ...]  # problems whose gold did not pass the gate
 
     @property
@@ -132,17 +133,17 @@ def build(
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
     loaded = load(recipe, world)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
-    benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit) for row, rows in held_out)
-    shared = _shared(recipe, parts, loaded.policy)
-    runs = [_run(part, own, loaded, shared, pay) for part, (own, _), pay in zip(parts, read, rewarders, strict=True)]
     asked = Sampling(
         recipe.eval.samples,
         recipe.eval.max_tokens or recipe.rollout.max_tokens,
         recipe.eval.temperature,
         stop=recipe.rollout.stop,
     )
+    benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit, asked) for row, rows in held_out)
+    shared = _shared(recipe, parts, loaded.policy)
+    runs = [_run(part, own, loaded, shared, pay) for part, (own, _), pay in zip(parts, read, rewarders, strict=True)]
     refused = {row.id: row for _, rows in read for row in rows}
-    return Built(_stages(recipe, parts, runs), _cold_start(recipe, runs[0]), benchmarks, asked, tuple(refused.values()))
+    return Built(_stages(recipe, parts, runs), _cold_start(recipe, runs[0]), benchmarks, tuple(refused.values()))
 
 
 def _check_models(recipe: Recipe) -> None:
@@ -257,16 +258,25 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
         raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
     leaves_out = isinstance(row, Source)  # the gate does so and says so; a held-out set has to be whole
     check_problems([p for p in problems if p.answer.strip() or not leaves_out], f"{where}.data")
+    if isinstance(row, EvalSet):
+        problems = problems[: row.limit]
     for task in {p.task for p in problems} if row.task is None else ():
         registry.find("task", task, f"{where}.data")
     return tuple(replace(p, task=row.task.name) if row.task else p for p in problems)
 
 
-def benchmark_of(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int) -> Benchmark:
+def benchmark_of(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int, asked: Sampling) -> Benchmark:
     """A held-out set ready to be asked."""
     judge = _bind("task", row.task) if row.task else by_task
     problems, _ = gated(problems, "mark")
-    return Benchmark(row.name, tuple(problems), judge, Renderer([_bind("prompt", row.prompt)], tokenizer, limit))
+    render = Renderer([_bind("prompt", row.prompt)], tokenizer, limit)
+    return Benchmark(row.name, tuple(problems), judge, render, sampling_of(row, asked))
+
+
+def sampling_of(row: EvalSet, asked: Sampling) -> Sampling:
+    """How a held-out set is sampled: as its row says, else as `asked`; its prompt may end answers too."""
+    own = {k: v for k in ("samples", "temperature", "top_p", "max_tokens") if (v := getattr(row, k)) is not None}
+    return replace(asked, **own, stop=tuple(dict.fromkeys((*asked.stop, *row.stop, *STOPS.get(row.prompt.name, ())))))
 
 
 def _verifier(recipe: Recipe) -> Verifier:

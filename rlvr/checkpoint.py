@@ -40,9 +40,11 @@ def save(
     position: Mapping[str, Any],
     keep: int,
     world: World = ALONE,
+    best: int | None = None,
 ) -> Path:
-    """Write `folder/step-N`, of which the last `keep` stay; raises RunError where the disk refuses, leaving the
-    older ones. Each rank writes its part of the tensors, and of those that all ranks hold alike a share."""
+    """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay; raises RunError where the disk
+    refuses, leaving the older ones. Each rank writes its part of the tensors, and of those that all ranks hold alike a
+    share."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save as save_parts
@@ -61,8 +63,8 @@ def save(
         last = max(saved(folder), default=None)
         rest = f"the last good one is {last}" if last else "there is no earlier one"
         raise RunError(f"cannot save the checkpoint {target}: {_cause(error)}; {rest}") from error
-    if world.writes:
-        for old in sorted(saved(folder))[:-keep]:
+    for old in sorted(saved(folder))[:-keep] if world.writes else ():
+        if best is None or old.name != f"step-{best:06d}":
             shutil.rmtree(old)
     return target
 

@@ -63,15 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("recipe")
     show.add_argument("overrides", nargs="*", metavar="key=value")
     show.set_defaults(run=_show)
-    evaluate = commands.add_parser("eval", help="evaluate a model on benchmarks")
-    evaluate.add_argument("model", help="a model folder, hub id or built-in model")
-    evaluate.add_argument("--benchmarks", required=True, metavar="A,B")
-    evaluate.add_argument("--prompt", help="a prompt template in place of the benchmark's own")
-    evaluate.add_argument("--samples", type=int, default=1)
-    evaluate.add_argument("--temperature", type=float, default=0.0)
-    evaluate.add_argument("--max-tokens", type=int, default=256)
-    evaluate.add_argument("--out", type=Path, default=Path("eval"))
-    evaluate.set_defaults(run=_eval)
+    _add_eval(commands)
     data = commands.add_parser("data", help="write generated problems as JSON lines", add_help=False)
     data.add_argument("task")
     data.add_argument("options", nargs=argparse.REMAINDER, metavar="--key value")
@@ -84,14 +76,42 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="compare the verdicts of a run or file with other graders")
     audit.add_argument("path", type=Path, metavar="RUN-or-FILE")
     audit.add_argument("--out", type=Path, metavar="PAGE.html")
+    audit.add_argument("--benchmarks", metavar="A,B", help="which of their problems stand in the training problems")
+    audit.add_argument("--data", type=Path, metavar="DIR", help="where the files of published benchmarks lie")
     audit.set_defaults(run=_audit)
     report = commands.add_parser("report", help="(re)build the report of a run, or compare several")
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="or one or two folders of rlvr eval")
     report.add_argument("--out", type=Path, default=Path("compare.html"), help="where a comparison goes")
     report.set_defaults(run=_report)
     _add_select(commands)
     _add_sweep(commands)
     return parser
+
+
+def _add_eval(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "eval", help="evaluate a model on benchmarks; the same command goes on where it ended"
+    )
+    evaluate.add_argument("model", help="a model folder, hub id or built-in model, or a run with --checkpoints")
+    evaluate.add_argument(
+        "--benchmarks", required=True, metavar="A,B", help="names, data files, a YAML file of rows, or '{name: …}'"
+    )
+    evaluate.add_argument("--prompt", help="a template in place of the benchmark's own; a name or '{name: …, …}'")
+    evaluate.add_argument("--samples", type=int, help="answers to each problem")
+    evaluate.add_argument("--temperature", type=float, help="0 is greedy")
+    evaluate.add_argument("--top-p", type=float)
+    evaluate.add_argument("--max-tokens", type=int, help="of an answer")
+    evaluate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends an answer; may be repeated")
+    evaluate.add_argument("--seed", default="0", metavar="S[,S]", help="several are pooled and shown apart")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first problems of each benchmark")
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="where the files of published benchmarks lie")
+    evaluate.add_argument(
+        "--checkpoints", metavar="all|STEP,STEP", help="those of a run, into one table and curves; 0 is before training"
+    )
+    evaluate.add_argument("--batch", type=int, default=64, help="samples asked at once; a kill loses at most so many")
+    evaluate.add_argument("--out", type=Path, default=Path("eval"))
+    evaluate.add_argument("--overwrite", action="store_true", help="replace an evaluation that lies in --out")
+    evaluate.set_defaults(run=_eval)
 
 
 def _add_select(commands: Any) -> None:
@@ -181,13 +201,50 @@ def _show(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     from rlvr.errors import UserError
-    from rlvr.evals import evaluate
+    from rlvr.held_out import evaluate
 
-    names = [name for name in options.benchmarks.split(",") if name]
-    if not names:
+    rows = _benchmarks(options.benchmarks)
+    if not rows:
         raise UserError("--benchmarks: name at least one, such as --benchmarks arithmetic,knights")
-    asked = {"samples": options.samples, "temperature": options.temperature, "max_tokens": options.max_tokens}
-    evaluate(options.model, names, prompt=options.prompt, out=options.out, **asked)
+    keys = "samples temperature top_p max_tokens stop limit data batch out overwrite".split()
+    steps = options.checkpoints
+    evaluate(
+        options.model,
+        rows,
+        prompt=_flow("--prompt", options.prompt) if options.prompt else None,
+        seed=_numbers("--seed", options.seed),
+        checkpoints=steps if steps in (None, "all") else _numbers("--checkpoints", steps),
+        **{key: getattr(options, key) for key in keys},
+    )
+
+
+def _benchmarks(text: str) -> list[Any]:
+    """Names with commas between them, or rows in YAML's flow style."""
+    if not text.lstrip().startswith(("{", "[")):
+        return [name for name in text.split(",") if name]
+    rows = _flow("--benchmarks", text)
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _flow(option: str, text: str) -> Any:
+    """An option that is a name, or a mapping or list in YAML's flow style."""
+    import yaml
+
+    from rlvr.errors import UserError
+
+    try:
+        return yaml.safe_load(text) if text.lstrip().startswith(("{", "[")) else text
+    except yaml.YAMLError as error:
+        raise UserError(f"{option}: not valid YAML: {str(error).splitlines()[0]}") from None
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    from rlvr.errors import UserError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option}: should be whole numbers with commas between them, not '{text}'") from None
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -250,6 +307,12 @@ def _select(options: argparse.Namespace) -> None:
 def _audit(options: argparse.Namespace) -> None:
     from rlvr.audit import audit, lines_of, write_page
 
+    if options.benchmarks:
+        from rlvr.held_out import overlaps
+
+        for name, found in overlaps(options.path, _benchmarks(options.benchmarks), options.data):
+            print(found.line(name))
+        return
     found = audit(options.path)
     print("\n".join(lines_of(found)))
     folder = options.path if options.path.is_dir() else Path()
@@ -257,8 +320,15 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from rlvr.report import compare, write_report
+    from rlvr.errors import UserError
+    from rlvr.report import compare, is_evaluation, write_beside, write_curves, write_report
 
+    evaluations = [is_evaluation(path) for path in options.runs]
+    if any(evaluations):
+        if not all(evaluations) or len(evaluations) > 2:
+            raise UserError("report: name one evaluation, two to set side by side, or runs alone")
+        print(write_curves(*options.runs) if len(evaluations) == 1 else write_beside(*options.runs, options.out))
+        return
     if len(options.runs) == 1:
         print(write_report(options.runs[0]))
         return

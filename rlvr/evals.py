@@ -1,81 +1,27 @@
-"""Held-out evaluation: a model asked the problems of a benchmark, what its verdicts say, and how sure that is."""
+"""What one evaluation says: a held-out set asked once, its verdicts counted, and how sure the figures are."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.special import stdtrit
 
-from rlvr import recipe as recipes
 from rlvr import scores
-from rlvr.build import Benchmark, benchmark_of, load_engine, read_problems
-from rlvr.errors import UserError
-from rlvr.progress import Progress
-from rlvr.recipe import Model, Spec
+from rlvr.audit import second_opinions
+from rlvr.build import Benchmark
+from rlvr.grading.extract import last_box
 from rlvr.rollouts import Rollouts
-from rlvr.trackers import JsonLines
-from rlvr.types import Draw, Finish, Response, Rollout, Sampling, Status, Verdict
+from rlvr.types import Draw, Finish, Problem, Response, Rollout, Sampling, Status, Verdict
 from rlvr.verify import judge_safely, settle
 from rlvr.world import ALONE, World
 
 Z95 = 1.959963984540054
-
-
-def evaluate(
-    model: str,
-    benchmarks: Sequence[str | Mapping[str, Any]],
-    *,
-    prompt: str | None = None,
-    samples: int = 1,
-    temperature: float = 0.0,
-    max_tokens: int = 256,
-    max_prompt_tokens: int = 4096,
-    seed: int = 0,
-    out: str | Path | None = None,
-) -> list[dict[str, Any]]:
-    """Evaluate a model folder, hub id or built-in model; returns one record a benchmark, objects as in `evals.jsonl`.
-
-    A benchmark is the name of a registered one or a row `{name, data, task, prompt}`. With `out`, `results.json` and
-    `samples.jsonl` are written there. Raises UserError for bad input.
-    """
-    rows = [recipes.eval_set(row) for row in benchmarks]
-    if prompt is not None:
-        rows = [row.model_copy(update={"prompt": Spec(name=prompt)}) for row in rows]
-    sampling = _sampling(samples, temperature, max_tokens)
-    folder = Path(out) if out is not None else None
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    with Progress(f"evaluating {model}", 0) as progress:
-        problems = [read_problems(row, f"benchmark {row.name}") for row in rows]
-        progress.stage(f"loading {model}")
-        rollouts = load_engine(Model(name=model), Spec(name="local"))
-        results, lines = [], []
-        for row, asked in zip(rows, problems, strict=True):
-            progress.stage(f"evaluating {row.name}")
-            held_out = benchmark_of(row, asked, rollouts.tokenizer, max_prompt_tokens)
-            evaluation = evaluate_one(held_out, rollouts, sampling, 0, seed)
-            progress.evaluated(evaluation.record)
-            results.append(evaluation.record)
-            lines += [{"benchmark": row.name, **sample} for sample in evaluation.samples]
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        JsonLines.write(folder / "samples.jsonl", lines)
-        (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    return results
-
-
-def _sampling(samples: int, temperature: float, max_tokens: int) -> Sampling:
-    if samples < 1 or max_tokens < 1 or temperature < 0:
-        raise UserError("samples and max_tokens should be at least 1 and temperature at least 0")
-    return Sampling(samples, max_tokens, temperature)
+Row = Mapping[str, Any]  # a line of samples.jsonl, see sample_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,87 +33,135 @@ class Evaluation:
 
 
 def evaluate_one(
-    benchmark: Benchmark, rollouts: Rollouts, sampling: Sampling, step: int, seed: int, world: World = ALONE
+    benchmark: Benchmark, rollouts: Rollouts, step: int, seed: int, second: bool = True, world: World = ALONE
 ) -> Evaluation:
     """Accuracy of the engine's present weights, each rank asking its share. The keys do not depend on the step, so
     evaluations pair sample by sample."""
     start = time.perf_counter()
-    prompts = benchmark.render([Draw(problem, 0) for problem in world.share(benchmark.problems)])
-    own = rollouts(prompts, sampling, seed, "eval", benchmark.name)
-    judged = settle([judge_safely(benchmark.judge, r.prompt.problem, _response(r)) for r in own])
-    pairs, count = list(zip(own, judged, strict=True)), sampling.samples
-    whole = world.joined([pairs[i : i + count] for i in range(0, len(pairs), count)])
-    found, verdicts = zip(*(pair for problem in whole for pair in problem), strict=True)
-    record = {"step": step, "benchmark": benchmark.name, **summarise(found, verdicts)}
+    draws, count = [Draw(problem, 0) for problem in world.share(benchmark.problems)], benchmark.sampling.samples
+    own = ask(benchmark, rollouts, draws, benchmark.sampling, step, seed, second)
+    whole = world.joined([own[i : i + count] for i in range(0, len(own), count)])
+    rows = [row for problem in whole for row in problem]
+    record = {"step": step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
     record["time"] = {"seconds": time.perf_counter() - start}
-    rows = [sample_row(step, rollout, verdict) for rollout, verdict in zip(found, verdicts, strict=True)]
     return Evaluation(record, rows)
+
+
+def ask(
+    benchmark: Benchmark,
+    rollouts: Rollouts,
+    draws: Sequence[Draw],
+    sampling: Sampling,
+    step: int,
+    seed: int,
+    second: bool,
+) -> list[dict[str, Any]]:
+    """The samples of some problems with their verdicts, as lines of samples.jsonl; `second` asks math-verify too."""
+    found = rollouts(benchmark.render(draws), sampling, seed, "eval", benchmark.name)
+    pending = [judge_safely(benchmark.judge, r.prompt.problem, _response(r)) for r in found]
+    opinions = second_opinions([(r.prompt.problem, r.text) for r in found]) if second else [None] * len(found)
+    return [
+        sample_row(step, rollout, verdict) | ({} if opinion is None else {"second": opinion})
+        for rollout, verdict, opinion in zip(found, settle(pending), opinions, strict=True)
+    ]
 
 
 def _response(rollout: Rollout) -> Response:
     return Response(rollout.text, rollout.finish is Finish.LENGTH, rollout.prompt.prefill)
 
 
-def summarise(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Metrics, counts, intervals and categories of one evaluation."""
-    shares = accuracy_by_problem(rollouts, verdicts)
-    samples, formatted = len(verdicts), [v for v in verdicts if v.formatted]
-    truncated = sum(r.finish is Finish.LENGTH for r in rollouts)
-    metrics = {
-        "pass@1": _mean(list(shares.values())),
-        "formatted": len(formatted) / samples,
-        "pass@1_formatted": _mean([v.correct for v in formatted]) if formatted else None,
-        "truncated": truncated / samples,
-        "length": _mean([len(r.token_ids) for r in rollouts]),
-        "reflection": _mean([scores.reflects(r.text) for r in rollouts]),
-        "foreign": _mean([scores.foreign(r.text) for r in rollouts]),
-        "repetition": _mean([scores.repetition(r.text) for r in rollouts]),
-        **_of_many(rollouts, verdicts),
+def summarise(rows: Sequence[Row], problems: Sequence[Problem]) -> dict[str, Any]:
+    """Metrics, counts, intervals, categories and levels of the samples of one evaluation."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["id"], []).append(row)
+    right = {name: [_right(row) for row in group] for name, group in groups.items()}
+    shares = {name: sum(group) / len(group) for name, group in right.items()}
+    metrics, ci95 = _of_tries(list(groups.values()), list(shares.values()))
+    within = scores.sampling_interval(list(right.values()))
+    return {
+        "metrics": metrics | _of_texts(rows),
+        "counts": _counts(rows, len(groups)),
+        "ci95": ci95 | ({"pass@1_samples": list(within)} if within else {}),
+        "detectable": scores.detectable(list(shares.values())),
+        "categories": _parts(problems, shares, "category"),
+        "levels": _parts(problems, shares, "level"),
     }
-    counts = {
-        "problems": len(shares),
-        "samples": samples,
-        "correct": sum(v.correct for v in verdicts),
-        "formatted": len(formatted),
-        "truncated": truncated,
-        "error": sum(v.status in (Status.ERROR, Status.TIMEOUT) for v in verdicts),
-        "response_tokens": sum(len(r.token_ids) for r in rollouts),
+
+
+def _right(row: Row) -> bool:
+    return row["status"] == Status.CORRECT
+
+
+def _of_tries(
+    groups: Sequence[Sequence[Row]], shares: Sequence[float]
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """pass@1, and where every problem has several samples avg@n (the same figure), pass@k and maj@n, with intervals
+    over problems, each of which counts once with all of its samples."""
+    found = {"pass@1": list(shares)}
+    count = min(map(len, groups))
+    if count > 1:
+        found[f"avg@{count}"] = list(shares)
+        for k in scores.tries(count)[1:]:
+            found[f"pass@{k}"] = [scores.pass_at_k(len(group), sum(map(_right, group)), k) for group in groups]
+        chosen = [(group, scores.majority([row["answer"] for row in group])) for group in groups]
+        found[f"maj@{count}"] = [float(at is not None and _right(group[at])) for group, at in chosen]
+    return {name: mean(values) for name, values in found.items()}, {k: list(interval(v)) for k, v in found.items()}
+
+
+def _of_texts(rows: Sequence[Row]) -> dict[str, Any]:
+    """Shares and means over all samples; None where there is nothing to take the mean of."""
+
+    def length(kept: Sequence[Row]) -> float | None:
+        return mean([row["tokens"] for row in kept]) if kept else None
+
+    texts = [row["text"] for row in rows]
+    formatted = [row for row in rows if row["formatted"]]
+    stopped = [row for row in rows if row["finish"] != Finish.LENGTH]
+    return {
+        "formatted": len(formatted) / len(rows),
+        "pass@1_formatted": mean([_right(row) for row in formatted]) if formatted else None,
+        "boxed": mean([bool(last_box(text)) for text in texts]),
+        "no_answer": mean([row["answer"] is None for row in rows]),
+        "truncated": 1 - len(stopped) / len(rows),
+        "length": length(rows),
+        "length_correct": length([row for row in rows if _right(row)]),
+        "length_wrong": length([row for row in rows if not _right(row)]),
+        "length_stopped": length(stopped),
+        "reflection": mean([scores.reflects(text) for text in texts]),
+        "keywords": mean([scores.keywords(text) for text in texts]),
+        "foreign": mean([scores.foreign(text) for text in texts]),
+        "repetition": mean([scores.repetition(text) for text in texts]),
+        "repeats": mean([scores.repeats(text) for text in texts]),
     }
-    ci95 = {"pass@1": list(interval(list(shares.values())))}
-    return {"metrics": metrics, "counts": counts, "ci95": ci95, "categories": _categories(rollouts, shares)}
 
 
-def accuracy_by_problem(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """The share of correct samples of each problem, in the order of the problems."""
-    found: dict[str, list[bool]] = {}
-    for rollout, verdict in zip(rollouts, verdicts, strict=True):
-        found.setdefault(rollout.prompt.problem.id, []).append(verdict.correct)
-    return {name: _mean(correct) for name, correct in found.items()}
-
-
-def _of_many(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """pass@k and maj@n where every problem has several samples; {} where it has one."""
-    rows: dict[str, list[Verdict]] = {}
-    for rollout, verdict in zip(rollouts, verdicts, strict=True):
-        rows.setdefault(rollout.prompt.problem.id, []).append(verdict)
-    count = min(len(row) for row in rows.values())
-    if count < 2:
-        return {}
-    found = {
-        f"pass@{k}": _mean([scores.pass_at_k(len(row), sum(v.correct for v in row), k) for row in rows.values()])
-        for k in scores.powers(count)[1:]
+def _counts(rows: Sequence[Row], problems: int) -> dict[str, int]:
+    compared = [(_right(row), row["second"]) for row in rows if "second" in row]
+    return {
+        "problems": problems,
+        "samples": len(rows),
+        "correct": sum(map(_right, rows)),
+        "formatted": sum(row["formatted"] for row in rows),
+        "no_answer": sum(row["answer"] is None for row in rows),
+        "truncated": sum(row["finish"] == Finish.LENGTH for row in rows),
+        "error": sum(row["status"] in (Status.ERROR, Status.TIMEOUT) for row in rows),
+        "second_verifier": len(compared),
+        "only_ours_accepts": sum(ours and not other for ours, other in compared),
+        "only_second_accepts": sum(other and not ours for ours, other in compared),
+        "response_tokens": sum(row["tokens"] for row in rows),
     }
-    chosen = [(row, scores.majority([v.answer for v in row])) for row in rows.values()]
-    return found | {f"maj@{count}": _mean([at is not None and row[at].correct for row, at in chosen])}
 
 
-def _categories(rollouts: Sequence[Rollout], shares: dict[str, float]) -> dict[str, dict[str, float]]:
-    category = {r.prompt.problem.id: str(r.prompt.problem.meta.get("category", "")) for r in rollouts}
-    named = {c: [shares[i] for i in shares if category[i] == c] for c in sorted(set(category.values()) - {""})}
-    return {name: {"pass@1": _mean(values), "n": len(values)} for name, values in named.items()}
+def _parts(problems: Sequence[Problem], shares: Mapping[str, float], key: str) -> dict[str, dict[str, float]]:
+    """Accuracy of each category or level, in the order of their names."""
+    known = {p.id: str(p.meta.get(key, "")) for p in problems}
+    named = {c: [shares[i] for i in shares if known[i] == c] for c in sorted(set(known.values()) - {""})}
+    return {name: {"pass@1": mean(values), "n": len(values)} for name, values in named.items() if values}
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """The mean, added up without loss."""
     return math.fsum(values) / len(values)
 
 

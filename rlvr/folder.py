@@ -166,7 +166,22 @@ def summarise(path: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "finished": True,
     }
-    return summary
+    best = best_step(path, recipe.checkpoint.best)
+    return summary | ({"best": best} if best else {})
+
+
+def best_step(path: Path, benchmark: str | None) -> dict[str, Any] | None:
+    """The step with the highest pass@1 on a held-out set, the first of equals, and its checkpoint; None without one.
+
+    The model before training has no checkpoint: it is the recipe's model itself.
+    """
+    records = [e for e in JsonLines.read(path / "evals.jsonl") if e["benchmark"] == benchmark]
+    if not records:
+        return None
+    best = max(records, key=lambda e: (e["metrics"]["pass@1"], -e["step"]))
+    kept = f"checkpoints/step-{best['step']:06d}"
+    found = {"benchmark": benchmark, "step": best["step"], "pass@1": best["metrics"]["pass@1"]}
+    return {**found, "checkpoint": kept if (path / kept).is_dir() else None}
 
 
 def _before_after(path: Path, evals: list[dict[str, Any]], name: str, last: int, cold: int | None) -> dict[str, Any]:

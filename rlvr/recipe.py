@@ -232,29 +232,40 @@ class Stage(BaseModel):
 
 
 class EvalSet(Section):
-    """A held-out set, or where `data` is left out the benchmark of that name; the summary leads with the first one."""
+    """A held-out set, or where `data` is left out the benchmark of that name with the keys that are given; the summary
+    leads with the first one. How it is sampled goes before what `eval` says; `limit` asks its first problems only."""
 
     name: str
     data: Spec | None = None
     task: Spec | None = None
     prompt: Spec = Spec(name="chat")
+    limit: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    stop: tuple[str, ...] = ()
 
 
 class Eval(Section):
-    """When and how the held-out sets are asked; `every` 0 evaluates before and after only."""
+    """When and how the held-out sets are asked; `every` 0 evaluates before and after only. `second_verifier` counts
+    where math-verify judges otherwise."""
 
     sets: tuple[EvalSet, ...] = ()
     every: int = Field(default=0, ge=0)
     samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int | None = Field(default=None, ge=1)
+    second_verifier: bool = True
 
 
 class Checkpoint(Section):
-    """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep` stay."""
+    """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep` stay, and that of
+    the step with the highest pass@1 on the held-out set `best`."""
 
     every: int = Field(default=0, ge=0)
     keep: int = Field(default=1, ge=1)
+    best: str | None = None
 
 
 class Recipe(Section):
@@ -388,7 +399,10 @@ def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
         row = row if isinstance(row, EvalSet) else EvalSet.model_validate(row)
     except ValidationError as error:
         raise UserError(registry.explain(error, "benchmark", EvalSet)) from None
-    return row if row.data else registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
+    if row.data:
+        return row
+    found: EvalSet = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
+    return found.model_copy(update={key: getattr(row, key) for key in row.model_fields_set - {"name", "data"}})
 
 
 def dump(recipe: Recipe) -> str:
@@ -409,6 +423,8 @@ def check(recipe: Recipe) -> None:
     names = [held_out.name for held_out in recipe.eval.sets]
     if len(set(names)) < len(names):
         raise UserError("eval.sets: two sets have the same name; give each its own")
+    if recipe.checkpoint.best is not None and recipe.checkpoint.best not in names:
+        raise UserError(f"checkpoint.best: no set of eval.sets is called that{suggest(recipe.checkpoint.best, names)}")
     _check_batches(recipe)
     if recipe.model.shard == "full" and (fault := against_shards(recipe)):
         raise UserError(f"model.shard: full does not go with {fault}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rlvr import charts
+from rlvr import charts, scores
 from rlvr.errors import RunError, UserError
+from rlvr.evals import mean, paired_gain
 from rlvr.findings import (
     MINUS,
     Record,
@@ -41,6 +43,7 @@ from rlvr.findings import (
     trend,
 )
 from rlvr.progress import duration, number
+from rlvr.trackers import JsonLines
 
 if TYPE_CHECKING:
     from rlvr.arms import Plan
@@ -323,11 +326,11 @@ def training_samples(run: RunData) -> list[tuple[str, Record]]:
 def facts(run: RunData) -> list[tuple[str, str, str]]:
     """The few figures at the top, as (name, value, what to know about it)."""
     found = []
-    scores = scores_of(run, run.benchmarks[0]) if run.benchmarks else []
-    if len(scores) > 1:
-        gain = gain_of(run, run.benchmarks[0], scores[0], scores[-1])
-        value = f"{percent(scores[0].value)} → {percent(scores[-1].value)}"
-        found.append(("held-out accuracy", value, f"{scores[0].n or '?'} unseen problems"))
+    measured = scores_of(run, run.benchmarks[0]) if run.benchmarks else []
+    if len(measured) > 1:
+        gain = gain_of(run, run.benchmarks[0], measured[0], measured[-1])
+        value = f"{percent(measured[0].value)} → {percent(measured[-1].value)}"
+        found.append(("held-out accuracy", value, f"{measured[0].n or '?'} unseen problems"))
         found.append(("gain", f"{_signed(gain[0])} points", f"{points(gain[1])} with 95 %" if gain[1] else ""))
     for key, name in (("reward", "training reward"), ("formatted", "well-formed answers")):
         change = trend(run.last_stage, key)
@@ -458,3 +461,109 @@ def write_page(path: Path, page: str) -> Path:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from None
     return path
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether the folder is what `rlvr eval` leaves, and not a run."""
+    return (folder / "results.json").is_file() and not (folder / "recipe.yaml").exists()
+
+
+def _evaluation(folder: Path) -> list[Record]:
+    """The records of an evaluation; raises UserError."""
+    try:
+        return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{folder}: holds no results.json of a finished evaluation; run its rlvr eval again") from None
+
+
+def write_curves(folder: Path) -> Path:
+    """Write `report.html` into the folder of an evaluation: all its records in a table, curves over checkpoints."""
+    records = _evaluation(folder)
+    names = list(dict.fromkeys(record["benchmark"] for record in records))
+    several = len({record["step"] for record in records}) > 1
+    curves = [
+        charts.compared(name, [charts.heldout([r for r in records if r["benchmark"] == name], name, i % 6)])
+        for i, name in enumerate(names)
+    ]
+    page = template("evals.html.j2").render(
+        title=folder.name, records=records, charts=[c for c in curves if c and several], pairs=None
+    )
+    return write_page(folder / "report.html", page)
+
+
+def write_beside(first: Path, second: Path, out: Path) -> Path:
+    """Write one page that sets two evaluations side by side, problem by problem; raises UserError."""
+    names = (f"{first.parent.name}/{first.name}", f"{second.parent.name}/{second.name}")
+    names = (first.name, second.name) if first.name != second.name else names
+    pairs = [*beside(first, second)]
+    if not pairs:
+        raise UserError(f"{first} and {second}: have no benchmark with the same problems in common")
+    page = template("evals.html.j2").render(title=" and ".join(names), names=names, pairs=pairs, charts=[], records=[])
+    return write_page(out, page)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two models on one benchmark: accuracies, their difference with its interval and exact p-value, the smallest
+    difference that would mostly show, and the problems with the samples of both."""
+
+    benchmark: str
+    shares: tuple[float, float]
+    gain: tuple[float, Sequence[float]]
+    p: float
+    detectable: float
+    problems: list[tuple[str, tuple[float, float], tuple[list[Record], list[Record]]]]
+
+    @property
+    def verdict(self) -> str:
+        """What the difference says, in one sentence."""
+        n = len(self.problems)
+        unit = f"One problem of {n} is {100 / n:.1f} points, and fewer than about {100 * self.detectable:.0f} points"
+        small = f"{unit} would rarely show here."
+        if self.p < 0.05:
+            better = "second" if self.gain[0] > 0 else "first"
+            return f"The {better} is better (p = {self.p:.2g}, exact sign-flip test over {n} problems). {small}"
+        return f"No difference is shown (p = {self.p:.2g}, exact sign-flip test over {n} problems). {small}"
+
+    def kinds(self) -> list[tuple[str, list[Any]]]:
+        """The problems by which model solved more of its samples, the largest differences first."""
+        ranked = sorted(self.problems, key=lambda row: -abs(row[1][1] - row[1][0]))
+        tests = {
+            "the second alone, or more often": lambda a, b: b > a,
+            "the first alone, or more often": lambda a, b: a > b,
+            "neither": lambda a, b: a == b == 0,
+            "both alike": lambda a, b: a == b > 0,
+        }
+        return [(name, [row for row in ranked if test(*row[1])]) for name, test in tests.items()]
+
+
+def beside(first: Path, second: Path) -> Iterator[Pair]:
+    """The benchmarks that both evaluations asked with the same problems, each at its last checkpoint."""
+    sides = [_by_problem(folder) for folder in (first, second)]
+    for name in sides[0]:
+        ours, theirs = sides[0][name], sides[1].get(name, {})
+        if set(ours) != set(theirs):
+            continue
+        right = [[[row["status"] == "correct" for row in side[key]] for key in ours] for side in (ours, theirs)]
+        shares = [[sum(rows) / len(rows) for rows in side] for side in right]
+        counts = [len(rows) for side in right for rows in side]
+        changes = [b - a for a, b in zip(*shares, strict=True)]
+        gain = paired_gain(shares[0], shares[1])
+        yield Pair(
+            benchmark=name,
+            shares=(mean(shares[0]), mean(shares[1])),
+            gain=(mean(changes), gain["ci95"]),  # type: ignore[arg-type]
+            p=scores.sign_flip([round(change * math.lcm(*counts)) for change in changes]),
+            detectable=scores.detectable(changes, paired=True),
+            problems=[(k, (a, b), (ours[k], theirs[k])) for k, a, b in zip(ours, *shares, strict=True)],
+        )
+
+
+def _by_problem(folder: Path) -> dict[str, dict[str, list[Record]]]:
+    """The samples of each problem of each benchmark, at the benchmark's last checkpoint."""
+    last = {record["benchmark"]: record["step"] for record in _evaluation(folder)}
+    found: dict[str, dict[str, list[Record]]] = {name: {} for name in last}
+    for row in JsonLines.read(folder / "samples.jsonl"):
+        if row["step"] == last.get(row["benchmark"]):
+            found[row["benchmark"]].setdefault(row["id"], []).append(row)
+    return found

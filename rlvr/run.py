@@ -18,12 +18,12 @@ from typing import Any
 
 from rlvr import checkpoint, metrics, models, registry
 from rlvr import recipe as recipes
-from rlvr.audit import Refused
+from rlvr.audit import Refused, overlap
 from rlvr.build import Built, as_problems, build
 from rlvr.cold_start import cold_step
 from rlvr.errors import Interrupted, UserError
 from rlvr.evals import evaluate_one
-from rlvr.folder import RunFolder, WatchedFolder, summarise
+from rlvr.folder import RunFolder, WatchedFolder, best_step, summarise
 from rlvr.learner import Learner
 from rlvr.policy import Policy
 from rlvr.progress import Progress
@@ -108,7 +108,7 @@ def train(
         progress = stack.enter_context(Progress(str(resolved.run.name), total, shown=world.writes))
         progress.stage(f"loading {resolved.model.name}")
         built = build(resolved, as_problems(problems) if problems is not None else None, reward, world)
-        for line in _refusals(built.refused):
+        for line in [*_refusals(built.refused), *_overlaps(built)]:
             progress.note(line)
         folder = _folder(path, resume, overwrite, world)
         stack.callback(folder.close)
@@ -132,6 +132,13 @@ def _refusals(refused: Sequence[Refused]) -> list[str]:
         return []
     named = [f"  {row.id}: {row.reason}: {row.gold[:60]!r}" for row in refused[:5]]
     return [f"the golds of {len(refused)} training problems cannot be compared by meaning (verify.gate):", *named]
+
+
+def _overlaps(built: Built) -> list[str]:
+    """Which held-out problems stand among the training problems of any stage; silent where none nearly does."""
+    train = [p for stage in built.stages for problems in stage.run.sources.problems for p in problems]
+    found = {benchmark.name: overlap(train, benchmark.problems) for benchmark in built.benchmarks}
+    return [f"contamination: {one.line(name)}" for name, one in found.items() if one.exact or one.most]
 
 
 def _loop(session: Session, state: State) -> State:
@@ -209,14 +216,9 @@ def _evaluate_if_due(session: Session, phase: Phase, state: State) -> None:
 def _evaluate(session: Session, state: State) -> None:
     for benchmark in session.built.benchmarks:
         session.progress.stage(f"evaluating {benchmark.name} ({len(benchmark.problems)} problems)")
-        evaluation = evaluate_one(
-            benchmark,
-            session.built.run.rollouts,
-            session.built.eval_sampling,
-            state.step,
-            session.recipe.run.seed,
-            session.world,
-        )
+        recipe, rollouts = session.recipe, session.built.run.rollouts
+        second = recipe.eval.second_verifier
+        evaluation = evaluate_one(benchmark, rollouts, state.step, recipe.run.seed, second, session.world)
         session.folder.record_eval(evaluation)
         session.progress.evaluated(evaluation.record)
         for tracker in session.trackers:
@@ -227,7 +229,8 @@ def _evaluate(session: Session, state: State) -> None:
 def _save_if_due(session: Session, phase: Phase, state: State) -> None:
     every, stopping = session.recipe.checkpoint.every, session.world.any(session.stopping)
     last = state.step == session.phases[-1].end
-    if stopping or last or (every and state.step % every == 0):
+    best = _best(session)
+    if stopping or last or (every and state.step % every == 0) or state.step == best:
         _save(session, phase, state)
     if stopping:
         raise Interrupted(f"stopped after step {state.step} and saved; go on with")
@@ -237,10 +240,16 @@ def _save(session: Session, phase: Phase, state: State) -> None:
     session.progress.stage("saving a checkpoint")
     source = asdict(state.source) | {"problems": session.built.problems_key}
     position = {"step": state.step, "phase": phase.name, "source": source}
-    keep = session.recipe.checkpoint.keep
+    keep, best = session.recipe.checkpoint.keep, _best(session)
     learner, world = phase.learner, session.world
-    checkpoint.save(session.folder.checkpoints, learner.saved(), learner.state(), position, keep, world)
+    checkpoint.save(session.folder.checkpoints, learner.saved(), learner.state(), position, keep, world, best)
     metrics.take()
+
+
+def _best(session: Session) -> int | None:
+    """The step whose evaluation on checkpoint.best was the highest so far; None where none is asked for."""
+    found = session.world.told(lambda: best_step(session.folder.path, session.recipe.checkpoint.best))
+    return found["step"] if found else None
 
 
 def _restore(session: Session) -> State:

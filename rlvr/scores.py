@@ -1,10 +1,14 @@
-"""What is counted of answers: solved in k tries, the majority's answer, and signs in the texts themselves."""
+"""What is counted of answers: solved in k tries, the majority's answer, signs in the texts, how sure all that is."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+import operator
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 # A response that holds one of these reflects (One-Shot-RLVR, section 3.2.2); the longer list is that of SimpleRL-Zoo.
 REFLECTION = ("rethink", "recheck", "recalculate")
@@ -20,19 +24,25 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def powers(samples: int) -> list[int]:
-    """The k of pass@k for so many samples.   8 -> [1, 2, 4, 8]"""
-    return [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+def tries(samples: int) -> list[int]:
+    """The k of pass@k for so many samples: powers of two, and all of them.   tries(6) -> [1, 2, 4, 6]"""
+    return sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
 
 
-def majority(answers: Sequence[str | None]) -> int | None:
+def majority(answers: Sequence[str | None], same: Callable[[str, str], bool] = operator.eq) -> int | None:
     """The first place of the answer given most often; ties go to the one seen first, no answer has no vote.
+
+    Answers are the same by their text, as published figures have it, unless `same` compares them otherwise.
 
     >>> majority(["5", None, "6", "6", "5"])
     0
     """
-    votes = Counter(answer for answer in answers if answer is not None)
-    return answers.index(votes.most_common(1)[0][0]) if votes else None
+    votes: dict[int, int] = {}  # by the first place of each answer
+    for place, answer in enumerate(answers):
+        if answer is not None:
+            first = next((at for at in votes if same(answers[at] or "", answer)), place)
+            votes[first] = votes.get(first, 0) + 1
+    return max(votes, key=lambda at: (votes[at], -at)) if votes else None
 
 
 def reflects(text: str) -> bool:
@@ -62,3 +72,89 @@ def repetition(text: str, size: int = 4) -> float:
     words = text.split()
     count = len(words) - size + 1
     return 1 - len({tuple(words[i : i + size]) for i in range(count)}) / count if count > 0 else 0.0
+
+
+WINDOW, SENTENCE, ALIKE = 10, 20, 0.85
+
+
+def repeats(text: str) -> bool:
+    """Whether the text goes in circles, by the rule of SimpleRL-Zoo (collect_results.py): two neighbouring stretches of
+    10 letters, or two neighbouring lines or sentences of at least 20, are made of nearly the same letters.
+
+    Zoo cuts Chinese into words and counts a text without any long line as a repetition, since its rule fails on it;
+    here Chinese is compared by letters, and such a text is no repetition.
+    """
+    stretches = [text[i : i + WINDOW] for i in range(0, WINDOW * (len(text) // WINDOW), WINDOW)]
+    if len(text) <= WINDOW or any(_alike(a, b) for a, b in pairwise(stretches)):
+        return len(text) > WINDOW
+    for mark in ("\n", ".", "。"):
+        if mark not in text:
+            return False
+        if any(_alike(a, b) for a, b in pairwise([part for part in text.split(mark) if len(part) >= SENTENCE])):
+            return True
+    return False
+
+
+def _alike(one: str, other: str) -> bool:
+    parts = [set(text.split()) if " " in text and "\n" in text else set(text) for text in (one, other)]
+    return len(parts[0] & parts[1]) >= ALIKE * len(parts[0] | parts[1])
+
+
+Z95 = 1.959963984540054
+Z_POWER = 0.8416212335729143  # four times in five
+
+
+def sampling_interval(rows: Sequence[Sequence[bool]]) -> tuple[float, float] | None:
+    """The 95 % interval of accuracy on these very problems: only the samples are taken as drawn, not the problems.
+
+    None where a problem has a single sample, which says nothing about its spread.
+    """
+    if min(map(len, rows)) < 2:
+        return None
+    shares = [sum(row) / len(row) for row in rows]
+    variance = sum(p * (1 - p) / (len(row) - 1) for p, row in zip(shares, rows, strict=True)) / len(rows) ** 2
+    mean, spread = math.fsum(shares) / len(shares), Z95 * math.sqrt(variance)
+    return max(0.0, mean - spread), min(1.0, mean + spread)
+
+
+def detectable(values: Sequence[float], *, paired: bool = False) -> float:
+    """The smallest true difference of means that a test at 5 % finds four times in five.
+
+    `values` are the shares of one model, another of the same spread being thought beside it, or, where `paired`, the
+    differences of two models problem by problem. It is never less than one problem.
+
+    >>> round(detectable([1.0] * 9 + [0.0] * 21), 2)
+    0.34
+    """
+    n, mean = len(values), math.fsum(values) / len(values)
+    variance = math.fsum((v - mean) ** 2 for v in values) / max(1, n - 1)
+    return max(1 / n, (Z95 + Z_POWER) * math.sqrt((1 if paired else 2) * variance / n))
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """The exact two-sided p-value that differences, problem by problem, have a sign by chance; whole numbers.
+
+    Each difference keeps its size and has either sign with the same chance (Fisher, 1935). Where they are -1, 0 and 1
+    this is McNemar's exact test.
+
+    >>> sign_flip([1, 1, 1, 1, 1, 0, 0])
+    0.0625
+    """
+    unit = math.gcd(*differences) or 1
+    sizes = [abs(d) // unit for d in differences if d]
+    chance = np.ones(1)  # of each sum, from minus all to all in steps of two
+    for size in sizes:
+        wider = np.zeros(len(chance) + size)
+        wider[: len(chance)] += chance / 2
+        wider[size:] += chance / 2
+        chance = wider
+    sums = 2 * np.arange(len(chance)) - sum(sizes)
+    return min(1.0, float(chance[np.abs(sums) >= abs(sum(differences)) // unit].sum()))
+
+
+_WORD = re.compile(r"[^\W_]+|[-+*/^=<>%|!]")
+
+
+def words(text: str) -> list[str]:
+    """The words, numbers and operators of a text in small letters.   words("If $x=2$:") -> ["if", "x", "=", "2"]"""
+    return _WORD.findall(text.lower())

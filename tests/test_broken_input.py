@@ -249,7 +249,13 @@ def test_a_chat_prompt_for_a_model_without_a_chat_template_is_refused(shell: She
     train = [{**shell.recipe()["train"][0], "prompt": "plain"}]
     held_out = [{**shell.recipe()["eval"]["sets"][0], "prompt": "plain"}]
     assert (
-        shell.train("--overwrite", model_name=folder, train=train, eval={"sets": held_out, "max_tokens": 4}).status == 0
+        shell.train(
+            "--overwrite",
+            model_name=folder,
+            train=train,
+            eval={"sets": held_out, "max_tokens": 4, "second_verifier": False},
+        ).status
+        == 0
     )
 
 
@@ -426,7 +432,11 @@ def test_resume_with_a_changed_recipe_is_refused(shell: Shell, case: str) -> Non
 
 def test_resume_with_changed_held_out_sets_is_refused_or_works(shell: Shell) -> None:
     assert shell.train("run.steps=3").status == 0
-    other = {"max_tokens": 4, "sets": [{**tiny.recipe(shell.model)["eval"]["sets"][0], "name": "other"}]}
+    other = {
+        "max_tokens": 4,
+        "second_verifier": False,
+        "sets": [{**tiny.recipe(shell.model)["eval"]["sets"][0], "name": "other"}],
+    }
     ended = shell.train("--resume", eval=other)
     assert ended.status in (0, 2)
     if ended.status == 2:
@@ -545,7 +555,7 @@ def test_an_evaluation_whose_verifier_raises_says_so(shell: Shell) -> None:
         **tiny.recipe(shell.model)["eval"]["sets"][0],
         "task": {"name": shell.plugin("judge"), "raise_on": tiny.CHARACTERS},
     }
-    ended = shell.train("run.steps=1", eval={"max_tokens": 4, "sets": [held_out]})
+    ended = shell.train("run.steps=1", eval={"max_tokens": 4, "second_verifier": False, "sets": [held_out]})
     if ended.status == 0:
         counts = rows(shell.run / "evals.jsonl")[0]["counts"]
         assert counts.get("error") == 8 or counts.get("errors") == 8

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlvr.errors import UserError
-from rlvr.grading.killable import Died, Killable, Late
+from rlvr.grading.symbolic import Died, Killable, Late
 from rlvr.registry import find
 from rlvr.tasks import gym as tasks
 from rlvr.tasks.gym import OWN, UNSAFE, check_gym, gym
@@ -20,7 +20,7 @@ needs_gym = pytest.mark.skipif(MISSING, reason="reasoning-gym is not installed")
 
 HELPER = """
 import os, time
-from rlvr.grading.killable import serve
+from rlvr.grading.symbolic import serve
 
 def handle(request):
     if request == "spin":

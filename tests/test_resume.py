@@ -229,7 +229,7 @@ class Place:
             "checkpoint": {"every": 2},
             "reward": f"{self.path / 'plugins.py'}:digits",
             "train": [SOURCE],
-            "eval": {"max_tokens": 4, "every": 3, "sets": [HELD_OUT]},
+            "eval": {"max_tokens": 4, "every": 3, "second_verifier": False, "sets": [HELD_OUT]},
             **VARIANTS[variant],
         }
         tree = tiny.recipe(self.model, **sections)

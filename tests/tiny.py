@@ -69,6 +69,7 @@ def recipe(folder: Path, **sections: object) -> dict[str, object]:
         "optimizer": {"lr": 1e-3},
         "eval": {
             "max_tokens": 4,
+            "second_verifier": False,  # its helper processes take seconds to start
             "sets": [
                 {
                     "name": "heldout",

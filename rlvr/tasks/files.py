@@ -1,13 +1,18 @@
-"""Data "file" and "hub": problems from JSON, JSON Lines, Parquet and the Hugging Face hub, with mapped columns."""
+"""Data "file", "hub" and "shipped": problems from JSON, JSON Lines, Parquet and the hub, with mapped columns."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import string
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from rlvr.errors import UserError, suggest
+from rlvr.grading.extract import last_box
 from rlvr.registry import register
 from rlvr.types import Problem
 
@@ -76,7 +81,7 @@ FIELDS = ("id", "question", "answer", "solution")  # every other key of `columns
 # Entries of meta that are kept without being named, each from the first of its places that a row has.
 KEPT: Mapping[str, tuple[str, ...]] = {
     "level": ("level", "extra_info.level"),
-    "category": ("subject", "extra_info.subject", "data_source"),
+    "category": ("subject", "extra_info.subject", "subfield", "type", "data_source"),
     "data_source": ("data_source",),
     "extra_info": ("extra_info",),
 }
@@ -85,31 +90,47 @@ Row = Mapping[str, Any]
 Unanswered = Literal["refuse", "drop"]  # what becomes of a row whose answer is empty; dropping renumbers no other
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the fields of a row stand, and how the gold is taken from its column."""
+
+    columns: Mapping[str, str]
+    after: str | None = None  # the gold is what follows this
+    within: Literal["box"] | None = None  # the gold is the content of the last box
+    choices: str | None = None  # the column of the options, of which the gold becomes a letter
+    task: str | None = None
+
+
 @register("data", "file")
 def file(
     *,
     path: str,
     columns: Mapping[str, str] = {},
     answer_after: str | None = None,
+    answer_in: Literal["box"] | None = None,
+    choices: str | None = None,
     unanswered: Unanswered = "refuse",
     task: str | None = None,
 ) -> list[Problem]:
     """The problems of a .json, .jsonl or .parquet file; `columns` says where a field or an entry of meta is found.
 
-    The rows of OpenRLHF and verl scripts are recognised without it (docs/migration.md). `task` is math, or knights
-    where the gold of a row is an assignment.
+    The rows of OpenRLHF and verl scripts are recognised without it (docs/migration.md). The gold is the answer column,
+    what follows `answer_after` in it, or the last box in it (`answer_in`). `choices` is the column of the options of a
+    multiple-choice question: they are asked below it with letters, and the gold is a letter. `task` is math, choice
+    where there are options, or knights where the gold of a row is an assignment.
 
     file(path="gsm8k.jsonl", answer_after="####")
     file(path="train.parquet", columns={"question": "extra.text", "answer": "extra.gold", "level": "extra.level"})
     """
     name = Path(path).expanduser()
-    return problems_of(read_rows(name), name.name, name.stem, columns, answer_after, task, unanswered)
+    layout = Layout(columns, answer_after, answer_in, choices, task)
+    return problems_of(read_rows(name), name.name, name.stem, layout, unanswered)
 
 
 @register("data", "inline")
 def inline(*, rows: tuple[Mapping[str, Any], ...], task: str | None = None) -> list[Problem]:
     """Problems written into the recipe itself.   inline(rows=({"question": "What is 7 + 8?", "answer": "15"},))"""
-    return problems_of(((f"row {i}", row) for i, row in enumerate(rows)), "inline", "inline", {}, None, task)
+    return problems_of(((f"row {i}", row) for i, row in enumerate(rows)), "inline", "inline", Layout({}, task=task))
 
 
 @register("data", "hub")
@@ -118,8 +139,11 @@ def hub(
     dataset: str,
     subset: str | None = None,
     split: str = "train",
+    data_files: str | None = None,
     columns: Mapping[str, str] = {},
     answer_after: str | None = None,
+    answer_in: Literal["box"] | None = None,
+    choices: str | None = None,
     unanswered: Unanswered = "refuse",
     task: str | None = None,
 ) -> list[Problem]:
@@ -129,12 +153,51 @@ def hub(
     except ImportError:
         raise UserError(f"data set '{dataset}': needs the package datasets; pip install datasets") from None
     try:
-        rows = datasets.load_dataset(dataset, subset, split=split)
+        rows = datasets.load_dataset(dataset, subset, split=split, data_files=data_files)
     except Exception as error:  # no network, no such set or split, a fault in the set: each library has its own kinds
         reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise UserError(f"data set '{dataset}': cannot be loaded: {reason}") from None
     numbered = ((f"row {i}", row) for i, row in enumerate(rows))
-    return problems_of(numbered, dataset, f"{dataset}/{split}", columns, answer_after, task, unanswered)
+    layout = Layout(columns, answer_after, answer_in, choices, task)
+    return problems_of(numbered, dataset, f"{dataset}/{split}", layout, unanswered)
+
+
+DATA_DIR = "RLVR_DATA_DIR"
+
+
+@register("data", "shipped")
+def shipped(
+    *,
+    filename: str,
+    dataset: Mapping[str, Any],
+    layout: Mapping[str, Any] = {},
+    sha256: str | None = None,
+    folder: str | None = None,
+) -> list[Problem]:
+    """The problems of a published set: its file in `folder` (or RLVR_DATA_DIR), which must be the one of that digest,
+    or where no folder is named `dataset` on the hub. `layout` are the options of `file`, `dataset` those of `hub`."""
+    place = folder or os.environ.get(DATA_DIR)
+    if place:
+        return file(path=str(_known(Path(place).expanduser(), filename, sha256)), **layout)
+    try:
+        return hub(**dataset)
+    except UserError as error:
+        raise UserError(f"{error}; or name the folder with {filename}: --data DIR or {DATA_DIR}") from None
+
+
+def _known(folder: Path, filename: str, sha256: str | None) -> Path:
+    """The file of a published set below a folder, also as `NAME/test.jsonl`, as evaluation harnesses keep it."""
+    stem, suffix = os.path.splitext(filename)
+    places = [folder / filename, *sorted(folder.glob(f"*/{filename}")), *sorted(folder.glob(f"**/{stem}/test{suffix}"))]
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder}: holds no {filename} (nor {stem}/test{suffix}); name another with --data DIR")
+    if sha256 is not None and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
+        raise UserError(
+            f"{path}: is not the published file, its SHA-256 is {found[:12]}… and not {sha256[:12]}…; restore it, or"
+            " name the file itself as a benchmark"
+        )
+    return path
 
 
 def to_json(problem: Problem) -> dict[str, Any]:
@@ -154,9 +217,7 @@ def problems_of(
     rows: Iterable[tuple[str, Row]],
     name: str,
     stem: str,
-    columns: Mapping[str, str],
-    after: str | None,
-    task: str | None,
+    layout: Layout,
     unanswered: Unanswered | None = None,
 ) -> list[Problem]:
     """Problems from pairs of a place ("line 7") and a row; a fault is reported with its place."""
@@ -165,15 +226,15 @@ def problems_of(
         where = f"{name}, {place}"
         if not isinstance(row, Mapping):
             raise UserError(f"{where}: should be an object with named fields, not {type(row).__name__}")
-        empty = _empty_answer(row, columns, where) if unanswered else None
+        empty = _empty_answer(row, layout.columns, where) if unanswered else None
         if empty is not None and unanswered == "drop":
             continue
         if empty is not None and not _is_unsolved(row, empty):
             fault = f"the problem has no answer ('{empty}' is empty)"
             raise UserError(f"{where}: {fault}; unanswered: drop leaves such rows out")
-        problem = _problem(row, where, f"{stem}/{index}", columns, after, task)
+        problem = _problem(row, where, f"{stem}/{index}", layout)
         if problem.id in problems:
-            fix = "; leave 'id' out of columns, and the rows are numbered" if "id" in columns else ""
+            fix = "; leave 'id' out of columns, and the rows are numbered" if "id" in layout.columns else ""
             raise UserError(f"{where}: the id '{problem.id}' occurs twice{fix}")
         problems[problem.id] = problem
     if not problems:
@@ -181,26 +242,56 @@ def problems_of(
     return list(problems.values())
 
 
-def _problem(
-    row: Row, where: str, default: str, columns: Mapping[str, str], after: str | None, task: str | None
-) -> Problem:
-    if not columns and after is None and _is_ours(row):
+def _problem(row: Row, where: str, default: str, layout: Layout) -> Problem:
+    columns = layout.columns
+    if layout == Layout({}, task=layout.task) and _is_ours(row):
         return from_json(row)
     question_at, answer_at = _places(row, columns, where)
-    unsolved = _is_unsolved(row, answer_at)
-    answer = "" if unsolved else _text(lookup(row, answer_at, where), "answer", answer_at, where)
-    if after is not None:
-        _, found, answer = answer.rpartition(after)
-        if not found or not answer.strip():
-            raise UserError(f"{where}: no answer after '{after}' in '{answer_at}'")
+    answer = "" if _is_unsolved(row, answer_at) else _gold(row, answer_at, layout, where)
     before, asked = _turns(lookup(row, question_at, where), question_at, where)
     question = _text(asked, "question", question_at, where)
+    if layout.choices is not None:
+        options, answer = _lettered(lookup(row, layout.choices, where), answer, f"{where}, '{layout.choices}'")
+        question = f"{question}\n{options}"
     meta = _kept(row, columns) | ({"before": before} if before else {})
     meta |= {key: lookup(row, column, where) for key, column in columns.items() if key not in FIELDS}
     solution = lookup(row, columns["solution"], where) if "solution" in columns else None
     name = lookup(row, columns["id"], where) if "id" in columns else row.get("id", default)
-    task = task or ("knights" if answer_at.endswith(PUZZLE) else "math")
+    task = layout.task or ("choice" if layout.choices else "knights" if answer_at.endswith(PUZZLE) else "math")
     return Problem(str(name), task, question, answer.strip(), meta, None if solution is None else str(solution))
+
+
+def _gold(row: Row, answer_at: str, layout: Layout, where: str) -> str:
+    """The gold of a row, taken from its column as the layout says."""
+    text = _text(lookup(row, answer_at, where), "answer", answer_at, where)
+    if layout.after is not None:
+        _, found, text = text.rpartition(layout.after)
+        if not found or not text.strip():
+            raise UserError(f"{where}: no answer after '{layout.after}' in '{answer_at}'")
+    if layout.within is not None:
+        boxed = last_box(text)
+        if not boxed:
+            raise UserError(f"{where}: no answer in a box in '{answer_at}'")
+        text = boxed
+    return text
+
+
+def _lettered(options: Any, gold: str, where: str) -> tuple[str, str]:
+    """The options as lines with letters, and the gold's letter; the gold is a label, a number from 0 or an option.
+
+    >>> _lettered({"text": ["red", "blue"], "label": ["1", "2"]}, "2", "")
+    ('A. red\\nB. blue', 'B')
+    """
+    texts = options["text"] if isinstance(options, Mapping) and "text" in options else options
+    if not isinstance(texts, list | tuple) or not 1 < len(texts) <= len(string.ascii_uppercase):
+        raise UserError(f"{where}: should be a list of options, or a mapping with the lists text and label")
+    letters = string.ascii_uppercase[: len(texts)]
+    labels = options.get("label") if isinstance(options, Mapping) else None
+    known = [list(labels)] if labels else [list(letters), [str(i) for i in range(len(texts))], list(texts)]
+    place = next((names.index(gold) for names in known if gold in names), None)
+    if place is None:
+        raise UserError(f"{where}: the answer '{gold}' is none of the options")
+    return "\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)), letters[place]
 
 
 def _places(row: Row, columns: Mapping[str, str], where: str) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import after_thinking, final_turn, find_form
-from rlvr.grading.killable import Died, Killable, Late, serve
 from rlvr.grading.latex import parse
+from rlvr.grading.symbolic import Died, Killable, Late, serve
 from rlvr.grading.units import read_number
 from rlvr.grading.values import exact, walk
 from rlvr.registry import register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import Future
 from fractions import Fraction
@@ -12,8 +13,8 @@ from pydantic import Field
 from rlvr.grading import symbolic
 from rlvr.grading.compare import Match, canonical, compare
 from rlvr.grading.extract import Form, after_thinking, final_turn, find_form, last_box
-from rlvr.grading.killable import Died, Late
 from rlvr.grading.latex import parse
+from rlvr.grading.symbolic import Died, Late
 from rlvr.grading.values import exact, walk
 from rlvr.registry import register
 from rlvr.types import Problem, Response, Status, Verdict
@@ -92,6 +93,30 @@ def _matched(problem: Problem, answer: str, tolerance: float) -> Match:
     if gold is None or given is None:
         return match
     return Match(abs(gold - given) <= Fraction(tolerance) * abs(gold), "tolerance")
+
+
+_LETTER = re.compile(r"[\s$({\[]*(?:\\\\?(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({\[]*([A-Za-z])(?![A-Za-z])")
+_STATED = re.compile(r"(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?\W{0,3}([A-Z])(?![A-Za-z])")
+
+
+@register("task", "choice")
+def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "answer")) -> Verdict:
+    r"""Compare the letter of a multiple-choice answer, in a box, in tags, or after "the answer is", with the gold's.
+
+    >>> choice(Problem("p", "choice", "A. red\nB. blue", "B"), Response(r"\boxed{\text{(B) blue}}")).status
+    <Status.CORRECT: 'correct'>
+    """
+    text = after_thinking(final_turn(response.text), response.prefill)
+    found = {form: find_form(form, text) for form in extract}
+    form = next((form for form in extract if found[form] is not None), None)
+    place = _LETTER.match(found[form] or "") if form else None
+    stated = _STATED.findall(text) if form is None else []
+    letter = place[1].upper() if place else stated[-1] if stated else None
+    rule = form or ("stated" if stated else "none")
+    if letter is None:
+        return Verdict(Status.TRUNCATED if response.truncated else Status.NO_ANSWER, None, False, rule)
+    status = Status.CORRECT if letter == problem.answer else Status.WRONG
+    return Verdict(status, letter, form == extract[0], rule)
 
 
 @register("gate", "math")
