@@ -207,7 +207,7 @@ def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
 
 
 # Rows handled at a time, so that their probabilities stay in the processor's cache; and the width of a block of tokens.
-ROWS = 32
+ROWS = 8
 BLOCK = 256
 
 
@@ -223,15 +223,21 @@ def _choose(logits: Tensor, u: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if sampling.temperature > 0:
         scaled = scaled / sampling.temperature
-    normaliser = scaled.logsumexp(-1, keepdim=True)
-    token = _draw((_cut(scaled, sampling) - normaliser).exp_(), u) if sampling.temperature > 0 else scaled.argmax(-1)
+    top = scaled.amax(-1, keepdim=True)
+    weight = (scaled - top).exp_()  # the one pass of exponentials, for the draw and for the normaliser
+    normaliser = top + weight.sum(-1, keepdim=True).log()
+    if sampling.temperature > 0:
+        kept = _cut(scaled, sampling)
+        token = _draw(weight if kept is scaled else weight.masked_fill_(kept == -torch.inf, 0), u)
+    else:
+        token = scaled.argmax(-1)
     return token, (scaled.gather(1, token[:, None]) - normaliser)[:, 0]
 
 
 def _draw(p: Tensor, u: Tensor) -> Tensor:
     """The first token at which the cumulative weight passes u times the whole, found by block and then within it."""
     blocks = F.pad(p, (0, -p.shape[1] % BLOCK)).view(len(p), -1, BLOCK)
-    before = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    before = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     wanted = u[:, None] * before[:, -1:]
     block = torch.searchsorted(before, wanted, right=True).clamp(max=before.shape[1] - 1)
     inside = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
