@@ -1,8 +1,8 @@
-"""What every benchmark shares: an environment for each peer, sides that take turns, and the file of results.
+"""What every benchmark shares: environments for the peers, sides that take turns, and the file of results.
 
-A side is a script that prints one JSON line with `seconds` for each measurement. Every side runs in a process of its own
-with the same threads, the same model folder and no network; medians are compared, and a ratio above 1 means that rlvr is
-faster.
+A side is a script that prints one JSON line with `seconds` for each measurement. Every side runs in a process of its
+own with the same threads, the same model folder and no network; medians are compared, and a ratio above 1 means that
+rlvr is faster.
 """
 
 from __future__ import annotations

@@ -46,4 +46,7 @@ def peak_gb() -> float:
 def responses(count: int, length: int, vocabulary: int, varied: bool) -> list[list[int]]:
     """So many different responses, of that many tokens or, `varied`, of an eighth of it up to all of it."""
     shares = [(1 + 5 * i % 8) / 8 if varied else 1.0 for i in range(count)]
-    return [row[: max(1, round(length * share))] for row, share in zip(prompts(count, length, vocabulary), shares, strict=True)]
+    return [
+        row[: max(1, round(length * share))]
+        for row, share in zip(prompts(count, length, vocabulary), shares, strict=True)
+    ]

@@ -13,7 +13,9 @@ def main() -> None:
     args = options(prompts=8, samples=8, tokens=128, prompt_length=64, mode="generate", cache="")
     torch.set_num_threads(args.threads)
     model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).eval()
-    ids = [row for row in prompts(args.prompts, args.prompt_length, model.config.vocab_size) for _ in range(args.samples)]
+    ids = [
+        row for row in prompts(args.prompts, args.prompt_length, model.config.vocab_size) for _ in range(args.samples)
+    ]
 
     def config(tokens: int) -> GenerationConfig:
         cached = {"cache_implementation": args.cache} if args.cache else {}
