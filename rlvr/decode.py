@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, Cache, DynamicCache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rlvr import models
@@ -49,29 +49,6 @@ class _Layer(DynamicLayer):
         return self.used
 
 
-def _attend(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention for decoding: the query heads that share a key head become its query positions, so no key is
-    repeated."""
-    batch, heads, length, size = query.shape
-    if length == 1:
-        grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
-        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
-        return out.reshape(batch, 1, heads, size), None
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True)
-    return out.transpose(1, 2), None
-
-
-AttentionInterface.register("rlvr_decode", _attend)
-
-
 @dataclass
 class _Row:
     """One response in the making."""
@@ -90,7 +67,7 @@ class Decoder:
         self.buffered = models.full_attention(module)
         self.module = copy.deepcopy(module).requires_grad_(False)
         if self.buffered:  # other models keep the attention, masks and caches of transformers
-            self.module.set_attn_implementation("rlvr_decode")
+            self.module.set_attn_implementation(models.ATTENTION)
         self.parameters = dict(self.module.named_parameters())
         for parameter in self.parameters.values():  # buffers, such as those of rotary embeddings, keep their precision
             parameter.data = parameter.data.to(compute)
