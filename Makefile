@@ -20,7 +20,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   lint, formatting and types"
 	@echo "make format  apply the formatter and the safe fixes of the linter"
-	@echo "make bench   time one training step beside TRL (about 15 minutes)"
+	@echo "make bench   time generation, update and step beside transformers, vLLM and TRL (an hour; ARGS=update for one)"
 	@echo "make kills   kill 100 runs at random moments, resume them, and compare (about 10 minutes)"
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make clean   remove $(VENV), .bench and caches; runs/ stays"
@@ -42,7 +42,7 @@ format: $(STAMP)
 	@$(BIN)/ruff format .
 
 bench: $(STAMP)
-	@$(BIN)/python bench/step.py $(ARGS)
+	@$(BIN)/python bench $(ARGS)
 
 kills: $(STAMP)
 	@$(BIN)/python tests/kills.py --kills 100 --out bench/results/kills.jsonl $(ARGS)

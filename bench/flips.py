@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from step import HERE, record
+from harness import record
 
 from rlvr import recipe, registry
 from rlvr.build import load_engine
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     options = parser.parse_args()
     result = {dtype: share(dtype, options) for dtype in ("bfloat16", "float32", "float64")}
-    record(HERE / "results", "flips", {"waves": WAVES, **vars(options), "share_of_samples_changed": result})
+    record("flips", {"waves": WAVES, **vars(options), "share_of_samples_changed": result})
     print(json.dumps(result))
 
 

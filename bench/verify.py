@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from step import record
+from harness import record
 
 GOLDS = (
     r"\left( 3, \frac{\pi}{2} \right)", r"\frac{14}{3}", "9", r"\text{Evelyn}", "42", r"\frac{1}{64}", r"6 - 5i",
@@ -41,7 +41,6 @@ def main() -> None:
     parser.add_argument("--golds", type=Path)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
     args = parser.parse_args()
     golds = [json.loads(line)["answer"] for line in args.golds.open()] if args.golds else list(GOLDS)
     numbers = [str(n) for n in random.Random(1).sample(range(1, 100_000), args.problems)]
@@ -50,7 +49,7 @@ def main() -> None:
     result["hostile"] = under_attack(mixes["math_like"])
     for name, row in result.items():
         print(name, json.dumps(row))
-    print(f"written to {record(args.results, 'verify', result)}")
+    record("verify", result)
 
 
 def responses(golds: list[str], problems: int) -> list[tuple[str, str]]:

@@ -215,12 +215,13 @@ def trained(groups: Sequence[SampleGroup]) -> list[Sample]:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One forward pass over B rows of L tokens, and where in it the t response tokens are predicted."""
+    """One forward pass, and where in it the t response tokens are predicted: rows end to end in one dimension, or, for
+    a model that cannot take them so, one below the other with padding at their ends."""
 
     samples: tuple[int, ...]  # the samples in the order of their tokens below
-    input_ids: Tensor  # [B, L]
-    position_ids: Tensor  # [B, L]
-    mask: Tensor | None  # [B, 1, L, L] true = may attend; None = plain causal
+    input_ids: Tensor  # [1, L] or [B, L]
+    position_ids: Tensor  # [1, L] or [B, L]
+    rows: tuple[tuple[int, Tensor | None], ...] | None  # lengths l and masks [l, l] of the rows; None = padded rows
     row: Tensor  # [t]
     column: Tensor  # [t] the position whose output predicts the token
     target: Tensor  # [t]
@@ -234,7 +235,7 @@ class _Row:
 
 
 def passes(
-    sequences: Sequence[Tokens], budget: int, shared: bool, world: World = ALONE, even: bool = False
+    sequences: Sequence[Tokens], budget: int, packed: bool, world: World = ALONE, even: bool = False
 ) -> Iterator[Pass]:
     """Every sample in exactly one pass of one rank, of at most `budget` tokens, or of one row where a row alone is
     longer.
@@ -242,11 +243,11 @@ def passes(
     The rows are dealt so that all ranks have about as many tokens. With `even` a rank with fewer passes than another
     gets empty ones, since each pass of a sharded model is an exchange.
     """
-    laid = [list(_packed(rows, budget)) for rows in _dealt(_rows(sequences, shared), world.size)]
-    own = laid[world.rank]
-    yield from (_lay(rows, sequences, shared) for rows in own)
+    laid = [list(_filled(rows, budget, packed)) for rows in _dealt(_rows(sequences, packed), world.size)]
+    own, lay = laid[world.rank], _end_to_end if packed else _below
+    yield from (lay(rows, sequences) for rows in own)
     for _ in range(max(map(len, laid)) - len(own) if even else 0):
-        yield _lay([_Row((0,), (), 1)], sequences, shared)
+        yield lay([_Row((0,), (), 1)], sequences)
 
 
 def _dealt(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
@@ -259,57 +260,77 @@ def _dealt(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
     return [sorted(mine, key=lambda row: row.length) for mine in dealt]
 
 
-def _packed(rows: Sequence[_Row], budget: int) -> Iterator[Sequence[_Row]]:
+def _filled(rows: Sequence[_Row], budget: int, packed: bool) -> Iterator[Sequence[_Row]]:
+    """The rows of each pass, in order; with padding each row costs as much as the longest, which is the last."""
     start = 0
     while start < len(rows):
-        end = start + 1
-        while end < len(rows) and rows[end].length * (end + 1 - start) <= budget:
+        end, tokens = start + 1, rows[start].length
+        while end < len(rows):
+            tokens = tokens + rows[end].length if packed else rows[end].length * (end + 1 - start)
+            if tokens > budget:
+                break
             end += 1
         yield rows[start:end]
         start = end
 
 
-def _rows(sequences: Sequence[Tokens], shared: bool) -> list[_Row]:
+def _rows(sequences: Sequence[Tokens], packed: bool) -> list[_Row]:
     rows: list[_Row] = []
     for i, tokens in enumerate(sequences):
         last, size = rows[-1] if rows else None, len(tokens.response)
-        if shared and last and last.prompt == tokens.prompt and last.length + size <= ROW_TOKENS:
+        if packed and last and last.prompt == tokens.prompt and last.length + size <= ROW_TOKENS:
             rows[-1] = _Row(last.prompt, (*last.samples, i), last.length + size)
         else:
             rows.append(_Row(tokens.prompt, (i,), len(tokens.prompt) + size))
     return rows
 
 
-def _lay(rows: Sequence[_Row], sequences: Sequence[Tokens], shared: bool) -> Pass:
-    width = rows[-1].length
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    positions = torch.zeros(len(rows), width, dtype=torch.long)
-    segment = torch.full((len(rows), width), -1)  # -1 padding, 0 the prompt, k the k-th response of the row
-    where: list[tuple[int, int]] = []
-    for r, row in enumerate(rows):
-        end = len(row.prompt)
-        ids[r, :end], positions[r, :end], segment[r, :end] = torch.tensor(row.prompt), torch.arange(end), 0
-        for k, sample in enumerate(row.samples, 1):
-            response = sequences[sample].response
-            span = slice(end, end + len(response))
-            ids[r, span] = torch.tensor(response, dtype=torch.long)
-            positions[r, span] = torch.arange(len(row.prompt), len(row.prompt) + len(response))
-            segment[r, span] = k
-            # The first token of a response is predicted by the end of the prompt, each other one by the token before
-            # it.
-            where += [(r, len(row.prompt) - 1), *((r, c) for c in range(end, end + len(response) - 1))][: len(response)]
-            end += len(response)
+def _end_to_end(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
+    """The rows in one dimension, each with its mask where it holds several responses."""
+    ids, positions, masks, column = [], [], [], []
+    for row in rows:
+        segments = [row.prompt, *(sequences[i].response for i in row.samples)]
+        own, sizes = _columns(segments), [len(segment) for segment in segments]
+        column += [len(ids) + at for at in own]
+        ids += [token for segment in segments for token in segment]
+        positions += [*range(sizes[0]), *(sizes[0] + at for size in sizes[1:] for at in range(size))]
+        masks.append((sum(sizes), _mask(sizes) if len(row.samples) > 1 else None))
     samples = tuple(sample for row in rows for sample in row.samples)
-    place = torch.tensor(where, dtype=torch.long).reshape(-1, 2)
-    target = torch.tensor([t for s in samples for t in sequences[s].response], dtype=torch.long)
-    alone = all(len(row.samples) == 1 for row in rows)
-    mask = None if alone or not shared else _mask(segment)
-    return Pass(samples, ids, positions, mask, place[:, 0], place[:, 1], target)
+    place, target = torch.tensor(column, dtype=torch.long), _targets(samples, sequences)
+    laid = torch.tensor([ids]), torch.tensor([positions])
+    return Pass(samples, *laid, tuple(masks), torch.zeros_like(place), place, target)
 
 
-def _mask(segment: Tensor) -> Tensor:
-    """Each token sees the prompt and its own segment up to itself; padding sees itself, so that no row is empty."""
-    causal = torch.ones(segment.shape[1], segment.shape[1], dtype=torch.bool).tril()
-    seen, seer = segment[:, None, :], segment[:, :, None]
-    allowed = ((seen == seer) | ((seen == 0) & (seer > 0))) & causal
-    return allowed[:, None]
+def _below(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
+    """One response a row, so that causality alone keeps the padding at its end out."""
+    width = rows[-1].length
+    ids, column = torch.zeros(len(rows), width, dtype=torch.long), list[tuple[int, int]]()
+    for r, row in enumerate(rows):
+        segments = [row.prompt, *(sequences[i].response for i in row.samples)]
+        ids[r, : row.length] = torch.tensor([token for segment in segments for token in segment])
+        column += [(r, at) for at in _columns(segments)]
+    samples = tuple(sample for row in rows for sample in row.samples)
+    place = torch.tensor(column, dtype=torch.long).reshape(-1, 2)
+    positions = torch.arange(width).expand(len(rows), width)
+    return Pass(samples, ids, positions, None, place[:, 0], place[:, 1], _targets(samples, sequences))
+
+
+def _columns(segments: Sequence[Sequence[int]]) -> list[int]:
+    """Where a row predicts the tokens of its responses: the first at the end of the prompt, each other one at the token
+    before it.   prompt of 3, responses of 2 and 1 -> [2, 3, 2]"""
+    found, end = [], len(segments[0])
+    for response in segments[1:]:
+        found += [len(segments[0]) - 1, *range(end, end + len(response) - 1)][: len(response)]
+        end += len(response)
+    return found
+
+
+def _targets(samples: Sequence[int], sequences: Sequence[Tokens]) -> Tensor:
+    return torch.tensor([token for i in samples for token in sequences[i].response], dtype=torch.long)
+
+
+def _mask(sizes: Sequence[int]) -> Tensor:
+    """Each token sees the prompt, which is the first segment, and its own segment up to itself.   -> [l, l]"""
+    segment = torch.repeat_interleave(torch.tensor(sizes))
+    causal = torch.ones(len(segment), len(segment), dtype=torch.bool).tril()
+    return ((segment[:, None] == segment) | (segment == 0)) & causal

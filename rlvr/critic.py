@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlvr import models
 from rlvr.batch import Batch, Pass, Scored, Tokens
 from rlvr.loss import value_loss
 from rlvr.metrics import Metrics
 from rlvr.seeds import key_of
-from rlvr.weights import Trained, Updates, takes_shared_prompts
+from rlvr.weights import Trained, Updates, takes_rows
 
 PREFIX = "critic/"  # of the names of its metrics
 
@@ -31,7 +30,7 @@ class ValueModel(Trained):
     def __init__(self, body: Any, head: nn.Linear, compute: torch.dtype, tokens_per_pass: int, **held: bool) -> None:
         super().__init__(_WithHead(body, head), compute, tokens_per_pass, **held)
         tolerance = 0.05 if compute is torch.bfloat16 else 1e-3
-        self.shared_prompts = models.full_attention(body) and takes_shared_prompts(self, self._directions, tolerance)
+        self.packed = takes_rows(self, body, self._directions, tolerance)
 
     def forward(self, part: Pass) -> Tensor:
         """The values of the response tokens of one pass.   -> [t]"""

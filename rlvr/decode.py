@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, Cache, DynamicCache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rlvr import models
@@ -49,29 +49,6 @@ class _Layer(DynamicLayer):
         return self.used
 
 
-def _attend(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention for decoding: the query heads that share a key head become its query positions, so no key is
-    repeated."""
-    batch, heads, length, size = query.shape
-    if length == 1:
-        grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
-        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
-        return out.reshape(batch, 1, heads, size), None
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True)
-    return out.transpose(1, 2), None
-
-
-AttentionInterface.register("rlvr_decode", _attend)
-
-
 @dataclass
 class _Row:
     """One response in the making."""
@@ -90,7 +67,7 @@ class Decoder:
         self.buffered = models.full_attention(module)
         self.module = copy.deepcopy(module).requires_grad_(False)
         if self.buffered:  # other models keep the attention, masks and caches of transformers
-            self.module.set_attn_implementation("rlvr_decode")
+            self.module.set_attn_implementation(models.ATTENTION)
         self.parameters = dict(self.module.named_parameters())
         for parameter in self.parameters.values():  # buffers, such as those of rotary embeddings, keep their precision
             parameter.data = parameter.data.to(compute)
@@ -207,7 +184,7 @@ def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
 
 
 # Rows handled at a time, so that their probabilities stay in the processor's cache; and the width of a block of tokens.
-ROWS = 32
+ROWS = 8
 BLOCK = 256
 
 
@@ -223,15 +200,21 @@ def _choose(logits: Tensor, u: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
     scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if sampling.temperature > 0:
         scaled = scaled / sampling.temperature
-    normaliser = scaled.logsumexp(-1, keepdim=True)
-    token = _draw((_cut(scaled, sampling) - normaliser).exp_(), u) if sampling.temperature > 0 else scaled.argmax(-1)
+    top = scaled.amax(-1, keepdim=True)
+    weight = (scaled - top).exp_()  # the one pass of exponentials, for the draw and for the normaliser
+    normaliser = top + weight.sum(-1, keepdim=True).log()
+    if sampling.temperature > 0:
+        kept = _cut(scaled, sampling)
+        token = _draw(weight if kept is scaled else weight.masked_fill_(kept == -torch.inf, 0), u)
+    else:
+        token = scaled.argmax(-1)
     return token, (scaled.gather(1, token[:, None]) - normaliser)[:, 0]
 
 
 def _draw(p: Tensor, u: Tensor) -> Tensor:
     """The first token at which the cumulative weight passes u times the whole, found by block and then within it."""
     blocks = F.pad(p, (0, -p.shape[1] % BLOCK)).view(len(p), -1, BLOCK)
-    before = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    before = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     wanted = u[:, None] * before[:, -1:]
     block = torch.searchsorted(before, wanted, right=True).clamp(max=before.shape[1] - 1)
     inside = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)

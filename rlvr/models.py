@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers import AttentionInterface
 
 from rlvr.batch import Tokens
 from rlvr.errors import RunError, UserError, suggest
 from rlvr.recipe import Lora, Recipe, needs_of, stage_names, staged
-from rlvr.weights import whole
+from rlvr.world import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,42 @@ def full_attention(module: Any) -> bool:
     kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
     window = getattr(module.config, "sliding_window", None) and getattr(module.config, "use_sliding_window", True)
     return bool(module._supports_attention_backend) and kinds == {"full_attention"} and not window
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    rows: Sequence[tuple[int, Tensor | None]] | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Our attention for transformers: for packed rows, each within itself; for decoding, where the query heads that
+    share a key head become its query positions, so that no key is repeated; and for plain causal or masked rows.
+
+    [B, H, L, d], [B, K, S, d] twice -> [B, L, H, d]
+    """
+    batch, heads, length, size = query.shape
+    if rows is not None:
+        parts = [tensor.split([size for size, _ in rows], 2) for tensor in (query, key, value)]
+        masks = [mask for _, mask in rows]
+        return torch.cat([_attended(*qkv, mask, scaling) for *qkv, mask in zip(*parts, masks, strict=True)], 1), None
+    if length == 1:
+        grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
+        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+        return out.reshape(batch, 1, heads, size), None
+    return _attended(query, key, value, attention_mask, scaling), None
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    how: dict[str, Any] = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling, "enable_gqa": True}
+    return F.scaled_dot_product_attention(query, key, value, **how).transpose(1, 2)
+
+
+ATTENTION = "rlvr"
+AttentionInterface.register(ATTENTION, attend)
 
 
 @torch.inference_mode()

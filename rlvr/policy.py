@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlvr import models
 from rlvr.batch import Forward, Pass, Tokens
-from rlvr.weights import Trained, takes_shared_prompts
+from rlvr.weights import Trained, takes_rows
 
 # How many logits exist at a time, in the forward as in the backward pass (2**24 in float32 are 64 MiB).
 CHUNK_LOGITS = 2**24
@@ -74,9 +74,7 @@ class Policy(Trained):
         self.tokenizer = tokenizer
         self.chunked_head = models.bare_head(module)
         tolerance = 0.15 if next(module.parameters()).dtype is torch.bfloat16 else 1e-3
-        self.shared_prompts = models.full_attention(module) and takes_shared_prompts(
-            self, lambda tokens: self.logprobs(tokens, 1.0), tolerance
-        )
+        self.packed = takes_rows(self, module, lambda tokens: self.logprobs(tokens, 1.0), tolerance)
 
     def forward(self, part: Pass, temperature: float) -> Forward:
         """Log-probability and entropy of the response tokens of one pass.   -> [t]"""

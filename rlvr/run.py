@@ -149,7 +149,7 @@ def _loop(session: Session, state: State) -> State:
         if state.step >= phase.start:
             state = _enter(session, phase, before, state)
         while state.step < phase.end:
-            result = phase.advance(state)
+            result = metrics.timed("step")(phase.advance)(state)
             state = result.state
             _log(session, phase, result)
             _evaluate_if_due(session, phase, state)
@@ -184,7 +184,6 @@ def _renew(session: Session, phase: Phase, state: State) -> None:
 def _log(session: Session, phase: Phase, result: StepResult) -> None:
     measured = result.metrics.record()
     seconds = metrics.take()
-    seconds["step"] = sum(seconds.values())
     tokens = measured.get("response_tokens", 0.0)
     assert isinstance(tokens, float | int)
     speed = {"tokens_per_second": tokens / seconds["step"]} if tokens else {}

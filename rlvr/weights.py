@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from rlvr import models
 from rlvr.batch import Pass, Tokens, passes
 from rlvr.errors import RunError
 from rlvr.metrics import Metrics
-from rlvr.world import ALONE, World
+from rlvr.world import ALONE, World, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ class Trained:
     ) -> None:
         self.module, self.tokens_per_pass = module.eval(), tokens_per_pass
         self.compute, self.offload, self.shard = compute, offload, shard
-        self.shared_prompts, self.world = False, ALONE
+        self.packed, self.world = False, ALONE
         self.call: Callable[..., tuple[Tensor, ...]] = self.outputs_of
         self.dtype, self.device = next(module.parameters()).dtype, next(module.parameters()).device
         self.wide = torch.promote_types(self.dtype, torch.float32)  # of all that is counted or added up over tokens
@@ -73,13 +74,15 @@ class Trained:
 
     def passes(self, sequences: Sequence[Tokens]) -> Iterator[Pass]:
         """This rank's passes over the sequences."""
-        return passes(sequences, self.tokens_per_pass, self.shared_prompts, self.world, even=self.shard)
+        return passes(sequences, self.tokens_per_pass, self.packed, self.world, even=self.shard)
 
     def outputs(self, module: Any, part: Pass, field: str) -> Tensor:
         """A field of a module's output at the positions that predict the response tokens.   -> [t, …]"""
-        mask = None if part.mask is None else part.mask.to(self.device)
-        ids, positions = part.input_ids.to(self.device), part.position_ids.to(self.device)
-        out = module(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)
+        inputs: dict[str, Any] = {"input_ids": part.input_ids, "position_ids": part.position_ids}
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        if part.rows is not None:  # for our attention, to which models hand on what they do not know
+            inputs["rows"] = tuple((size, None if m is None else m.to(self.device)) for size, m in part.rows)
+        out = module(**inputs, use_cache=False)
         return getattr(out, field)[part.row.to(self.device), part.column.to(self.device)]
 
     @torch.no_grad()
@@ -163,12 +166,6 @@ def _sharded(model: Trained) -> nn.Module:
     return call
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or gathered from all ranks where it is sharded."""
-    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
-    return gather() if gather else tensor
-
-
 def fill(target: Tensor, value: Tensor) -> None:
     """Write a tensor, whole or sharded alike, into one that may be sharded."""
     if hasattr(target, "full_tensor") and not hasattr(value, "full_tensor"):
@@ -180,13 +177,21 @@ def fill(target: Tensor, value: Tensor) -> None:
     target.copy_(value)
 
 
-def takes_shared_prompts(trained: Trained, measure: Callable[[Sequence[Tokens]], Tensor], tolerance: float) -> bool:
-    """Whether rows that share a prompt give what plain rows give; tried, since a model may ignore such a mask."""
-    tokens = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6, 7, 8), (12, 13))]
-    trained.shared_prompts = False
+def takes_rows(trained: Trained, body: Any, measure: Callable[[Sequence[Tokens]], Tensor], tolerance: float) -> bool:
+    """Whether packed rows that share prompts give what plain ones give; tried, since a model may ignore them. From then
+    on it has the attention that takes them."""
+    tokens = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6, 7, 8), (12, 13)), Tokens((8, 9), (5, 6))]
+    own = body.config._attn_implementation
+    if not models.full_attention(body):
+        return False
+    trained.packed = False
     plain = measure(tokens)
-    trained.shared_prompts = True
-    return bool((plain - measure(tokens)).abs().max() < tolerance)
+    body.set_attn_implementation(models.ATTENTION)
+    trained.packed = True
+    same = bool((plain - measure(tokens)).abs().max() < tolerance)
+    if not same:
+        body.set_attn_implementation(own)
+    return same
 
 
 @dataclass(frozen=True, slots=True)

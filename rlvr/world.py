@@ -95,6 +95,12 @@ class World:
 ALONE = World()
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or gathered from all ranks where it is sharded."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return gather() if gather else tensor
+
+
 @contextmanager
 def _together() -> Iterator[None]:
     try:

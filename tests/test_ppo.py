@@ -144,8 +144,8 @@ def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "toke
     with torch.no_grad():
         head.weight.mul_(30)
     model = ValueModel(body, head, torch.float64, budget)
-    assert model.shared_prompts
-    model.shared_prompts = shared
+    assert model.packed
+    model.packed = shared
     reduce = {"token": loss.token_mean, "sequence": loss.sequence_mean, "micro": partial(loss.micro_token_mean, size=3)}
     recorder: Any = Recorder(model.master)
     updates = Updates(model, recorder, Rate(1, 0, 1, lambda at: 1), None)
@@ -170,7 +170,7 @@ def gradient(critic: Critic, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("reduction", ["token", "sequence", "micro"])
-def test_neither_passes_nor_order_nor_shared_prompts_change_the_critics_gradient(reduction: str) -> None:
+def test_neither_passes_nor_order_nor_packed_change_the_critics_gradient(reduction: str) -> None:
     whole = critic_of(reduction=reduction)
     batch = critic_batch(whole)
     expected = gradient(whole, batch)

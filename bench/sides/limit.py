@@ -1,0 +1,48 @@
+"""The matrix products alone of a workload, with the model's own weights: what no implementation can beat.
+
+`--mode generate`: those of reading each prompt once and of every decoded token. `--mode update`: those of a forward and
+backward pass over the asked tokens, with the head over the response tokens only.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import measure, options
+from transformers import AutoModelForCausalLM
+
+
+def main() -> None:
+    args = options(prompts=8, samples=8, tokens=128, prompt_length=64, mode="generate")
+    torch.set_num_threads(args.threads)
+    dtype = getattr(torch, args.dtype)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
+    layers = [m.weight.detach() for m in model.model.modules() if isinstance(m, torch.nn.Linear)]
+    head = model.get_output_embeddings().weight.detach()
+    rows = args.prompts * args.samples
+
+    def generate() -> int:
+        read = args.prompts * args.prompt_length
+        for count, steps in ((read, 1), (rows, args.tokens - 1)):
+            inputs = {size: torch.randn(count, size).to(dtype) for size in {w.shape[1] for w in layers}}
+            last = inputs[head.shape[1]][: args.prompts if steps == 1 and count == read else rows]
+            for _ in range(steps):
+                for weight in layers:
+                    torch.mm(inputs[weight.shape[1]], weight.T)
+                torch.mm(last, head.T)
+        return rows * args.tokens
+
+    def update() -> int:
+        total, trained = args.prompts * args.prompt_length + rows * args.tokens, rows * args.tokens
+        for weight, count in [*((weight, total) for weight in layers), (head, trained)]:
+            for start in range(0, count, 1024):  # forward, slope of the inputs, slope of the weights
+                part = min(1024, count - start)
+                inputs, slopes = (torch.ones(part, size, dtype=dtype) for size in weight.shape[::-1])
+                torch.mm(inputs, weight.T), torch.mm(slopes, weight), torch.mm(slopes.T, inputs)
+        return trained
+
+    with torch.inference_mode():
+        measure({"generate": generate, "update": update}[args.mode], args.repeats)
+
+
+if __name__ == "__main__":
+    main()
