@@ -94,7 +94,17 @@ def _cause(error: BaseException) -> str:
     return str(first).splitlines()[0]
 
 
-def tensors(path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty(0)) -> dict[str, Tensor]:
+def policy_weights(path: Path) -> dict[str, Tensor]:
+    """The policy's master weights of a checkpoint by their names in the model."""
+    found = tensors(path, wanted=lambda name: name.startswith("policy/") and name.endswith("/weight"))
+    return {name.removeprefix("policy/").removesuffix("/weight"): tensor for name, tensor in found.items()}
+
+
+def tensors(
+    path: Path,
+    like: Callable[[str], Tensor] = lambda name: torch.empty(0),
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> dict[str, Tensor]:
     """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its device, and each rank
     reads its own part where it is sharded. The number of processes need not be that of the save."""
     import torch.distributed as dist
@@ -104,6 +114,8 @@ def tensors(path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty
 
     reader, found = FileSystemReader(path), dict[str, Any]()
     for name, kept in reader.read_metadata().state_dict_metadata.items():
+        if not wanted(name):
+            continue
         assert isinstance(kept, TensorStorageMetadata)
         model, dtype = like(name), kept.properties.dtype
         if model.shape == kept.size:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from rlvr import checkpoint, models, registry
 from rlvr import recipe as recipes
@@ -187,7 +186,7 @@ class Version:
     def enter(self) -> None:
         """Load the weights into the engine."""
         if self.path is not None:
-            self.policy.load(load_file(self.path / "weights.safetensors"))
+            self.policy.load(checkpoint.policy_weights(self.path))
             self.rollouts.load(self.policy.weights(), version=self.step)
 
 

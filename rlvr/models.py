@@ -164,9 +164,10 @@ def attend(
     """
     batch, heads, length, size = query.shape
     if rows is not None:
-        parts = [tensor.split([size for size, _ in rows], 2) for tensor in (query, key, value)]
-        masks = [mask for _, mask in rows]
-        return torch.cat([_attended(*qkv, mask, scaling) for *qkv, mask in zip(*parts, masks, strict=True)], 1), None
+        lengths = [size for size, _ in rows]
+        parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+        out = [_attended(*part, mask, scaling) for part, (_, mask) in zip(parts, rows, strict=True)]
+        return torch.cat(out, 1), None
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
         out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
