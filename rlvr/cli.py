@@ -327,8 +327,8 @@ def _report(options: argparse.Namespace) -> None:
     if any(evaluations):
         if not all(evaluations) or len(evaluations) > 2:
             raise UserError("report: name one evaluation, two to set side by side, or runs alone")
-        first, *second = options.runs
-        print(write_beside(first, second[0], options.out) if second else write_curves(first))
+        first, *others = options.runs
+        print(write_beside(first, others[0], options.out) if others else write_curves(first))
         return
     if len(options.runs) == 1:
         print(write_report(options.runs[0]))

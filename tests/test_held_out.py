@@ -481,7 +481,7 @@ def test_a_detectable_difference_is_found_four_times_in_five() -> None:
     error = np.sqrt(a.var(1) / n + b.var(1) / n)
     power = (np.abs(b.mean(1) - a.mean(1)) > scores.Z95 * error).mean()
     assert power == pytest.approx(0.8, abs=0.03)
-    assert scores.detectable([0.0] * 30) == pytest.approx(1 / 30)
+    assert scores.detectable([0.0] * 30) > 5 / 30  # five problems of thirty against none are not significant
 
 
 # --- Contamination

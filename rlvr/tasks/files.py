@@ -152,8 +152,9 @@ def hub(
         import datasets  # heavy, and an extra
     except ImportError:
         raise UserError(f"data set '{dataset}': needs the package datasets; pip install datasets") from None
+    files = {"data_files": data_files} if data_files else {}
     try:
-        rows = datasets.load_dataset(dataset, subset, split=split, data_files=data_files)
+        rows = datasets.load_dataset(dataset, subset, split=split, **files)
     except Exception as error:  # no network, no such set or split, a fault in the set: each library has its own kinds
         reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise UserError(f"data set '{dataset}': cannot be loaded: {reason}") from None
