@@ -182,6 +182,7 @@ def exchanges(world: World) -> dict[str, Any]:
         "any": (world.any(world.rank == 1), world.any(False)),
         "told": world.told(lambda: f"by rank {world.rank}"),
         "add": world.add(torch.tensor([1.0, world.rank])).tolist(),
+        "nothing": world.add(torch.zeros(0)).tolist(),
     }
 
 
@@ -192,6 +193,7 @@ def test_world_of_three_says_the_same_on_every_rank() -> None:
         "any": (True, False),
         "told": "by rank 0",
         "add": [3.0, 3.0],
+        "nothing": [],
     }
     assert in_world(3, exchanges) == [wanted] * 3
 
@@ -202,6 +204,8 @@ PLUGINS = '''
 import multiprocessing
 import os
 import signal
+import time
+from pathlib import Path
 
 from rlvr.types import Reward
 
@@ -210,6 +214,7 @@ def digits(group, context):
     """The share of digits; on the rank and at the step that the environment names it fails as it says there."""
     if os.environ.get("TEST_FAIL", "").split()[1:] == [os.environ.get("RANK"), str(context.step)]:
         if os.environ["TEST_FAIL"].startswith("killed"):
+            Path("killed_at").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
         raise ValueError("no digits today")
     texts = [member.rollout.text for member in group.members]
@@ -341,9 +346,8 @@ def test_world_of_another_size_resumes_the_run(place: Place, before: tuple[int, 
 
 @pytest.mark.parametrize("rank", [1])
 def test_world_in_which_a_process_is_killed_ends_with_the_reason_and_resumes(place: Place, rank: int) -> None:
-    start = time.monotonic()
     ended = place.train("grpo", f"killed {rank}", 2, fail=f"killed {rank} 3")
-    assert time.monotonic() - start < 60
+    assert time.time() - float((place.path / "killed_at").read_text()) < 60
     assert ended.status == 1
     assert ended.err == f"rlvr: process {rank} of 2 was killed by {signal.SIGKILL.name}; --resume goes on\n"
     ended = place.train("grpo", f"killed {rank}", 2, "--resume")
@@ -374,7 +378,7 @@ def test_world_of_no_process_is_refused(place: Place) -> None:
 def test_world_started_by_torchrun_is_the_same_run(place: Place) -> None:
     """The variables of torchrun are all that a process needs to find its place."""
     found = in_world(2, under_torchrun, str(place.path), joined=False)
-    assert [summary["steps"] for summary in found] == [4, 4]
+    assert [summary["steps"] for summary in found] == [5, 5], "one of the cold start and four"
     assert_same(place.run("torchrun"), place.whole("grpo", 2))
 
 
