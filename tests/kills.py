@@ -55,13 +55,13 @@ PHASES: dict[str, tuple[Any, str]] = {
 }
 NAMES = ["between the phases", *PHASES]
 SLOWLY = """
-from rlvr.verify import by_task
+from rlvr import registry
 
 
 def slowly(problem, response):
-    \"\"\"The verdict of the problem's own task, after a while in which a kill may come.\"\"\"
+    \"\"\"The verdict of the task `math`, after a while in which a kill may come.\"\"\"
     time.sleep(0.005)
-    return by_task(problem, response)
+    return registry.find("task", "math", "here").function(problem, response)
 """
 ADD = {"name": "arithmetic", "kinds": ["add"], "levels": [1]}
 RECIPES: dict[str, dict[str, Any]] = {
