@@ -54,10 +54,18 @@ PHASES: dict[str, tuple[Any, str]] = {
     "evaluation": (run, "evaluate_one"),
 }
 NAMES = ["between the phases", *PHASES]
+SLOWLY = """
+from rlvr import registry
+
+
+def slowly(problem, response):
+    \"\"\"The verdict of the task `math`, after a while in which a kill may come.\"\"\"
+    time.sleep(0.005)
+    return registry.find("task", "math", "here").function(problem, response)
+"""
 ADD = {"name": "arithmetic", "kinds": ["add"], "levels": [1]}
 RECIPES: dict[str, dict[str, Any]] = {
     "grpo": {
-        "train": [{"data": {**ADD, "count": 5}, "adaptive": {"low": 0.1, "high": 0.9}}],
         "gather": {"name": "refill", "max_attempts": 2},
         "cold_start": {"steps": 1, "problems": 3},
         "loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}]},
@@ -97,10 +105,11 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (folder / "plugins.py").write_text(PLUGINS)
+        (folder / "plugins.py").write_text(PLUGINS + SLOWLY)
         model = tiny.save(folder / "tiny")
         for name, sections in RECIPES.items():
             tree = tiny.recipe(model, optimizer={"lr": 1e-2}, reward=f"{folder / 'plugins.py'}:digits")
+            tree["train"] = [{"data": ADD | {"count": 5}, "task": f"{folder / 'plugins.py'}:slowly", "adaptive": {}}]
             tree |= {"checkpoint": {"every": 1, "keep": 2}, "trackers": [], **sections}
             tree["rollout"] = {"problems": 2, "samples": 3, "max_tokens": 5}
             tree["eval"] |= {"every": 2}  # type: ignore[operator]
