@@ -166,20 +166,15 @@ def _cache(recipe: Recipe, shape: Shape, compute: int, processes: int) -> float:
 
 
 def _cure(recipe: Recipe, shape: Shape, processes: int, limit: float) -> str:
-    """The first option, or the first few together, with which a process fits."""
-    base, changes = recipe.model_dump(mode="json"), list[str]()
-    options = ["rollout.engine.max_sequences=8"] if recipe.rollout.engine.name == "local" else []
-    options += ["model.gradient_checkpointing=true", "learn.tokens_per_pass=512", "model.shard=auto"]
+    """The one option with which a process fits, else the first few together."""
+    base = recipe.model_dump(mode="json")
+    options = ["model.gradient_checkpointing=true", "learn.tokens_per_pass=512", "model.shard=auto"]
+    options += ["rollout.engine.max_sequences=8"] if recipe.rollout.engine.name == "local" else []
     options += ["model.offload=true"] if processes > 1 else ["model.lora={rank: 32}"]
-    for option in options:
-        changes.append(option)
-        try:
-            fits = sum(memory(load(base, changes), shape, processes).values()) <= limit
-        except UserError:
-            changes.pop()
-            continue
-        if fits:
-            return f"it fits with {shlex.join(changes)}"
+    for chosen in [*([option] for option in options), *(options[:n] for n in range(2, len(options) + 1))]:
+        with contextlib.suppress(UserError):  # an option that does not go with the rest of the recipe
+            if sum(memory(load(base, chosen), shape, processes).values()) <= limit:
+                return f"it fits with {shlex.join(chosen)}"
     return "give it more processes with --nproc, or a smaller model"
 
 
