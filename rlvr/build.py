@@ -22,7 +22,7 @@ from rlvr.engines import Engine
 from rlvr.errors import UserError
 from rlvr.gather import GreedyBaseline, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
-from rlvr.policy import Policy
+from rlvr.policy import Policy, Proof
 from rlvr.prompts import STOPS
 from rlvr.recipe import (
     EvalSet,
@@ -32,12 +32,13 @@ from rlvr.recipe import (
     Source,
     Spec,
     against_shards,
+    apart,
     needs_of,
     own_reduction,
     stage_names,
     staged,
 )
-from rlvr.rollouts import Renderer, Rollouts
+from rlvr.rollouts import Renderer, Rollouts, unproven
 from rlvr.seeds import key_of
 from rlvr.source import Sources
 from rlvr.step import Run
@@ -203,8 +204,9 @@ def load(recipe: Recipe, world: World = ALONE) -> Loaded:
     if recipe.model.gradient_checkpointing:
         models.checkpoint_layers(policy.module)
     policy.join(world)
-    engine.load(policy.weights(), version=0)
-    return Loaded(policy, Rollouts(engine, tokenizer))
+    rollouts = Rollouts(engine, tokenizer, Proof(policy) if apart(recipe) else unproven)
+    rollouts.load(policy.weights(), version=0)
+    return Loaded(policy, rollouts)
 
 
 def _shards(recipe: Recipe, device: torch.device, world: World) -> bool:

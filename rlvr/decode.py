@@ -73,7 +73,7 @@ class Decoder:
             parameter.data = parameter.data.to(compute)
         self.tokenizer, self.max_sequences, self.version = tokenizer, max_sequences, -1
         self.device = module.device
-        self.ends = _end_tokens(module, tokenizer)
+        self.ends = end_tokens(module, tokenizer)
         self.head = self.module.get_output_embeddings()
         self.direct_head = models.bare_head(self.module)
 
@@ -177,7 +177,8 @@ class Decoder:
         return ids, mask
 
 
-def _end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
+def end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a response, of the model and of its tokenizer."""
     configured = module.generation_config.eos_token_id if module.generation_config is not None else None
     several = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*several, tokenizer.eos_token_id] if token is not None)
@@ -188,8 +189,10 @@ ROWS = 8
 BLOCK = 256
 
 
-def choose(logits: Tensor, keys: Sequence[int], position: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The token of each row and its log-probability (see types.Sampling).   [B, V] -> [B], [B]"""
+def choose(
+    logits: Tensor, keys: Sequence[int], position: int | Sequence[int], sampling: Sampling
+) -> tuple[Tensor, Tensor]:
+    """The token of each row at its position, and its log-probability (see types.Sampling).   [B, V] -> [B], [B]"""
     key, place = np.array(keys, np.uint64), np.full(len(keys), position, np.uint64)
     u = torch.from_numpy(uniforms(key, place)).to(logits.device)
     parts = [_choose(logits[i : i + ROWS], u[i : i + ROWS], sampling) for i in range(0, len(keys), ROWS)]

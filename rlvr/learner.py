@@ -14,7 +14,7 @@ from rlvr.batch import Batch, Forward, Scored, Tokens, tokens_of
 from rlvr.critic import Critic
 from rlvr.loss import corrected, uncorrected
 from rlvr.metrics import Metrics, timed
-from rlvr.policy import Policy
+from rlvr.policy import Policy, measured
 from rlvr.types import SampleGroup
 from rlvr.weights import Updates
 
@@ -182,9 +182,7 @@ class Learner:
 
     def _loss(self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:
         count, mask = float(piece.mask.sum()), piece.mask
-        gap = ((out.logprob.detach() - piece.rollout_logprob) * mask).abs().sum()
-        metrics = Metrics.mean("entropy", float((out.entropy.detach() * mask).sum()), count)
-        metrics += Metrics.mean("mismatch", float(gap), count)
+        metrics = measured(out, piece)
         total = out.logprob.new_zeros(())
         for name, term in self.objective.terms:
             result = term(out, piece)

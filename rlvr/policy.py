@@ -1,15 +1,23 @@
-"""The policy: log-probability and entropy of every response token, without the full logits ever existing."""
+"""The policy: log-probability and entropy of every response token, without the full logits ever existing; and how far
+an engine lies from it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlvr import models
-from rlvr.batch import Forward, Pass, Tokens
+from rlvr.batch import Batch, Forward, Pass, Tokens
+from rlvr.engines import Engine
+from rlvr.errors import RunError
+from rlvr.metrics import Metrics
+from rlvr.seeds import key_of
+from rlvr.types import Generation, Request, Sampling
 from rlvr.weights import Trained, takes_rows
 
 # How many logits exist at a time, in the forward as in the backward pass (2**24 in float32 are 64 MiB).
@@ -96,3 +104,59 @@ class Policy(Trained):
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight by the name that the plain model gives it: what engines load and exports hold."""
         return models.merged(self)
+
+
+def measured(out: Forward, piece: Batch) -> Metrics:
+    """The entropy of a pass, and how far policy and engine lie apart on its tokens: the mean distance of their
+    log-probabilities, the k3 estimate of KL(engine || policy), and the share of ratios beyond a factor of 2."""
+    gap = (out.logprob.detach() - piece.rollout_logprob) * piece.mask
+    found = {"entropy": out.entropy.detach() * piece.mask, "mismatch": gap.abs()}
+    found["mismatch_kl"] = gap.clamp(-20, 20).expm1() - gap.clamp(-20, 20)
+    found["mismatch_extreme"] = (gap.abs() > math.log(2)).to(gap.dtype)
+    count = float(piece.mask.sum())
+    return Metrics({name: (float(values.sum()), count) for name, values in found.items()})
+
+
+# What is asked of an engine after each load. The temperature makes unlikely tokens of even a settled policy, and those
+# tell weights apart.
+PROBE, PROBE_KEYS = "What is 17 + 25?", tuple(key_of("proof", number) for number in range(4))
+PROBE_SAMPLING = Sampling(max_tokens=16, temperature=1.5)
+# How far engine and policy may lie apart on the average token of a probe, by the dtype of the arithmetic.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+@dataclass(slots=True)
+class Proof:
+    """Sees whether weights arrived in an engine that holds them apart: its log-probabilities of a probe are the
+    policy's. An update may be too small for that in bf16, so an answer that is the one before, to the bit, does not
+    pass either once the policy has moved. Every rank's engine is asked, and the same error ends all of them."""
+
+    policy: Policy
+    last: list[tuple[list[Generation], Tensor]] = field(default_factory=list)
+
+    def __call__(self, engine: Engine) -> None:
+        """Raises RunError where the weights did not arrive."""
+        policy, size, tolerance = self.policy, self.policy.world.size, TOLERANCE[self.policy.compute]
+        prompt = tuple(policy.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+        answers = policy.world.joined(engine.generate([Request(prompt, PROBE_KEYS)], PROBE_SAMPLING))
+        scores = policy.logprobs([Tokens(prompt, a.token_ids) for a in answers], PROBE_SAMPLING.temperature)
+        parts = scores.split([len(a.token_ids) for a in answers])
+        before = self.last
+        self.last = [(list(answers[rank::size]), torch.cat(parts[rank::size])) for rank in range(size)]
+        for rank, (own, scored) in enumerate(self.last):
+            gap = (scored - scored.new_tensor([logprob for answer in own for logprob in answer.logprobs])).abs().mean()
+            if not gap <= tolerance:
+                self._fail(
+                    engine, f"its log-probabilities of a probe are {gap:.2g} from the policy's on average, where"
+                )
+            if before and before[rank][0] == own:
+                moved = (scored - before[rank][1]).abs().mean()
+                if moved > tolerance / 1000:
+                    self._fail(engine, f"a probe moved by {moved:.2g} in the policy and not in it, where")
+
+    def _fail(self, engine: Engine, what: str) -> None:
+        dtype = str(self.policy.compute).removeprefix("torch.")
+        raise RunError(
+            f"rollout.engine: the weights of version {engine.version} did not arrive in the engine: {what} {dtype}"
+            f" allows {TOLERANCE[self.policy.compute]:g}; rollout.engine=local shows whether the engine is at fault"
+        )

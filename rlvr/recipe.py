@@ -167,7 +167,8 @@ class Critic(Section):
 
 class Loss(Section):
     """The terms are summed per token and reduced with weights that are fixed before the batch is split; a term may name
-    a `reduction` of its own. `correction` weighs the policy terms against the gap between engine and learner."""
+    a `reduction` of its own. `correction` weighs the policy terms against the gap between engine and learner; where
+    the recipe names none and the engine computes apart, it is `importance`."""
 
     terms: tuple[Spec, ...] = Field(default=(Spec(name="clip"),), min_length=1)
     reduction: Spec = Spec(name="token")
@@ -341,7 +342,23 @@ def _valid(found: dict[str, Any]) -> Recipe:
     sets = tuple(eval_set(row) for row in recipe.eval.sets)
     recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"sets": sets})})
     check(recipe)
-    return recipe
+    return _corrected(recipe)
+
+
+def apart(recipe: Recipe) -> bool:
+    """Whether the engine holds weights that are not in plain sight, so that their arrival has to be proven."""
+    return "proof" in registry.find("engine", recipe.rollout.engine.name, "rollout.engine").needs
+
+
+def _corrected(recipe: Recipe) -> Recipe:
+    """Truncated importance sampling where the engine's log-probabilities are not the learner's, unless the recipe says
+    otherwise, corrects in a term, or cuts the vocabulary, with which it would be biased."""
+    cut = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
+    named = "correction" in recipe.loss.model_fields_set or "rollout" in needs_of(recipe)
+    if named or cut or not apart(recipe):
+        return recipe
+    loss = recipe.loss.model_copy(update={"correction": Spec(name="importance")})
+    return recipe.model_copy(update={"loss": loss})
 
 
 def staged(recipe: Recipe) -> tuple[Recipe, ...]:

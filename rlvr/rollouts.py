@@ -41,12 +41,17 @@ class Renderer:
         return Prompt(draw, tuple(ids), rendered.text, rendered.prefill)
 
 
+def unproven(engine: Engine) -> None:
+    """For engines whose weights are in plain sight."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Samples responses from an engine; `load` hands it new weights."""
+    """Samples responses from an engine; `load` hands it new weights, and lets `proof` see whether they arrived."""
 
     engine: Engine
     tokenizer: Any
+    proof: Callable[[Engine], None] = unproven
 
     @timed("generate")
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling, *seed: int | str) -> list[Rollout]:
@@ -80,3 +85,4 @@ class Rollouts:
     @timed("load")
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.engine.load(weights, version)
+        self.proof(self.engine)

