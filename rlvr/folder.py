@@ -41,7 +41,7 @@ class RunFolder:
         above = next(p for p in (path, *path.parents) if p.exists())
         if not above.is_dir():
             raise UserError(f"{path}: '{above}' is a file; choose another run.name or run.folder")
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(path.iterdir()) and not _only_begun(path):
             if not overwrite:
                 raise UserError(f"{path}: a run lies here already; add --resume to go on or --overwrite to replace it")
             if not (path / "recipe.yaml").is_file():
@@ -97,6 +97,13 @@ class RunFolder:
     def close(self) -> None:
         for log in (self.metrics, self.evals, self.history):
             log.close()
+
+
+def _only_begun(path: Path) -> bool:
+    """Whether a run was killed here before it had its recipe: there is nothing but what it makes first, and empty."""
+    logs = {"metrics.jsonl", "evals.jsonl", "history.jsonl"}
+    first = {"samples", "checkpoints", ".recipe.yaml.unfinished"}
+    return all(p.name in first or (p.name in logs and not p.stat().st_size) for p in path.rglob("*"))
 
 
 class WatchedFolder(RunFolder):

@@ -375,6 +375,16 @@ def test_resume_after_a_kill_at_any_change_of_a_file_equals_the_undisturbed_run(
     assert_same(place.run(name), place.whole("plain"))
 
 
+@pytest.mark.parametrize("write", range(1, 9))
+def test_resume_or_a_new_start_goes_on_after_a_kill_at_each_of_the_first_changes(place: Place, write: int) -> None:
+    """A run that was killed before it had its recipe is no obstacle to one of the same name."""
+    name = f"begun_{write}"
+    assert place.train("plain", name, kill_before_write=write).status == -signal.SIGKILL
+    begun = (place.run(name) / "recipe.yaml").exists()
+    ended = place.train("plain", name, *(["--resume"] if begun else []), "run.steps=1")
+    assert ended.status == 0, ended.err
+
+
 @pytest.mark.parametrize("share", [0.4, 0.7])
 def test_resume_after_a_kill_of_the_resumed_run_equals_the_undisturbed_run(place: Place, share: float) -> None:
     name = f"killed_twice_{share}"
