@@ -182,7 +182,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The same command in several processes."""
-    from rlvr.launch import launch
+    from rlvr.world import launch
 
     how = [f"--{name}" for name in ("resume", "overwrite") if getattr(options, name)]
     status, reason = launch(options.nproc, [*words, *how])
