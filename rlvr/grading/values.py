@@ -214,6 +214,20 @@ def same_values(left: Node, right: Node) -> bool:
     return all(found)
 
 
+def constant_factor(quotient: Node) -> float | None:
+    """The real number that a quotient is at all points, None where it is not the same at all of them."""
+    values = []
+    for point in points(sorted(symbols(quotient)), quotient):
+        try:
+            values.append(value_at(quotient, point))
+        except (Undecided, ArithmeticError, ValueError):
+            continue
+    if len(values) < 3 or any(not abs(v - values[0]) <= abs(values[0]) * 1e-30 for v in values):
+        return None
+    first = complex(values[0])
+    return first.real if first.imag == 0 and first.real != 0 else None
+
+
 def _for_positive(node: Node) -> bool:
     broken = node.kind == "pow" and (exact(node.parts[1]) is None or exact(node.parts[1]) % 1 != 0)  # type: ignore[operator]
     return broken or node.name in ("ln", "log", "log_", "lg")
