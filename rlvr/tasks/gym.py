@@ -13,7 +13,7 @@ from typing import Any, Literal
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import after_thinking, final_turn, find_form
 from rlvr.grading.latex import parse
-from rlvr.grading.symbolic import Died, Killable, Late, serve
+from rlvr.grading.symbolic import ENVIRONMENT, Died, Killable, Late, serve
 from rlvr.grading.units import read_number
 from rlvr.grading.values import exact, walk
 from rlvr.registry import register
@@ -69,10 +69,7 @@ OWN: dict[str, Callable[[str, str, Info], bool]] = {
     **dict.fromkeys(("spell_backward", "letter_jumble", "number_sorting", "complex_arithmetic"), _same),
 }  # fmt: skip
 
-_WORKER = Killable(
-    __file__,
-    {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-)
+_WORKER = Killable(__file__, ENVIRONMENT)
 
 
 @register("data", "gym")
