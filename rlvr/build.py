@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rlvr import models, registry
+from rlvr import recipe as recipes
 from rlvr.advantage import adapted, gae_of, penalised
 from rlvr.audit import Refused, check_controls, gated
 from rlvr.batch import Split
@@ -24,19 +25,7 @@ from rlvr.gather import GreedyBaseline, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.policy import Policy
 from rlvr.prompts import STOPS
-from rlvr.recipe import (
-    EvalSet,
-    Model,
-    Optimizer,
-    Recipe,
-    Source,
-    Spec,
-    against_shards,
-    needs_of,
-    own_reduction,
-    stage_names,
-    staged,
-)
+from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, needs_of
 from rlvr.rollouts import Renderer, Rollouts
 from rlvr.seeds import key_of
 from rlvr.source import Sources
@@ -126,7 +115,7 @@ def build(
     given."""
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(recipe.run.threads or max(1, len(os.sched_getaffinity(0)) // beside))
-    parts = staged(recipe)
+    parts = recipes.staged(recipe)
     _check_models(recipe)
     rewarders = [_rewarder(part, reward) for part in parts]
     read = [_sources(part, problems, recipe.run.seed) for part in parts]
@@ -148,9 +137,8 @@ def build(
 
 def _check_models(recipe: Recipe) -> None:
     """Models whose folders are not there are refused before anything is read."""
-    named = {"model.name": recipe.model.name, "model.reference": recipe.model.reference}
-    for where, name in {**named, "critic.model": recipe.critic and recipe.critic.model}.items():
-        if name and name not in models.BUILT_IN:
+    for where, name in recipes.models_of(recipe).items():
+        if name not in models.BUILT_IN:
             models.locate(name, where)
 
 
@@ -159,7 +147,7 @@ def _stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tup
     others = [now != before for before, now in pairwise([drawn_from[0], *drawn_from])]
     renews = [stage.reference == "renewed" for stage in recipe.stages] or [False]
     steps = [part.run.steps for part in parts]
-    return tuple(map(Stage, stage_names(recipe), steps, runs, others, renews))
+    return tuple(map(Stage, recipes.stage_names(recipe), steps, runs, others, renews))
 
 
 def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewarder: Rewarder) -> Run:
@@ -209,7 +197,7 @@ def load(recipe: Recipe, world: World = ALONE) -> Loaded:
 
 def _shards(recipe: Recipe, device: torch.device, world: World) -> bool:
     """Whether the models are split over the ranks of a world."""
-    auto = device.type == "cuda" and against_shards(recipe) is None
+    auto = device.type == "cuda" and recipes.against_shards(recipe) is None
     return world.size > 1 and (recipe.model.shard == "full" or (recipe.model.shard == "auto" and auto))
 
 
@@ -328,7 +316,7 @@ def _updates_of_first(steps: int, parts: Sequence[Recipe], per_step: Sequence[in
 def _learner(recipe: Recipe, shared: Shared) -> Learner:
     terms, own = [], {}
     for spec in recipe.loss.terms:
-        name, reduction = spec.name.rpartition(":")[2], own_reduction(spec, "loss.terms")
+        name, reduction = spec.name.rpartition(":")[2], recipes.own_reduction(spec, "loss.terms")
         params = {key: value for key, value in spec.params.items() if key != "reduction"}
         terms.append((name, _bind("loss", Spec(name=spec.name, params=params))))
         own |= {name: _bind("reduction", reduction)} if reduction else {}

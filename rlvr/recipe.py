@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from rlvr import registry, tree
 from rlvr.errors import UserError, suggest
@@ -293,14 +293,18 @@ class Recipe(Section):
     trackers: tuple[Spec, ...] = ()
 
 
+def models_of(recipe: Recipe) -> dict[str, str]:
+    """The models that a recipe names, by their keys."""
+    named = {"model.name": recipe.model.name, "model.reference": recipe.model.reference}
+    named |= {"critic.model": recipe.critic and recipe.critic.model}
+    return {key: name for key, name in named.items() if name}
+
+
 def own_reduction(term: Spec, where: str) -> Spec | None:
     """The reduction that a loss term names for itself; raises UserError."""
     if "reduction" not in term.params:
         return None
-    try:
-        return Spec.model_validate(term.params["reduction"])
-    except ValidationError as error:
-        raise UserError(registry.explain(error, f"{where}.reduction")) from None
+    return registry.validated(Spec, term.params["reduction"], f"{where}.reduction")
 
 
 def needs_of(recipe: Recipe) -> frozenset[str]:
@@ -334,10 +338,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
 
 
 def _valid(found: dict[str, Any]) -> Recipe:
-    try:
-        recipe = Recipe.model_validate(found)
-    except ValidationError as error:
-        raise UserError(registry.explain(error, "", Recipe)) from None
+    recipe = registry.validated(Recipe, found, "")
     sets = tuple(eval_set(row) for row in recipe.eval.sets)
     recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"sets": sets})})
     check(recipe)
@@ -395,10 +396,7 @@ def _at(recipe: Recipe, key: str) -> Any:
 
 def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
     """A held-out set from a row, or from the name of a registered benchmark; raises UserError."""
-    try:
-        row = row if isinstance(row, EvalSet) else EvalSet.model_validate(row)
-    except ValidationError as error:
-        raise UserError(registry.explain(error, "benchmark", EvalSet)) from None
+    row = row if isinstance(row, EvalSet) else registry.validated(EvalSet, row, "benchmark")
     if row.data:
         return row
     found: EvalSet = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()

@@ -12,23 +12,12 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from rlvr.grading import realset
 from rlvr.grading.latex import MAX_LENGTH, Node, parse
 from rlvr.grading.lexer import lex
 from rlvr.grading.units import named_units, plain_words, things
-from rlvr.grading.values import (
-    Undecided,
-    approximates,
-    constant_factor,
-    exact,
-    number,
-    same_values,
-    symbols,
-    terminating,
-    walk,
-)
+from rlvr.grading.values import Undecided, approximates, constant_factor, exact, number, same_values, symbols, walk
 
 MAX_ITEMS = 64
 _MARKS = "()[].:!\"' "  # around words
@@ -483,19 +472,16 @@ def _same_scalar(gold: Node, answer: Node) -> bool:
 def _same_number(wanted: Node, given: Node) -> bool:
     left, right = exact(wanted), exact(given)
     if left is not None and right is not None:
-        return left == right or _approximate(wanted, left, given, right)
+        return left == right or any(
+            _is_decimal(node) and approximates(one, other)
+            for node, one, other in ((given, right, left), (wanted, left, right))
+        )
     decimals = [node for node in (wanted, given) if _is_decimal(node)]
     if len(decimals) == 1 and not symbols(wanted) and not symbols(given):
         other = given if decimals[0] is wanted else wanted
         value = exact(decimals[0])
         return same_values(wanted, given) or (value is not None and approximates(value, number(other)))
     return same_values(wanted, given)
-
-
-def _approximate(wanted: Node, left: Fraction, given: Node, right: Fraction) -> bool:
-    if _is_decimal(given) and not terminating(left):
-        return approximates(right, left)
-    return _is_decimal(wanted) and not terminating(right) and approximates(left, right)
 
 
 def _is_decimal(node: Node) -> bool:

@@ -170,7 +170,7 @@ def approximates(decimal: Fraction, value: Fraction | Any) -> bool:
     if len(digits) < 6:
         return False
     if isinstance(value, Fraction):
-        return abs(decimal - value) <= NEAR * abs(value)
+        return not terminating(value) and abs(decimal - value) <= NEAR * abs(value)
     wanted = context().mpf(decimal.numerator) / decimal.denominator
     return abs(wanted - value) <= abs(value) * 1e-6
 

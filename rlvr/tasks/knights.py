@@ -59,12 +59,10 @@ def draw_statements(roles: Sequence[bool], forms: Sequence[str], rng: random.Ran
 def draw_statement(speaker: int, people: int, forms: Sequence[str], rng: random.Random) -> Statement:
     """A random statement of the speaker; never "I am a knave", which nobody can say."""
     form = rng.choice(forms)
-    if form == "leaf":
-        person = rng.randrange(people)
-        return ["knight" if person == speaker else rng.choice(("knight", "knave")), person]
-    if form == "not":
-        person = rng.randrange(people)
-        return ["not", ["knave" if person == speaker else rng.choice(("knight", "knave")), person]]
+    if form in ("leaf", "not"):
+        person, of_oneself = rng.randrange(people), "knight" if form == "leaf" else "knave"
+        claim = [of_oneself if person == speaker else rng.choice(("knight", "knave")), person]
+        return claim if form == "leaf" else ["not", claim]
     about = rng.sample(range(people), 2)
     return [form, *([rng.choice(("knight", "knave")), person] for person in about)]
 
