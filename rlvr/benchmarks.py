@@ -8,14 +8,13 @@ docs/evaluation.md has them all in one table.
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Annotated
 
-import yaml
 from pydantic import Field
 
 from rlvr.recipe import EvalSet, Spec
 from rlvr.registry import register
+from rlvr.tree import asset
 
 Count = Annotated[int, Field(ge=1)]
 BOXED = Spec(name="chat", params={"suffix": " Put the final answer in \\boxed{}."})
@@ -46,5 +45,5 @@ def _published(row: EvalSet) -> None:
     register("benchmark", row.name)(benchmark)
 
 
-for _row in yaml.safe_load((resources.files("rlvr") / "assets" / "benchmarks.yaml").read_text("utf-8")):
+for _row in asset("benchmarks"):
     _published(EvalSet.model_validate(_row))

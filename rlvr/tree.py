@@ -23,6 +23,11 @@ def shipped(kind: str = "recipe") -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
+def asset(name: str) -> Any:
+    """What a YAML file of the package says that is data of the code beside it: words, signs, published sets."""
+    return yaml.safe_load((resources.files("rlvr") / "assets" / f"{name}.yaml").read_text("utf-8"))
+
+
 def read(
     source: str | Path | Mapping[str, Any],
     sections: Mapping[str, Any],

@@ -10,29 +10,20 @@ import functools
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rlvr.grading.lexer import Token, lex
+from rlvr.grading.lexer import NOTATION, Token, lex
 
 MAX_LENGTH = 1000
 MAX_DEPTH = 40
 MAX_TOKENS = 800
 MAX_CHAIN = 60  # factors or signs in a row
 
-RELATIONS = {
-    "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",
-    "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "<=": "<=", ">=": ">=", "\\ne": "!=", "\\neq": "!=", "!=": "!=",
-    "\\in": "in", "\\approx": "~", "\\sim": "~", "\\equiv": "~", "==": "=", "\\leqq": "<=", "\\geqq": ">=",
-}  # fmt: skip
+RELATIONS = {sign: name for name, signs in NOTATION["relations"].items() for sign in signs.split()}
 SET_OPERATIONS = {"\\cup": "|", "\\bigcup": "|", "\\cap": "&", "\\setminus": "-", "\\backslash": "-"}
 _TIMES = ("*", "\\cdot", "\\times", "\\ast", "**")
 _OVER = ("/", "\\div")
 _SIGNS = {"+": "", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
 _DEGREE = ("\\circ", "°")
-_GREEK = frozenset(
-    "\\alpha \\beta \\gamma \\delta \\epsilon \\varepsilon \\zeta \\eta \\theta \\vartheta \\iota \\kappa "
-    "\\lambda \\mu \\nu \\xi \\rho \\sigma \\tau \\upsilon \\phi \\varphi \\chi \\psi \\omega \\Gamma \\Delta "
-    "\\Theta \\Lambda \\Xi \\Pi \\Sigma \\Phi \\Psi \\Omega \\hbar \\ell \\emptyset \\varnothing \\prime "
-    "\\nabla \\angle \\triangle \\measuredangle \\odot \\star \\partial".split()
-)
+_GREEK = frozenset(NOTATION["greek"].split())
 _CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
 _BASES: dict[str, int] = dict(zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True))
 

@@ -7,37 +7,23 @@ separators end here; nothing that carries meaning does.
 from __future__ import annotations
 
 import re
-from importlib import resources
 from typing import NamedTuple
 
-import yaml
+from rlvr.tree import asset
 
 # Control, zero-width, bidirectional and unpaired characters: they can make two different answers look alike.
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
-NOTATION = yaml.safe_load((resources.files("rlvr") / "assets" / "notation.yaml").read_text("utf-8"))
+NOTATION = asset("notation")
 _CHARACTERS = str.maketrans({sign: text for text, signs in NOTATION["characters"].items() for sign in signs})
 
-_LAYOUT = frozenset(
-    "\\left \\right \\big \\Big \\bigg \\Bigg \\bigl \\bigr \\Bigl \\Bigr \\biggl \\biggr \\Biggl \\Biggr "
-    "\\middle \\displaystyle \\textstyle \\scriptstyle \\limits \\quad \\qquad \\, \\; \\: \\! \\> \\/ \\ "
-    "\\thinspace \\enspace \\hfill \\nonumber \\rm \\it \\bf \\cal \\mathstrut \\space \\par".split()
-) | {"\\ ", "\\\n"}
-_SAME = {
-    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\dbinom": "\\binom", "\\tbinom": "\\binom",
-    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\lbrack": "[", "\\rbrack": "]", "\\degree": "°", "\\%": "%", "\\colon": ":",
-    "\\R": "\\mathbb{R}", "\\N": "\\mathbb{N}", "\\Z": "\\mathbb{Z}", "\\Q": "\\mathbb{Q}", "\\imath": "i",
-    "\\infinity": "\\infty", "\\infin": "\\infty", "\\lparen": "(", "\\rparen": ")", "\\ast": "*", "\\mid": "|",
-    "\\slash": "/", "\\less": "<", "\\vert": "|", "\\overrightarrow": "\\vec", "\\varnothing": "\\emptyset",
-}  # fmt: skip
+_LAYOUT = {*NOTATION["layout"].split(), "\\ ", "\\\n"}
+_SAME = {other: command for command, others in NOTATION["commands"].items() for other in others.split()}
 _SEPARATORS = {",": ",", ";": ",", "\\vee": "or", "\\lor": "or", "\\wedge": "and", "\\land": "and", "\\newline": ","}
 _JOINS = {"and": "and", "or": "or", ", and": "and", ",and": "and", ", or": "or", "and/or": "or", "&": "and", ",": ","}
-FUNCTION_NAMES = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm det arg deg abs "
-    "sqrt arcsinh arccosh arctanh sgn Re Im asin acos atan".split()
-)
+FUNCTION_NAMES = frozenset(NOTATION["functions"].split())
 _SPELLED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _SYMBOL_WORDS = {
     **dict.fromkeys(("infinity", "infty", "inf", "oo"), "\\infty"), "pi": "\\pi", "Pi": "\\pi",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from importlib import resources
 from typing import Literal, get_args
-
-import yaml
 
 from rlvr.errors import UserError
 from rlvr.registry import register
 from rlvr.seeds import key_of, uniform
+from rlvr.tree import asset
 from rlvr.types import Problem
 
 Kind = Literal["add", "sub", "mul", "div", "two_step", "word", "word_two_step"]
@@ -152,5 +150,5 @@ def _fill(wording: str, rng: random.Random, **numbers: int) -> str:
     return wording.format(n=name, m=other, o=rng.choice(THINGS), **numbers)
 
 
-_WORDS = yaml.safe_load((resources.files("rlvr") / "assets" / "wordings.yaml").read_text("utf-8"))
+_WORDS = asset("wordings")
 NAMES, THINGS, ONE_STEP, TWO_STEP = (_WORDS[part] for part in ("names", "things", "one_step", "two_step"))

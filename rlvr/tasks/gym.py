@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from rlvr.errors import UserError, suggest
-from rlvr.grading.extract import after_thinking, final_turn, find_form
+from rlvr.grading.extract import answers_in
 from rlvr.grading.latex import parse
 from rlvr.grading.symbolic import ENVIRONMENT, Died, Killable, Late, serve
 from rlvr.grading.units import read_number
@@ -115,11 +115,9 @@ def check_gym(problem: Problem, response: Response, *, extract: Forms = ("answer
     """Correct where the data set's scorer gives the full score (or the comparison of ours, see OWN)."""
     dataset = str(problem.meta.get("dataset", ""))
     _refuse(dataset)
-    text = after_thinking(final_turn(response.text), response.prefill)
-    found = {form: find_form(form, text) for form in extract}
-    formatted = bool(found[extract[0]])
-    form = next((form for form in extract if found[form] is not None), None)
-    answer = found[form] if form else None
+    found = answers_in(response.text, response.prefill, extract)
+    formatted = bool(found.get(extract[0]))
+    form, answer = next(iter(found.items()), (None, None))
     if not answer:
         status = Status.TRUNCATED if response.truncated else Status.NO_ANSWER
         return Verdict(status, None, formatted, f"{form}:empty" if form else "none")
