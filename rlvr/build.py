@@ -295,22 +295,16 @@ def _shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shared:
     """Reference, critic and optimisers, where any stage needs them."""
     needs = frozenset[str]().union(*(needs_of(part) for part in parts))
     value = _value_model(recipe, policy) if recipe.critic else None
-    per_step = [part.learn.epochs * part.learn.parts(part.rollout) for part in parts]
+    updates = [part.learn.epochs * part.learn.parts(part.rollout) for part in parts for _ in range(part.run.steps)]
     return Shared(
         policy=policy,
         optimizer=_adamw(policy, recipe.optimizer),
         reference=_reference(recipe, policy) if "ref" in needs else None,
         value=value,
         value_optimizer=_adamw(value, recipe.critic.optimizer) if value and recipe.critic else None,
-        updates=sum(part.run.steps * count for part, count in zip(parts, per_step, strict=True)),
-        warmup=_updates_of_first(recipe.critic.warmup, parts, per_step) if recipe.critic else 0,
+        updates=sum(updates),
+        warmup=sum(updates[: recipe.critic.warmup]) if recipe.critic else 0,
     )
-
-
-def _updates_of_first(steps: int, parts: Sequence[Recipe], per_step: Sequence[int]) -> int:
-    """How many updates the first steps make, in whichever stages they lie."""
-    counts = [count for part, count in zip(parts, per_step, strict=True) for _ in range(part.run.steps)]
-    return sum(counts[:steps])
 
 
 def _learner(recipe: Recipe, shared: Shared) -> Learner:
@@ -339,9 +333,8 @@ def _critic(recipe: Recipe, shared: Shared) -> Critic | None:
     options = recipe.critic
     if options is None or shared.value is None or shared.value_optimizer is None:
         return None
-    estimator = registry.find("advantage", recipe.advantage.name, "advantage").check(
-        recipe.advantage.params, "advantage"
-    )
+    chosen = recipe.advantage
+    estimator = registry.find("advantage", chosen.name, "advantage").check(chosen.params, "advantage")
     gamma, lam = estimator.get("gamma", 1.0), estimator.get("lam", 1.0) if options.lam is None else options.lam
     return Critic(
         model=shared.value,

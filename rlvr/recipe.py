@@ -6,7 +6,7 @@ Every mistake is refused here, before a model or a data set is touched, in one l
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -467,34 +467,21 @@ def _check_batches(recipe: Recipe) -> None:
         )
 
 
-def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
-    found: list[tuple[str, str, Spec]] = []
-    for name, rows in (("train", recipe.train), ("eval.sets", recipe.eval.sets)):
-        for i, row in enumerate(rows):
-            kinds = ("data", "task", "prompt", "select") if isinstance(row, Source) else ("data", "task", "prompt")
-            found += [(f"{name}.{i}.{kind}", kind, getattr(row, kind)) for kind in kinds if getattr(row, kind)]
-    found += [(f"reward.{i}", "reward", spec) for i, spec in enumerate(recipe.reward)]
-    found += [(f"filter.{i}", "filter", spec) for i, spec in enumerate(recipe.filter)]
-    for i, spec in enumerate(recipe.loss.terms):
-        own = own_reduction(spec, f"loss.terms.{i}")
-        found += [
-            (f"loss.terms.{i}", "loss", spec),
-            *([(f"loss.terms.{i}.reduction", "reduction", own)] if own else []),
-        ]
-    found += [(f"trackers.{i}", "tracker", spec) for i, spec in enumerate(recipe.trackers)]
-    found += [
-        ("rollout.engine", "engine", recipe.rollout.engine),
-        ("loss.reduction", "reduction", recipe.loss.reduction),
-        ("loss.correction", "correction", recipe.loss.correction),
-    ]
-    found += [(kind, kind, getattr(recipe, kind)) for kind in ("gather", "advantage")]
-    optimizers = {"optimizer": recipe.optimizer}
-    if recipe.critic:
-        optimizers["critic.optimizer"] = recipe.critic.optimizer
-        found.append(("critic.reduction", "reduction", recipe.critic.reduction))
-    if recipe.cold_start:
-        optimizers["cold_start.optimizer"] = recipe.cold_start.optimizer
-    return [*found, *((f"{at}.schedule", "schedule", options.schedule) for at, options in optimizers.items())]
+def _specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, str, Spec]]:
+    """Every plug-in below a key, with its own key and its kind, which the key says."""
+    if isinstance(value, Spec):
+        yield where, KINDS.get(kind, kind), value
+        if kind == "terms" and (own := own_reduction(value, where)):
+            yield f"{where}.reduction", "reduction", own
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _specs(getattr(value, name), f"{where}.{name}" if where else name, name)
+    elif isinstance(value, tuple):
+        for i, row in enumerate(value):
+            yield from _specs(row, f"{where}.{i}", kind)
+
+
+KINDS = {"terms": "loss", "trackers": "tracker"}  # of plug-ins whose key is not the name of their kind
 
 
 def _listed(found: dict[str, Any]) -> dict[str, Any]:

@@ -126,11 +126,10 @@ def _solved(node: Node) -> Region:
 def _linear(operator: str, left: Node, right: Node, name: str) -> Region:
     if not symbols(left) and not symbols(right):
         raise Undecided
-    for side, other, flip in ((left, right, 1), (right, left, -1)):
-        if side.kind == "symbol" and _infinity_or_none(other) is not None:
-            bound = _infinity_or_none(other)  # -infinity < x says nothing
-            wanted = (operator[0] == "<") == (bound * flip > 0)
-            if operator not in ("<", ">", "<=", ">=") or not wanted:
+    for side, other, sign in ((left, right, 1), (right, left, -1)):
+        bound = _end(other) if side.kind == "symbol" and not symbols(other) else 0
+        if context().isinf(bound):  # -infinity < x says nothing
+            if operator not in ("<", ">", "<=", ">=") or (operator[0] == "<") != (bound * sign > 0):
                 raise Undecided
             return _both([])
     if max(_degree(left, name), _degree(right, name)) > 1:
@@ -166,14 +165,6 @@ def _degree(node: Node, name: str) -> int:
         case "div" if name not in symbols(node.parts[1]):
             return _degree(node.parts[0], name)
     raise Undecided
-
-
-def _infinity_or_none(node: Node) -> Any:
-    try:
-        value = _end(node)
-    except Undecided:
-        return None
-    return value if context().isinf(value) else None
 
 
 def _near(a: Any, b: Any) -> bool:
