@@ -17,14 +17,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 from rich.console import Console
 
 from rlvr import recipe as recipes
@@ -138,10 +138,7 @@ def read(file: str | Path | Mapping[str, Any]) -> Plan:
     """The plan of a sweep, every recipe resolved and checked; raises UserError that names the file, arm and key."""
     where, found = tree.read(file, {"overrides": {}, "arms": {}}, kind="sweep")
     try:
-        options = Sweep.model_validate(found)
-    except ValidationError as error:
-        raise UserError(f"{where}: {registry.explain(error, '', Sweep)}") from None
-    try:
+        options = registry.validated(Sweep, found, "")
         baseline = _check_names(options)
         name, home = options.name or where, None if isinstance(file, Mapping) else Path(file).parent
         folder = Path(options.folder) / name
@@ -205,11 +202,10 @@ def _waiting(unit: Unit, units: Iterable[Unit], options: Sweep) -> Unit:
     named = {Path(text) for text in _texts(unit.recipe.model_dump(mode="json", exclude={"run"}))}
     inside = {place for path in named for place in (path, *path.parents)}
     waits = tuple(other.path for other in units if other.path in inside)
-    models = [unit.recipe.model.name, unit.recipe.model.reference, unit.recipe.critic and unit.recipe.critic.model]
-    lost = next((name for name in models if name and options.keep == "results" and Path(name) in waits), None)
-    if lost:
+    lost = next((name for name in recipes.models_of(unit.recipe).values() if Path(name) in waits), None)
+    if lost and options.keep == "results":
         raise UserError(f"keep: 'results' deletes the model of '{lost}', which arms.{unit.arm} starts from; keep model")
-    return Unit(unit.arm, unit.seed, unit.path, unit.recipe, waits)
+    return replace(unit, waits=waits)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -254,9 +250,8 @@ def check_inputs(plan: Plan) -> None:
         try:
             for part in recipes.staged(unit.recipe):
                 _check_sources(part, known, read_problems, set(unit.waits))
-            named = {"model.name": unit.recipe.model.name, "model.reference": unit.recipe.model.reference}
-            for key, name in {**named, "critic.model": unit.recipe.critic and unit.recipe.critic.model}.items():
-                if name and name not in known and not unit.waits:
+            for key, name in recipes.models_of(unit.recipe).items():
+                if name not in known and not unit.waits:
                     known[name] = locate(name, key)
         except UserError as error:
             raise UserError(f"{plan.name}: arms.{unit.arm}: {error}") from None

@@ -145,14 +145,12 @@ def overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> Overlap:
             shared[gram].append(problem.id)
     exact = {name: whole[" ".join(text)] for name, text in asked.items() if " ".join(text) in whole}
     most, some = {}, {}
-    for name in asked.keys() - exact.keys():
+    for name in (name for name in asked if name not in exact):
         telling = [gram for gram in grams[name] if shared[gram] and len(shared[gram]) + seen[gram] <= COMMON]
         ids = Counter(sorted(train_id for gram in telling for train_id in shared[gram]))
         if ids:
             closest, count = ids.most_common(1)[0]
             (most if count >= MOST * len(grams[name]) else some)[name] = closest
-    order = list(asked)
-    most, some = ({name: one[name] for name in order if name in one} for one in (most, some))
     return Overlap(exact, most, some, len(asked), len(distinct))
 
 
@@ -166,19 +164,13 @@ def grade(lines: Iterable[str], task: str = "math") -> Iterator[dict[str, Any]]:
     numbered = enumerate(lines)
     while chunk := list(islice(numbered, CHUNK)):
         rows = [_parsed(number, line, task) for number, line in chunk]
-        pending = [judge_safely(judge, *row.pair) if row.pair else _MALFORMED for row in rows]
-        for row, verdict in zip(rows, settle(pending), strict=True):
+        pending = [judge_safely(judge, *pair) if pair else _MALFORMED for _, pair in rows]
+        for (name, _), verdict in zip(rows, settle(pending), strict=True):
             more = {"formatted": verdict.formatted} if task == "knights" else {}
             yield {
-                "id": row.id, "status": verdict.status, "correct": verdict.correct, "answer": verdict.answer,
+                "id": name, "status": verdict.status, "correct": verdict.correct, "answer": verdict.answer,
                 **more, "ms": round(verdict.ms, 3),
             }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    id: Any
-    pair: tuple[Problem, Response] | None = None
 
 
 _MALFORMED = Verdict(Status.ERROR, rule="malformed line")
@@ -188,20 +180,20 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _parsed(number: int, line: str, task: str) -> _Row:
+def _parsed(number: int, line: str, task: str) -> tuple[Any, tuple[Problem, Response] | None]:
+    """The id of a line, and its problem with the response where it is well formed."""
     try:
         row = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        return _Row(number)
+        return number, None
     if not isinstance(row, dict):
-        return _Row(number)
+        return number, None
     name, gold, text = row.get("id", number), row.get("gold"), row.get("prediction")
     if isinstance(gold, int | float) and not isinstance(gold, bool):
         gold = str(gold)
     if not isinstance(gold, str) or not isinstance(text, str):
-        return _Row(name)
-    opened = "</think>" in text and "<think>" not in text  # the prompt had opened the tag
-    return _Row(name, (Problem(str(name), task, "", gold), Response(text, prefill="<think>" if opened else "")))
+        return name, None
+    return name, (Problem(str(name), task, "", gold), Response(text, prefill=_opened(text)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +286,12 @@ def _responses(path: Path) -> Iterator[tuple[Problem, Response]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     for number, line in enumerate(lines):
-        if pair := _parsed(number, line, "math").pair:
+        if pair := _parsed(number, line, "math")[1]:
             yield pair
 
 
 def _opened(text: str) -> str:
+    """What the prompt of such a response had opened."""
     return "<think>" if "</think>" in text and "<think>" not in text else ""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from rlvr import models, registry
+from rlvr import recipe as recipes
 from rlvr.advantage import adapted, gae_of, penalised
 from rlvr.audit import Refused, check_controls, gated
 from rlvr.batch import Split
@@ -24,20 +25,7 @@ from rlvr.gather import GreedyBaseline, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.policy import Policy, Proof
 from rlvr.prompts import STOPS
-from rlvr.recipe import (
-    EvalSet,
-    Model,
-    Optimizer,
-    Recipe,
-    Source,
-    Spec,
-    against_shards,
-    apart,
-    needs_of,
-    own_reduction,
-    stage_names,
-    staged,
-)
+from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, apart, needs_of
 from rlvr.rollouts import Renderer, Rollouts, unproven
 from rlvr.seeds import key_of
 from rlvr.source import Sources
@@ -127,7 +115,7 @@ def build(
     given."""
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(recipe.run.threads or max(1, len(os.sched_getaffinity(0)) // beside))
-    parts = staged(recipe)
+    parts = recipes.staged(recipe)
     _check_models(recipe)
     rewarders = [_rewarder(part, reward) for part in parts]
     read = [_sources(part, problems, recipe.run.seed) for part in parts]
@@ -149,9 +137,8 @@ def build(
 
 def _check_models(recipe: Recipe) -> None:
     """Models whose folders are not there are refused before anything is read."""
-    named = {"model.name": recipe.model.name, "model.reference": recipe.model.reference}
-    for where, name in {**named, "critic.model": recipe.critic and recipe.critic.model}.items():
-        if name and name not in models.BUILT_IN:
+    for where, name in recipes.models_of(recipe).items():
+        if name not in models.BUILT_IN:
             models.locate(name, where)
 
 
@@ -160,7 +147,7 @@ def _stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tup
     others = [now != before for before, now in pairwise([drawn_from[0], *drawn_from])]
     renews = [stage.reference == "renewed" for stage in recipe.stages] or [False]
     steps = [part.run.steps for part in parts]
-    return tuple(map(Stage, stage_names(recipe), steps, runs, others, renews))
+    return tuple(map(Stage, recipes.stage_names(recipe), steps, runs, others, renews))
 
 
 def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewarder: Rewarder) -> Run:
@@ -211,7 +198,7 @@ def load(recipe: Recipe, world: World = ALONE) -> Loaded:
 
 def _shards(recipe: Recipe, device: torch.device, world: World) -> bool:
     """Whether the models are split over the ranks of a world."""
-    auto = device.type == "cuda" and against_shards(recipe) is None
+    auto = device.type == "cuda" and recipes.against_shards(recipe) is None
     return world.size > 1 and (recipe.model.shard == "full" or (recipe.model.shard == "auto" and auto))
 
 
@@ -309,28 +296,22 @@ def _shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shared:
     """Reference, critic and optimisers, where any stage needs them."""
     needs = frozenset[str]().union(*(needs_of(part) for part in parts))
     value = _value_model(recipe, policy) if recipe.critic else None
-    per_step = [part.learn.epochs * part.learn.parts(part.rollout) for part in parts]
+    updates = [part.learn.epochs * part.learn.parts(part.rollout) for part in parts for _ in range(part.run.steps)]
     return Shared(
         policy=policy,
         optimizer=_adamw(policy, recipe.optimizer),
         reference=_reference(recipe, policy) if "ref" in needs else None,
         value=value,
         value_optimizer=_adamw(value, recipe.critic.optimizer) if value and recipe.critic else None,
-        updates=sum(part.run.steps * count for part, count in zip(parts, per_step, strict=True)),
-        warmup=_updates_of_first(recipe.critic.warmup, parts, per_step) if recipe.critic else 0,
+        updates=sum(updates),
+        warmup=sum(updates[: recipe.critic.warmup]) if recipe.critic else 0,
     )
-
-
-def _updates_of_first(steps: int, parts: Sequence[Recipe], per_step: Sequence[int]) -> int:
-    """How many updates the first steps make, in whichever stages they lie."""
-    counts = [count for part, count in zip(parts, per_step, strict=True) for _ in range(part.run.steps)]
-    return sum(counts[:steps])
 
 
 def _learner(recipe: Recipe, shared: Shared) -> Learner:
     terms, own = [], {}
     for spec in recipe.loss.terms:
-        name, reduction = spec.name.rpartition(":")[2], own_reduction(spec, "loss.terms")
+        name, reduction = spec.name.rpartition(":")[2], recipes.own_reduction(spec, "loss.terms")
         params = {key: value for key, value in spec.params.items() if key != "reduction"}
         terms.append((name, _bind("loss", Spec(name=spec.name, params=params))))
         own |= {name: _bind("reduction", reduction)} if reduction else {}
@@ -353,9 +334,8 @@ def _critic(recipe: Recipe, shared: Shared) -> Critic | None:
     options = recipe.critic
     if options is None or shared.value is None or shared.value_optimizer is None:
         return None
-    estimator = registry.find("advantage", recipe.advantage.name, "advantage").check(
-        recipe.advantage.params, "advantage"
-    )
+    chosen = recipe.advantage
+    estimator = registry.find("advantage", chosen.name, "advantage").check(chosen.params, "advantage")
     gamma, lam = estimator.get("gamma", 1.0), estimator.get("lam", 1.0) if options.lam is None else options.lam
     return Critic(
         model=shared.value,

@@ -6,13 +6,19 @@ Exit status 2 is bad input (one line on standard error), 1 a failure while runni
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from rlvr.errors import Interrupted, RunError, UserError
 
 
 def _say(message: str) -> None:
@@ -21,18 +27,16 @@ def _say(message: str) -> None:
 
 def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = _say) -> int:
     """Run one command and return its exit status; `say` gets the reason of a failure."""
-    from rlvr.errors import RunError, UserError
-
     options = parse(arguments)
     options.say = say
     try:
         return options.run(options) or 0
-    except UserError as error:
+    except (UserError, RunError) as error:
         say(str(error))
-        return 2
-    except RunError as error:
-        say(str(error))
-        return 1
+        return 2 if isinstance(error, UserError) else 1
+    except Interrupted as stop:
+        say(f"{stop}: {shlex.join(['rlvr', *options.again, '--resume'])}")
+        return 130
     except KeyboardInterrupt:
         say("stopped at once; what was saved stays")
         return 130
@@ -42,9 +46,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command and its options; overrides may also stand behind an option, where argparse does not look for them."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
+    if options.run is _select:
+        options.options = rest  # those of the method
+    elif any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
+    elif rest:
         options.overrides += rest
     return options
 
@@ -52,16 +58,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rlvr", description="Reinforcement learning with verifiable rewards.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    train = commands.add_parser("train", help="train by a recipe")
-    train.add_argument("recipe", help="a YAML file or the name of a shipped recipe")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as rollout.samples=4")
+    whole = argparse.ArgumentParser(add_help=False)
+    whole.add_argument("recipe", help="a YAML file or the name of a shipped recipe")
+    whole.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as rollout.samples=4")
+    train = commands.add_parser("train", help="train by a recipe", parents=[whole])
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
     train.add_argument("--nproc", type=int, default=1, metavar="N", help="so many processes of this machine")
     train.set_defaults(run=_train)
-    show = commands.add_parser("show", help="print the resolved recipe and what it will cost; starts nothing")
-    show.add_argument("recipe")
-    show.add_argument("overrides", nargs="*", metavar="key=value")
+    told = "print the resolved recipe and what it will cost; starts nothing"
+    show = commands.add_parser("show", help=told, parents=[whole])
     show.add_argument("--nproc", type=int, default=1, metavar="N", help="plan for so many processes, a GPU each")
     show.add_argument("--memory", type=float, metavar="GIB", help="refuse what cannot fit into so much for a process")
     show.set_defaults(run=_show)
@@ -117,7 +123,8 @@ def _add_eval(commands: Any) -> None:
 
 
 def _add_select(commands: Any) -> None:
-    select = commands.add_parser("select", help="rank training problems by their accuracy history")
+    own = "options of the method: pass_rate has --low, --high, --target and --of mean|last, random has --seed"
+    select = commands.add_parser("select", help="rank training problems by their accuracy history", epilog=own)
     select.add_argument(
         "history", type=Path, metavar="HISTORY", help="a run, its history.jsonl, or JSON {id: [accuracy, …]}"
     )
@@ -126,11 +133,6 @@ def _add_select(commands: Any) -> None:
     )
     select.add_argument("--top", type=int, help="how many ranks; all where it is left out")
     select.add_argument("--start", type=int, default=1, help="the first rank")
-    select.add_argument("--low", type=float, help="pass_rate: the least accuracy")
-    select.add_argument("--high", type=float, help="pass_rate: the largest accuracy")
-    select.add_argument("--target", type=float, help="pass_rate: the accuracy that comes first")
-    select.add_argument("--of", metavar="mean|last", help="pass_rate: which accuracy of a problem")
-    select.add_argument("--seed", type=int, help="random: another order")
     select.add_argument("--out", type=Path, metavar="OUT.jsonl", help="where the lines go; else standard output")
     select.set_defaults(run=_select)
 
@@ -147,7 +149,6 @@ def _add_sweep(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from rlvr import recipe
-    from rlvr.errors import UserError
 
     recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
     words = ["train", options.recipe, *options.overrides, *(["--nproc", str(options.nproc)] * (options.nproc > 1))]
@@ -155,29 +156,18 @@ def _train(options: argparse.Namespace) -> int:
         raise UserError(f"--nproc: {options.nproc} processes cannot run anything; give 1 or more")
     if options.nproc > 1 and "WORLD_SIZE" not in os.environ:
         return _launch(options, words)
-    from rlvr.errors import Interrupted
     from rlvr.run import train
 
-    try:
-        train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
-    except Interrupted as stop:
-        options.say(f"{stop}: {shlex.join(['rlvr', *words, '--resume'])}")
-        return 130
+    options.again = words
+    train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
     return 0
 
 
-def _sweep(options: argparse.Namespace) -> int:
+def _sweep(options: argparse.Namespace) -> None:
     from rlvr.arms import sweep
-    from rlvr.errors import Interrupted
 
-    given = {key: getattr(options, key) for key in ("resume", "overwrite", "parallel", "table")}
-    try:
-        sweep(options.file, **given)
-    except Interrupted as stop:
-        wide = ["--parallel", str(options.parallel)] if options.parallel > 1 else []
-        print(f"rlvr: {stop}: {shlex.join(['rlvr', 'sweep', options.file, *wide, '--resume'])}", file=sys.stderr)
-        return 130
-    return 0
+    options.again = ["sweep", options.file, *(["--parallel", str(options.parallel)] * (options.parallel > 1))]
+    sweep(options.file, **{key: getattr(options, key) for key in ("resume", "overwrite", "parallel", "table")})
 
 
 def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
@@ -203,7 +193,6 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from rlvr.errors import UserError
     from rlvr.held_out import evaluate
 
     rows = _benchmarks(options.benchmarks)
@@ -231,10 +220,6 @@ def _benchmarks(text: str) -> list[Any]:
 
 def _flow(option: str, text: str) -> Any:
     """An option that is a name, or a mapping or list in YAML's flow style."""
-    import yaml
-
-    from rlvr.errors import UserError
-
     try:
         return yaml.safe_load(text) if text.lstrip().startswith(("{", "[")) else text
     except yaml.YAMLError as error:
@@ -242,8 +227,6 @@ def _flow(option: str, text: str) -> Any:
 
 
 def _numbers(option: str, text: str) -> list[int]:
-    from rlvr.errors import UserError
-
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -251,29 +234,25 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _data(options: argparse.Namespace) -> None:
-    import json
-
-    import yaml
-
     from rlvr import registry
-    from rlvr.errors import UserError
     from rlvr.tasks.files import to_json
 
-    words = [part for word in options.options for part in word.split("=", 1)]
-    if len(words) % 2 or any(not key.startswith("--") for key in words[::2]):
-        raise UserError(f"data {options.task}: options come in pairs, such as --count 100 --seed 0")
-    params = {
-        key[2:].replace("-", "_"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)
-    }
+    params = _pairs(options.options, f"data {options.task}", "--count 100 --seed 0")
     for problem in registry.find("data", options.task, "data").bind(params, f"data {options.task}")():
         print(json.dumps(to_json(problem), ensure_ascii=False))
 
 
-def _grade(options: argparse.Namespace) -> None:
-    import json
+def _pairs(options: Sequence[str], where: str, such: str) -> dict[str, Any]:
+    """The parameters of a plug-in from words of the command line."""
+    words = [part for word in options for part in word.split("=", 1)]
+    if len(words) % 2 or any(not key.startswith("--") for key in words[::2]):
+        raise UserError(f"{where}: options come in pairs, such as {such}")
+    values = [yaml.safe_load(value) for value in words[1::2]]
+    return dict(zip((key[2:].replace("-", "_") for key in words[::2]), values, strict=True))
 
+
+def _grade(options: argparse.Namespace) -> None:
     from rlvr.audit import grade
-    from rlvr.errors import UserError
 
     try:
         with options.file.open(encoding="utf-8-sig", errors="replace") as lines, _output(options.out) as out:
@@ -288,14 +267,9 @@ def _output(path: Path | None) -> Any:
 
 
 def _select(options: argparse.Namespace) -> None:
-    import json
-    from dataclasses import asdict
-
-    from rlvr.errors import UserError
     from rlvr.select import ranked
 
-    given = {key: getattr(options, key) for key in ("low", "high", "target", "of", "seed")}
-    asked = {key: value for key, value in given.items() if value is not None}
+    asked = _pairs(options.options, f"--method {options.method}", "--low 0.2 --high 0.8")
     rows = ranked(options.history, options.method, asked, options.start, options.top)
     try:
         with _output(options.out) as out:
@@ -323,7 +297,6 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from rlvr.errors import UserError
     from rlvr.report import compare, is_evaluation, write_beside, write_curves, write_report
 
     evaluations = [is_evaluation(path) for path in options.runs]

@@ -95,13 +95,7 @@ class Critic:
             count = float(piece.mask.sum())
             metrics += Metrics.sum(**{f"{PREFIX}loss": float(loss.detach())})
             metrics += Metrics.mean(f"{PREFIX}clipped", float((clipped * piece.mask).sum()), count)
-        explained = _explained(minibatch.value, minibatch.returns, minibatch.mask)
+        kept = minibatch.mask > 0  # the variance that the values explained before the update
+        columns = (minibatch.returns - minibatch.value, minibatch.returns)
+        explained = Metrics.explained(f"{PREFIX}explained_variance", *(c[kept].double().tolist() for c in columns))
         return explained + metrics.over(self.model.world) + self.updates.step(PREFIX)
-
-
-def _explained(value: Tensor, returns: Tensor, mask: Tensor) -> Metrics:
-    """How much of the variance of the returns the values explained before the update."""
-    kept = mask > 0
-    return Metrics.explained(
-        f"{PREFIX}explained_variance", (returns - value)[kept].double().tolist(), returns[kept].double().tolist()
-    )

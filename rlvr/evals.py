@@ -16,7 +16,7 @@ from rlvr.audit import second_opinions
 from rlvr.build import Benchmark
 from rlvr.grading.extract import last_box
 from rlvr.rollouts import Rollouts
-from rlvr.types import Draw, Finish, Problem, Response, Rollout, Sampling, Status, Verdict
+from rlvr.types import Draw, Finish, Problem, Rollout, Sampling, Status, Verdict
 from rlvr.verify import judge_safely, settle
 from rlvr.world import ALONE, World
 
@@ -58,16 +58,12 @@ def ask(
 ) -> list[dict[str, Any]]:
     """The samples of some problems with their verdicts, as lines of samples.jsonl; `second` asks math-verify too."""
     found = rollouts(benchmark.render(draws), sampling, seed, "eval", benchmark.name)
-    pending = [judge_safely(benchmark.judge, r.prompt.problem, _response(r)) for r in found]
+    pending = [judge_safely(benchmark.judge, r.prompt.problem, r.response) for r in found]
     opinions = second_opinions([(r.prompt.problem, r.text) for r in found]) if second else [None] * len(found)
     return [
         sample_row(step, rollout, verdict) | ({} if opinion is None else {"second": opinion})
         for rollout, verdict, opinion in zip(found, settle(pending), opinions, strict=True)
     ]
-
-
-def _response(rollout: Rollout) -> Response:
-    return Response(rollout.text, rollout.finish is Finish.LENGTH, rollout.prompt.prefill)
 
 
 def summarise(rows: Sequence[Row], problems: Sequence[Problem]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from rlvr.recipe import EvalSet, Model, Source, Spec
 from rlvr.rollouts import Rollouts
 from rlvr.seeds import key_of
 from rlvr.trackers import JsonLines
+from rlvr.tree import difference
 from rlvr.types import Draw, Problem, Sampling
 
 MAX_TOKENS = 256  # where neither the caller nor the benchmark says
@@ -276,7 +277,10 @@ class Folder:
                 for name in ("samples.jsonl", "settings.json", "results.json"):
                     (path / name).unlink(missing_ok=True)
             if kept.is_file():
-                self._same(json.loads(kept.read_text(encoding="utf-8")), settings)
+                key = difference(settings, json.loads(kept.read_text(encoding="utf-8")))
+                if key is not None:
+                    fault = f"an evaluation with another '{key}' lies here"
+                    raise UserError(f"{path}: {fault}; choose another --out, or --overwrite")
             elif self.samples.is_file():
                 raise UserError(f"{path}: holds samples but no settings.json; choose another --out, or --overwrite")
             path.mkdir(parents=True, exist_ok=True)
@@ -287,13 +291,6 @@ class Folder:
             raise UserError(f"{error.filename or path}: {error.strerror or error}; choose another --out") from None
         except ValueError:
             raise UserError(f"{kept}: is not valid JSON; choose another --out, or --overwrite") from None
-
-    def _same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        for key in [*now, *before]:
-            if before.get(key) != now.get(key):
-                raise UserError(
-                    f"{self.path}: an evaluation with another '{key}' lies here; choose another --out, or --overwrite"
-                )
 
     @staticmethod
     def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

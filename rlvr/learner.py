@@ -36,24 +36,31 @@ class Objective:
         return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
 
 
-class Shaper(Protocol):
+class Shaper:
     """Changes the rewards of a step between the verifier and the estimator; a checkpoint keeps its state."""
 
-    def __call__(self, scored: Scored) -> Scored: ...
+    kept: tuple[str, ...] = ()  # the names of what changes from step to step
 
-    def metrics(self) -> Metrics: ...
+    def __call__(self, scored: Scored) -> Scored:
+        raise NotImplementedError
 
-    def state(self) -> Mapping[str, float]: ...
+    def metrics(self) -> Metrics:
+        return Metrics()
 
-    def load_state(self, state: Mapping[str, float]) -> None: ...
+    def state(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in self.kept}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        for name in self.kept:
+            setattr(self, name, state[name])
 
     def carry(self, before: Any) -> None:
         """Go on from the same kind of shaper of the stage before."""
-        ...
+        self.load_state(before.state())
 
 
-@dataclass(slots=True)
-class KlInReward:
+@dataclass
+class KlInReward(Shaper):
     """The penalty on token rewards; its coefficient, where it adapts, is the one thing that changes from step to
     step."""
 
@@ -61,6 +68,7 @@ class KlInReward:
     shape: Callable[[Scored, float], tuple[Scored, float]]
     adapt: Callable[[float, float, int], float] | None = None
     coef: float = field(init=False)
+    kept = ("coef",)
 
     def __post_init__(self) -> None:
         self.coef = self.first
@@ -74,19 +82,13 @@ class KlInReward:
     def metrics(self) -> Metrics:
         return Metrics.mean("kl_coef", self.coef, 1)
 
-    def state(self) -> Mapping[str, float]:
-        return {"coef": self.coef}
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        self.coef = state["coef"]
-
     def carry(self, before: KlInReward) -> None:
         if self.adapt and before.first == self.first:  # another coefficient is the stage's own
-            self.coef = before.coef
+            super().carry(before)
 
 
-@dataclass(slots=True)
-class RunningScale:
+@dataclass
+class RunningScale(Shaper):
     """Rewards minus their running mean, over their running deviation, and greedy baselines with them; all samples so
     far weigh the same.
 
@@ -96,6 +98,7 @@ class RunningScale:
     count: float = 0.0
     total: float = 0.0
     squares: float = 0.0
+    kept = ("count", "total", "squares")
 
     def __call__(self, scored: Scored) -> Scored:
         reward = scored.reward.double()
@@ -107,18 +110,6 @@ class RunningScale:
         reward = ((reward - mean) / (deviation or 1.0)).to(scored.reward.dtype)
         return replace(scored, reward=reward, baseline=baseline)
 
-    def metrics(self) -> Metrics:
-        return Metrics()
-
-    def state(self) -> Mapping[str, float]:
-        return {"count": self.count, "total": self.total, "squares": self.squares}
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        self.count, self.total, self.squares = state["count"], state["total"], state["squares"]
-
-    def carry(self, before: RunningScale) -> None:
-        self.load_state(before.state())
-
 
 class Reference(Protocol):
     """Whatever knows the log-probabilities of the frozen policy."""
@@ -126,24 +117,18 @@ class Reference(Protocol):
     def logprobs(self, sequences: Sequence[Tokens], temperature: float) -> Tensor: ...
 
 
+@dataclass(eq=False)
 class Learner:
     """Scores and updates a policy; log-probabilities are those at `temperature`."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        reference: Reference | None,
-        objective: Objective,
-        updates: Updates,
-        *,
-        temperature: float = 1.0,
-        keeps_old: bool = False,
-        shapers: Sequence[Shaper] = (),
-        critic: Critic | None = None,
-    ) -> None:
-        self.policy, self.reference, self.objective, self.updates = policy, reference, objective, updates
-        self.temperature, self.keeps_old = temperature, keeps_old
-        self.shapers, self.critic = shapers, critic
+    policy: Policy
+    reference: Reference | None
+    objective: Objective
+    updates: Updates
+    temperature: float = 1.0
+    keeps_old: bool = False
+    shapers: Sequence[Shaper] = ()
+    critic: Critic | None = None
 
     @timed("score")
     def score(self, groups: Sequence[SampleGroup]) -> Scored:

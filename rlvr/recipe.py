@@ -6,12 +6,12 @@ Every mistake is refused here, before a model or a data set is touched, in one l
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from rlvr import registry, tree
 from rlvr.errors import UserError, suggest
@@ -294,14 +294,18 @@ class Recipe(Section):
     trackers: tuple[Spec, ...] = ()
 
 
+def models_of(recipe: Recipe) -> dict[str, str]:
+    """The models that a recipe names, by their keys."""
+    named = {"model.name": recipe.model.name, "model.reference": recipe.model.reference}
+    named |= {"critic.model": recipe.critic and recipe.critic.model}
+    return {key: name for key, name in named.items() if name}
+
+
 def own_reduction(term: Spec, where: str) -> Spec | None:
     """The reduction that a loss term names for itself; raises UserError."""
     if "reduction" not in term.params:
         return None
-    try:
-        return Spec.model_validate(term.params["reduction"])
-    except ValidationError as error:
-        raise UserError(registry.explain(error, f"{where}.reduction")) from None
+    return registry.validated(Spec, term.params["reduction"], f"{where}.reduction")
 
 
 def needs_of(recipe: Recipe) -> frozenset[str]:
@@ -335,10 +339,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
 
 
 def _valid(found: dict[str, Any]) -> Recipe:
-    try:
-        recipe = Recipe.model_validate(found)
-    except ValidationError as error:
-        raise UserError(registry.explain(error, "", Recipe)) from None
+    recipe = registry.validated(Recipe, found, "")
     sets = tuple(eval_set(row) for row in recipe.eval.sets)
     recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"sets": sets})})
     check(recipe)
@@ -412,10 +413,7 @@ def _at(recipe: Recipe, key: str) -> Any:
 
 def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
     """A held-out set from a row, or from the name of a registered benchmark; raises UserError."""
-    try:
-        row = row if isinstance(row, EvalSet) else EvalSet.model_validate(row)
-    except ValidationError as error:
-        raise UserError(registry.explain(error, "benchmark", EvalSet)) from None
+    row = row if isinstance(row, EvalSet) else registry.validated(EvalSet, row, "benchmark")
     if row.data:
         return row
     found: EvalSet = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
@@ -486,34 +484,21 @@ def _check_batches(recipe: Recipe) -> None:
         )
 
 
-def _specs(recipe: Recipe) -> list[tuple[str, str, Spec]]:
-    found: list[tuple[str, str, Spec]] = []
-    for name, rows in (("train", recipe.train), ("eval.sets", recipe.eval.sets)):
-        for i, row in enumerate(rows):
-            kinds = ("data", "task", "prompt", "select") if isinstance(row, Source) else ("data", "task", "prompt")
-            found += [(f"{name}.{i}.{kind}", kind, getattr(row, kind)) for kind in kinds if getattr(row, kind)]
-    found += [(f"reward.{i}", "reward", spec) for i, spec in enumerate(recipe.reward)]
-    found += [(f"filter.{i}", "filter", spec) for i, spec in enumerate(recipe.filter)]
-    for i, spec in enumerate(recipe.loss.terms):
-        own = own_reduction(spec, f"loss.terms.{i}")
-        found += [
-            (f"loss.terms.{i}", "loss", spec),
-            *([(f"loss.terms.{i}.reduction", "reduction", own)] if own else []),
-        ]
-    found += [(f"trackers.{i}", "tracker", spec) for i, spec in enumerate(recipe.trackers)]
-    found += [
-        ("rollout.engine", "engine", recipe.rollout.engine),
-        ("loss.reduction", "reduction", recipe.loss.reduction),
-        ("loss.correction", "correction", recipe.loss.correction),
-    ]
-    found += [(kind, kind, getattr(recipe, kind)) for kind in ("gather", "advantage")]
-    optimizers = {"optimizer": recipe.optimizer}
-    if recipe.critic:
-        optimizers["critic.optimizer"] = recipe.critic.optimizer
-        found.append(("critic.reduction", "reduction", recipe.critic.reduction))
-    if recipe.cold_start:
-        optimizers["cold_start.optimizer"] = recipe.cold_start.optimizer
-    return [*found, *((f"{at}.schedule", "schedule", options.schedule) for at, options in optimizers.items())]
+def _specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, str, Spec]]:
+    """Every plug-in below a key, with its own key and its kind, which the key says."""
+    if isinstance(value, Spec):
+        yield where, KINDS.get(kind, kind), value
+        if kind == "terms" and (own := own_reduction(value, where)):
+            yield f"{where}.reduction", "reduction", own
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _specs(getattr(value, name), f"{where}.{name}" if where else name, name)
+    elif isinstance(value, tuple):
+        for i, row in enumerate(value):
+            yield from _specs(row, f"{where}.{i}", kind)
+
+
+KINDS = {"terms": "loss", "trackers": "tracker"}  # of plug-ins whose key is not the name of their kind
 
 
 def _listed(found: dict[str, Any]) -> dict[str, Any]:

@@ -61,14 +61,12 @@ class Plugin:
         return functools.partial(self.function, **self.check(params, where))
 
     def check(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
-        try:
-            checked = self.schema(**params)
-        except ValidationError as error:
-            raise UserError(explain(error, where, self.schema)) from None
+        checked = validated(self.schema, dict(params), where)
         return {name: getattr(checked, name) for name in self.schema.model_fields}
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound=BaseModel)
 
 _PLUGINS: dict[tuple[str, str], Plugin] = {}
 
@@ -99,36 +97,37 @@ def names(kind: str) -> list[str]:
     return sorted(name for known, name in _PLUGINS if known == kind)
 
 
-def explain(error: ValidationError, where: str, schema: type[BaseModel] | None = None) -> str:
+def validated(schema: type[M], value: Any, where: str) -> M:
+    """The value as one of that schema; raises UserError naming `where`."""
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        raise UserError(_explained(error, where, schema)) from None
+
+
+def _explained(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
     """The first fault of a pydantic error as one line that names the key and the fix; an unknown key comes before a
     missing one, which it often is, misspelt."""
     faults = error.errors()
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
-    path = ".".join([where, *(str(part) for part in fault["loc"])]) if where else ".".join(map(str, fault["loc"]))
+    path = ".".join(map(str, [where, *fault["loc"]] if where else fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _fields_at(schema, fault["loc"][:-1])
         return f"{path}: unknown key{suggest(str(fault['loc'][-1]), known)}"
-    if fault["type"] == "missing":
-        return f"{path}: is required"
-    if fault["type"] == "model_type":
-        keys = ", ".join(_fields_at(schema, fault["loc"]))
-        return f"{path}: should be a mapping of keys ({keys}), not {fault['input']!r}"
-    if fault["type"] == "tuple_type":
-        return f"{path}: should be a list, not {fault['input']!r}"
-    if fault["type"] == "too_short":
-        return f"{path}: should not be empty"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if fault["type"] == "value_error":
-        return f"{path}: {message}"
-    return f"{path}: should be {message}, not {fault['input']!r}"
+    keys = ", ".join(_fields_at(schema, fault["loc"]))
+    wanted = {"model_type": f"a mapping of keys ({keys})", "tuple_type": "a list"}.get(fault["type"], message)
+    given = repr(fault["input"])
+    told = {"missing": "is required", "too_short": "should not be empty", "value_error": message}
+    return f"{path}: {told.get(fault['type'], f'should be {wanted}, not {given}')}"
 
 
-def _fields_at(schema: type[BaseModel] | None, path: Iterable[int | str]) -> list[str]:
+def _fields_at(schema: type[BaseModel], path: Iterable[int | str]) -> list[str]:
     for part in path:
-        annotation = schema.model_fields[part].annotation if schema and part in schema.model_fields else schema
+        annotation = schema.model_fields[part].annotation if part in schema.model_fields else schema
         inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
         schema = next((a for a in inner if issubclass(a, BaseModel)), schema)
-    return list(schema.model_fields) if schema else []
+    return list(schema.model_fields)
 
 
 def _schema_of(function: Callable[..., Any], name: str) -> type[BaseModel]:

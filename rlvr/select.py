@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -289,50 +290,27 @@ def at_random(problems: Sequence[Problem], *, take: Count, seed: int = 0, repeat
     return _repeated([problems[i] for i in permutation(len(problems), seed, "select")[:take]], repeat)
 
 
-@register("select", "historical_variance")
-def by_variance(
-    problems: Sequence[Problem], *, history: str, top: Count | None = None, start: Count = 1, repeat: Repeat = (1,)
-) -> list[Problem]:
-    """The problems whose accuracy varied most over a run, each `repeat` times."""
-    ranks = _ranks(historical_variance, read_history, history, start, top)
-    return _repeated(_found(problems, ranks, "history", history), repeat)
+def _ruled(name: str, rule: Callable[..., Ranking], key: str = "history") -> None:
+    """Register the selection rule of a ranking: the problems in a range of its ranks, each `repeat` times. Its options
+    are those of the ranking, and `key` says which run is ranked."""
+
+    def chosen(
+        problems: Sequence[Problem], *, top: Count | None = None, start: Count = 1, repeat: Repeat = (1,), **own: Any
+    ) -> list[Problem]:
+        source, read = own.pop(key), read_answers if key == "samples" else read_history
+        ranks = _ranks(partial(rule, **own), read, source, start, top)
+        return _repeated(_found(problems, ranks, key, source), repeat)
+
+    offered = [p for f in (chosen, rule) for p in signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    place = Parameter(key, Parameter.KEYWORD_ONLY, annotation=str)
+    chosen.__signature__ = Signature([place, *offered])  # type: ignore[attr-defined]
+    register("select", name)(chosen)
 
 
-@register("select", "lim")
-def by_alignment(
-    problems: Sequence[Problem], *, history: str, top: Count | None = None, start: Count = 1, repeat: Repeat = (1,)
-) -> list[Problem]:
-    """The problems that were learned as the mean of all was, each `repeat` times."""
-    ranks = _ranks(lim, read_history, history, start, top)
-    return _repeated(_found(problems, ranks, "history", history), repeat)
-
-
-@register("select", "pass_rate")
-def by_pass_rate(
-    problems: Sequence[Problem],
-    *,
-    history: str,
-    low: Share = 0.0,
-    high: Share = 1.0,
-    target: Share | None = None,
-    of: Literal["mean", "last"] = "mean",
-    top: Count | None = None,
-    start: Count = 1,
-    repeat: Repeat = (1,),
-) -> list[Problem]:
-    """The problems whose accuracy in a run lies in low..high, nearest to `target` first, each `repeat` times."""
-    rule = partial(pass_rate, low=low, high=high, target=target, of=of)
-    ranks = _ranks(rule, read_history, history, start, top)
-    return _repeated(_found(problems, ranks, "history", history), repeat)
-
-
-@register("select", "uncertainty")
-def by_uncertainty(
-    problems: Sequence[Problem], *, samples: str, top: Count | None = None, start: Count = 1, repeat: Repeat = (1,)
-) -> list[Problem]:
-    """The problems whose samples in a run disagree most about the answer, each `repeat` times."""
-    ranks = _ranks(uncertainty, read_answers, samples, start, top)
-    return _repeated(_found(problems, ranks, "samples", samples), repeat)
+_ruled("historical_variance", historical_variance)
+_ruled("lim", lim)
+_ruled("pass_rate", pass_rate)
+_ruled("uncertainty", uncertainty, "samples")
 
 
 def _found(problems: Sequence[Problem], ranks: Sequence[Ranked], key: str, source: str) -> list[Problem]:

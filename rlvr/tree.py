@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ def shipped(kind: str = "recipe") -> list[str]:
     """The names of the recipes (or sweeps) that come with the package."""
     files = (resources.files("rlvr") / f"{kind}s").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def asset(name: str) -> Any:
+    """What a YAML file of the package says that is data of the code beside it: words, signs, published sets."""
+    return yaml.safe_load((resources.files("rlvr") / "assets" / f"{name}.yaml").read_text("utf-8"))
 
 
 def read(
@@ -148,33 +153,22 @@ def assign(tree: Tree, key: str, value: Any, defaults: Tree) -> None:
     default: Any = defaults
     *path, last = key.split(".")
     for i, part in enumerate(path):
-        put: Callable[[Any], None]
         default = default.get(part) if isinstance(default, dict) else None
-        here, put = _descend(here, part, key, ".".join(path[:i]), default)
-        if isinstance(here, str):
-            here = {"name": here}
-            put(here)
-    if isinstance(here, list):
-        _row(here, last, key)
-        here[int(last)] = value
-    elif isinstance(here, dict):
-        here[last] = value
-    else:
-        raise UserError(f"{key}: '{'.'.join(path)}' is a plain value and has no key '{last}'")
+        at = _place(here, part, key, path[:i])
+        if isinstance(here, dict) and here.get(part) is None:
+            here[part] = {} if default is None else default
+        if isinstance(here[at], str):
+            here[at] = {"name": here[at]}
+        here = here[at]
+    here[_place(here, last, key, path)] = value
 
 
-def _descend(here: Any, part: str, key: str, done: str, default: Any) -> tuple[Any, Callable[[Any], None]]:
+def _place(here: Any, part: str, key: str, path: Sequence[str]) -> Any:
+    """The key of a mapping, or the number of a row; raises UserError."""
     if isinstance(here, list):
-        row = _row(here, part, key)
-        return here[row], lambda value: here.__setitem__(row, value)
+        if not (part.isascii() and part.isdigit()) or int(part) >= len(here):
+            raise UserError(f"{key}: '{part}' should be the number of a row, 0 to {len(here) - 1}")
+        return int(part)
     if not isinstance(here, dict):
-        raise UserError(f"{key}: '{done}' is a plain value and has no key '{part}'")
-    if here.get(part) is None:
-        here[part] = {} if default is None else default
-    return here[part], lambda value: here.__setitem__(part, value)
-
-
-def _row(rows: list[Any], part: str, key: str) -> int:
-    if not (part.isascii() and part.isdigit()) or int(part) >= len(rows):
-        raise UserError(f"{key}: '{part}' should be the number of a row, 0 to {len(rows) - 1}")
-    return int(part)
+        raise UserError(f"{key}: '{'.'.join(path)}' is a plain value and has no key '{part}'")
+    return part

@@ -110,6 +110,15 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Response:
+    """What a verifier may see of a rollout."""
+
+    text: str
+    truncated: bool = False
+    prefill: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """One sampled response.   Example: Rollout(prompt, 0, (17, 5, 2), (-0.1, -1.3, -0.0), (1, 1, 1), "42",
     Finish.STOP, 7)"""
@@ -123,14 +132,9 @@ class Rollout:
     finish: Finish
     version: int  # how many updates the sampling policy had seen
 
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What a verifier may see of a rollout."""
-
-    text: str
-    truncated: bool = False
-    prefill: str = ""
+    @property
+    def response(self) -> Response:
+        return Response(self.text, self.finish is Finish.LENGTH, self.prompt.prefill)
 
 
 @dataclass(frozen=True, slots=True)

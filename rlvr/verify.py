@@ -19,20 +19,7 @@ from typing import Any
 from rlvr import registry
 from rlvr.errors import RunError, UserError, suggest
 from rlvr.metrics import timed
-from rlvr.types import (
-    Context,
-    Finish,
-    Group,
-    Member,
-    Problem,
-    Response,
-    Reward,
-    Rollout,
-    Sample,
-    SampleGroup,
-    Status,
-    Verdict,
-)
+from rlvr.types import Context, Group, Member, Problem, Response, Reward, Rollout, Sample, SampleGroup, Status, Verdict
 from rlvr.world import ALONE, World
 
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.
@@ -70,10 +57,7 @@ class Verifier:
         return Group(members[0].rollout.prompt.problem, kept, failed)
 
     def _judge(self, rollout: Rollout) -> Pending:
-        problem = rollout.prompt.problem
-        judge = self.judges[rollout.prompt.draw.source]
-        response = Response(rollout.text, rollout.finish is Finish.LENGTH, rollout.prompt.prefill)
-        return judge_safely(judge, problem, response)
+        return judge_safely(self.judges[rollout.prompt.draw.source], rollout.prompt.problem, rollout.response)
 
 
 def by_task(problem: Problem, response: Response) -> Pending:

@@ -12,26 +12,16 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from rlvr.grading import realset
 from rlvr.grading.latex import MAX_LENGTH, Node, parse
 from rlvr.grading.lexer import lex
-from rlvr.grading.units import Units, named_units, plain_words, things
-from rlvr.grading.values import (
-    Undecided,
-    approximates,
-    exact,
-    number,
-    points,
-    same_values,
-    symbols,
-    terminating,
-    value_at,
-    walk,
-)  # fmt: skip
+from rlvr.grading.units import named_units, plain_words, things
+from rlvr.grading.values import Undecided, approximates, constant_factor, exact, number, same_values, symbols, walk
 
 MAX_ITEMS = 64
+_MARKS = "()[].:!\"' "  # around words
+_FAULTS = (Undecided, ArithmeticError, ValueError, TypeError, RecursionError)  # of what has no value
 _INTEGER = re.compile(r"-?[0-9]{1,60}")
 
 
@@ -72,7 +62,7 @@ def _compare(gold: str, answer: str) -> Match:
         rule = "exact" if exact(left) is not None else "value"
         listed = "," in gold and left.kind != "number"
         return Match(same(left, right) or (listed and _as_lists(gold, answer)), rule)
-    except (Undecided, ArithmeticError, ValueError, TypeError, RecursionError):
+    except _FAULTS:
         # A gold with a value is never equal to what has none; only a gold without one is left to the library.
         return Match(False if _has_value(left) else None, "undecided")
 
@@ -82,10 +72,13 @@ def _has_value(node: Node) -> bool:
     if node.kind in _STRUCTURES or _only_words(node):
         return all(_has_value(part) for part in node.parts)
     core, _ = named_units(_signed(node, upper=True))
-    if _infinity(node):
-        return True
     try:
-        return core is None or core.kind in ("symbol", "based", "ellipsis", "constant") or same_values(core, core)
+        return (
+            _infinity(node) != 0
+            or core is None
+            or core.kind in ("symbol", "based", "ellipsis", "constant")
+            or same_values(core, core)
+        )
     except (Undecided, ArithmeticError, ValueError, TypeError):
         return False
 
@@ -107,7 +100,7 @@ def canonical(text: str) -> str:
     if tokens is None:
         return f"\0{' '.join(text.split())}"  # never the same as what has tokens
     if tokens and all(token.kind == "text" for token in tokens):
-        return " ".join(token.text.strip("()[].:!\"' ") for token in tokens).casefold()
+        return " ".join(token.text.strip(_MARKS) for token in tokens).casefold()
     return "\0".join(token.text for token in tokens)
 
 
@@ -168,39 +161,34 @@ def _rule_words(gold: Node, answer: Node) -> bool | None:
     if "symbol" in (gold.kind, answer.kind) and len(left or gold.name) == len(right or answer.name) == 1:
         a, b = left or gold.name, right or answer.name
         return a == b or (gold.name in _CHOICES and a.casefold() == b.casefold())
-    choice = gold.kind == "symbol" and gold.name in _CHOICES
-    if choice and answer.kind in ("symbol", "text"):
+    if gold.kind == "symbol" and gold.name in _CHOICES and answer.kind in ("symbol", "text"):
         return gold.name.casefold() == (right or answer.name).casefold()
     if left is None and right is None:
         return None
     left, right = left or _letters(gold), right or _letters(answer)
     if left is None or right is None:
-        return None if gold.kind in _HAS_PARTS or answer.kind in _HAS_PARTS else False
+        return None if {gold.kind, answer.kind} & {"list", "relation"} else False
     return left.casefold() == right.casefold()
 
 
 _CHOICES = frozenset("ABCDEFGH")
-_HAS_PARTS = frozenset({"list", "relation"})
 
 
 def _letters(node: Node) -> str | None:
     """Plain letters side by side, as a short word is read."""
-    if node.kind == "symbol" or (node.kind == "constant" and len(node.name) == 1):
-        return node.name
-    if node.kind == "mul":
-        parts = [_letters(part) for part in node.parts]
-        return "".join(part for part in parts if part) if all(part is not None for part in parts) else None
-    return None
+    letter = node.kind == "symbol" or (node.kind == "constant" and len(node.name) == 1)
+    return node.name if letter else _side_by_side(node, "", _letters)
 
 
 def _words(node: Node) -> str | None:
     """The words of an answer that is only words."""
-    if node.kind == "text":
-        return node.name.strip("()[].:!\"' ")
-    if node.kind == "mul":
-        parts = [_words(part) for part in node.parts]
-        return " ".join(part for part in parts if part) if all(part is not None for part in parts) else None
-    return None
+    return node.name.strip(_MARKS) if node.kind == "text" else _side_by_side(node, " ", _words)
+
+
+def _side_by_side(node: Node, between: str, read: Callable[[Node], str | None]) -> str | None:
+    """The factors of a product, where all of them can be read so."""
+    parts = [read(part) for part in node.parts] if node.kind == "mul" else [None]
+    return None if None in parts else between.join(part for part in parts if part)
 
 
 def _rule_several(gold: Node, answer: Node) -> bool | None:
@@ -212,18 +200,21 @@ def _rule_several(gold: Node, answer: Node) -> bool | None:
         return None
     if "group" in (gold.kind, answer.kind):  # an ordered tuple is no set, but it may name its coordinates
         wanted, given = _coordinates(gold), _coordinates(answer)
-        return len(wanted) == len(given) > 1 and all(same(a, b) for a, b in zip(wanted, given, strict=True))
+        return len(wanted) > 1 and _in_order(wanted, given)
     wanted, given = left or [gold], right or [answer]
     if max(len(wanted), len(given)) > MAX_ITEMS or len(given) > 2 * len(wanted) + 2:
         return False
     names, others = _names(wanted), _names(given)
     if len(names) != len(others) and max(len(names), len(others)) > 1 and not (names and others):
         wanted = [_value_of(node) for node in wanted]  # x = 1, y = 2 as written, an answer's in the order of names
-        given = _coordinates(answer) or given
-        return len(wanted) == len(given) and all(same(a, b) for a, b in zip(wanted, given, strict=True))
+        return _in_order(wanted, _coordinates(answer) or given)
     wanted, given = _without_names(wanted, given)
     wanted, given = _distinct(wanted), _distinct(given)
     return len(wanted) == len(given) and _matched(wanted, given)
+
+
+def _in_order(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
+    return len(wanted) == len(given) and all(same(a, b) for a, b in zip(wanted, given, strict=True))
 
 
 def _items(node: Node) -> list[Node] | None:
@@ -326,11 +317,12 @@ def _rule_region(gold: Node, answer: Node) -> bool | None:
 
 
 def _is_region(node: Node) -> bool:
-    kinds = {part.kind for part in walk(node)}
-    compared = any(
-        part.kind == "relation" and set(part.name.split()) & {"<", ">", "<=", ">=", "!="} for part in walk(node)
+    return any(
+        part.kind == "setop"
+        or (part.kind == "relation" and set(part.name.split()) & {"<", ">", "<=", ">=", "!="})
+        or (part.kind == "symbol" and part.name.startswith("\\mathbb"))
+        for part in walk(node)
     )
-    return compared or "setop" in kinds or any(p.kind == "symbol" and p.name.startswith("\\mathbb") for p in walk(node))
 
 
 def _rule_relation(gold: Node, answer: Node) -> bool | None:
@@ -338,12 +330,11 @@ def _rule_relation(gold: Node, answer: Node) -> bool | None:
         return None
     if gold.kind == "relation" and answer.kind == "relation":
         return _same_relation(gold, answer)
-    if gold.kind == "relation":
-        names = gold.name.split()
-        if set(names) <= {"=", "in"} and _is_label(gold.parts[0]):
-            return same(gold.parts[-1], answer) and all(same(gold.parts[-1], part) for part in gold.parts[1:-1])
+    if answer.kind == "relation":
+        return _last_of_chain(gold, answer)
+    if not set(gold.name.split()) <= {"=", "in"} or not _is_label(gold.parts[0]):
         return False
-    return _last_of_chain(gold, answer)
+    return same(gold.parts[-1], answer) and all(same(gold.parts[-1], part) for part in gold.parts[1:-1])
 
 
 def _last_of_chain(gold: Node, answer: Node) -> bool:
@@ -398,10 +389,9 @@ def _is_label(node: Node) -> bool:
 
 def _same_relation(gold: Node, answer: Node) -> bool:
     if gold.name == answer.name and len(gold.parts) == len(answer.parts):
-        if all(_equal(a, b) for a, b in zip(gold.parts, answer.parts, strict=True)):
-            return True
-        if gold.name == "=" and all(_equal(a, b) for a, b in zip(gold.parts, reversed(answer.parts), strict=True)):
-            return True
+        for sides in (answer.parts, answer.parts[::-1]) if gold.name == "=" else (answer.parts,):
+            if all(_equal(a, b) for a, b in zip(gold.parts, sides, strict=True)):
+                return True
         if gold.name == "=" and _is_name(gold.parts[0]) and gold.parts[0] == answer.parts[0]:
             return same(gold.parts[1], answer.parts[1])
     if _is_named(gold) and len(answer.parts) > 2 and answer.parts[0] == gold.parts[0]:
@@ -430,21 +420,8 @@ def _equivalent(gold: Node, answer: Node) -> bool:
     if len(names) < 2 and gold.name == "=":
         return False  # an equation in one variable is not its solution
     quotient = Node("div", (difference[0], difference[1]))
-    factor = _constant_factor(quotient)
+    factor = constant_factor(quotient)
     return factor is not None and (factor > 0 or gold.name in ("=", "!="))
-
-
-def _constant_factor(quotient: Node) -> float | None:
-    values = []
-    for point in points(sorted(symbols(quotient)), quotient):
-        try:
-            values.append(value_at(quotient, point))
-        except (Undecided, ArithmeticError, ValueError):
-            continue
-    if len(values) < 3 or any(not abs(v - values[0]) <= abs(values[0]) * 1e-30 for v in values):
-        return None
-    first = complex(values[0])
-    return first.real if first.imag == 0 and first.real != 0 else None
 
 
 def _rule_ordered(gold: Node, answer: Node) -> bool | None:
@@ -452,20 +429,15 @@ def _rule_ordered(gold: Node, answer: Node) -> bool | None:
     kinds = ("group", "rows", "ratio")
     if gold.kind not in kinds and answer.kind not in kinds:
         return None
-    if gold.kind != answer.kind or gold.name != answer.name or len(gold.parts) != len(answer.parts):
-        return False
-    return all(same(a, b) for a, b in zip(gold.parts, answer.parts, strict=True))
+    return gold.kind == answer.kind and gold.name == answer.name and _in_order(gold.parts, answer.parts)
 
 
 def _rule_other(gold: Node, answer: Node) -> bool | None:
     """What has no value: ellipses, digits in a base, infinity."""
-    kinds = {gold.kind, answer.kind}
-    if "ellipsis" in kinds or any(part.kind == "ellipsis" for node in (gold, answer) for part in walk(node)):
+    kinds = [{part.kind for part in walk(node)} for node in (gold, answer)]
+    if "ellipsis" in kinds[0] | kinds[1] or ("based" in kinds[0]) != ("based" in kinds[1]):
         return False
-    based = [any(part.kind == "based" for part in walk(node)) for node in (gold, answer)]
-    if based[0] != based[1]:
-        return False
-    if "based" in kinds:
+    if "based" in (gold.kind, answer.kind):
         return gold.kind == answer.kind and gold.name == answer.name and gold.parts[0] == answer.parts[0]
     left, right = _infinity(gold), _infinity(answer)
     return left == right if left or right else None
@@ -490,35 +462,26 @@ _RULES: tuple[Callable[[Node, Node], bool | None], ...] = (
 def _same_scalar(gold: Node, answer: Node) -> bool:
     wanted, units = named_units(gold)
     given, stated = named_units(answer)
-    if wanted is None or given is None:
-        return False
-    if not _units_agree(units, stated):
+    if wanted is None or given is None or not (not stated or units == stated or (not units and things(stated))):
         return False
     if wanted.kind == "percent" and given.kind != "percent":
         return not stated and (_same_number(wanted.parts[0], given) or _same_number(wanted, given))
     return _same_number(wanted, given)
 
 
-def _units_agree(wanted: Units, stated: Units) -> bool:
-    return not stated or wanted == stated or (not wanted and things(stated))
-
-
 def _same_number(wanted: Node, given: Node) -> bool:
     left, right = exact(wanted), exact(given)
     if left is not None and right is not None:
-        return left == right or _approximate(wanted, left, given, right)
+        return left == right or any(
+            _is_decimal(node) and approximates(one, other)
+            for node, one, other in ((given, right, left), (wanted, left, right))
+        )
     decimals = [node for node in (wanted, given) if _is_decimal(node)]
     if len(decimals) == 1 and not symbols(wanted) and not symbols(given):
         other = given if decimals[0] is wanted else wanted
         value = exact(decimals[0])
         return same_values(wanted, given) or (value is not None and approximates(value, number(other)))
     return same_values(wanted, given)
-
-
-def _approximate(wanted: Node, left: Fraction, given: Node, right: Fraction) -> bool:
-    if _is_decimal(given) and not terminating(left):
-        return approximates(right, left)
-    return _is_decimal(wanted) and not terminating(right) and approximates(left, right)
 
 
 def _is_decimal(node: Node) -> bool:

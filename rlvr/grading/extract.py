@@ -7,6 +7,7 @@ terminated, else the text inside it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -51,6 +52,12 @@ def after_thinking(text: str, prefill: str = "") -> str:
 def find_form(form: Form, text: str) -> str | None:
     """The answer in that form.   find_form("hash", "6*7\\n#### 42") -> "42" """
     return _FINDERS[form](text)
+
+
+def answers_in(text: str, prefill: str, forms: Sequence[Form]) -> dict[Form, str]:
+    """The answers after the thinking of the first turn, by those of the forms that occur, in their order."""
+    tail = after_thinking(final_turn(text), prefill)
+    return {form: answer for form in forms if (answer := find_form(form, tail)) is not None}
 
 
 def last_box(text: str) -> str | None:

@@ -10,29 +10,20 @@ import functools
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rlvr.grading.lexer import Token, lex
+from rlvr.grading.lexer import NOTATION, Token, lex
 
 MAX_LENGTH = 1000
 MAX_DEPTH = 40
 MAX_TOKENS = 800
 MAX_CHAIN = 60  # factors or signs in a row
 
-RELATIONS = {
-    "=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",
-    "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "<=": "<=", ">=": ">=", "\\ne": "!=", "\\neq": "!=", "!=": "!=",
-    "\\in": "in", "\\approx": "~", "\\sim": "~", "\\equiv": "~", "==": "=", "\\leqq": "<=", "\\geqq": ">=",
-}  # fmt: skip
+RELATIONS = {sign: name for name, signs in NOTATION["relations"].items() for sign in signs.split()}
 SET_OPERATIONS = {"\\cup": "|", "\\bigcup": "|", "\\cap": "&", "\\setminus": "-", "\\backslash": "-"}
-_TIMES = {"*", "\\cdot", "\\times", "\\ast", "**"}
-_OVER = {"/", "\\div"}
-_SIGNS = {"+", "-", "\\pm", "\\mp"}
-_CLOSING = {")": "(", "]": "[", "\\}": "\\{", "\\rangle": "\\langle"}
-_GREEK = frozenset(
-    "\\alpha \\beta \\gamma \\delta \\epsilon \\varepsilon \\zeta \\eta \\theta \\vartheta \\iota \\kappa "
-    "\\lambda \\mu \\nu \\xi \\rho \\sigma \\tau \\upsilon \\phi \\varphi \\chi \\psi \\omega \\Gamma \\Delta "
-    "\\Theta \\Lambda \\Xi \\Pi \\Sigma \\Phi \\Psi \\Omega \\hbar \\ell \\emptyset \\varnothing \\prime "
-    "\\nabla \\angle \\triangle \\measuredangle \\odot \\star \\partial".split()
-)
+_TIMES = ("*", "\\cdot", "\\times", "\\ast", "**")
+_OVER = ("/", "\\div")
+_SIGNS = {"+": "", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
+_DEGREE = ("\\circ", "°")
+_GREEK = frozenset(NOTATION["greek"].split())
 _CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
 _BASES: dict[str, int] = dict(zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True))
 
@@ -103,6 +94,10 @@ class _Parser:
         self.place += 1
         return self.tokens[self.place - 1]
 
+    def accept(self, *texts: str) -> str:
+        """The text of the next token where it is one of these, which is then taken; else nothing."""
+        return self.take().text if self.peek() in texts else ""
+
     def expect(self, text: str) -> None:
         if self.take().text != text:
             raise _Unknown
@@ -128,31 +123,28 @@ class _Parser:
 
     def relation(self) -> Node:
         parts, names = [self.sets()], []
-        while self.peek() in RELATIONS:
-            names.append(RELATIONS[self.take().text])
+        while sign := self.accept(*RELATIONS):
+            names.append(RELATIONS[sign])
             parts.append(self.sets())
         return Node("relation", tuple(parts), " ".join(names)) if names else parts[0]
 
     def sets(self) -> Node:
         node = self.ratio()
-        while self.peek() in SET_OPERATIONS:
-            name = SET_OPERATIONS[self.take().text]
-            node = Node("setop", (node, self.ratio()), name)
+        while sign := self.accept(*SET_OPERATIONS):
+            node = Node("setop", (node, self.ratio()), SET_OPERATIONS[sign])
         return node
 
     def ratio(self) -> Node:
         parts = [self.sum()]
-        while self.peek() in (":", "\\colon"):
-            self.take()
+        while self.accept(":", "\\colon"):
             parts.append(self.sum())
         return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
 
     def sum(self) -> Node:
         self.enter()
-        signs = {"+": "", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
         parts = []
         while not parts or self.peek() in _SIGNS:
-            sign = signs[self.take().text] if self.peek() in _SIGNS else ""
+            sign = _SIGNS.get(self.accept(*_SIGNS), "")
             if self.peek() in _SIGNS and not (parts and sign == "neg"):
                 raise _Unknown  # `+-3` may mean two numbers; `5 - -3` does not
             term = self.product()
@@ -163,14 +155,11 @@ class _Parser:
     def product(self) -> Node:
         node = self.signed()
         for _ in range(MAX_CHAIN):
-            if self.peek() in _TIMES:
-                self.take()
+            if self.accept(*_TIMES):
                 node = Node("mul", (node, self.operand()))
-            elif self.peek() in _OVER:
-                self.take()
+            elif self.accept(*_OVER):
                 node = Node("div", (node, self.operand()))
-            elif self.peek() == "%":
-                self.take()
+            elif self.accept("%"):
                 node = Node("percent", (node,))
             elif mixed := self.mixed(node):
                 node = mixed
@@ -200,9 +189,8 @@ class _Parser:
 
     def signed(self) -> Node:
         """A factor after an operator, where `2 \\cdot -3` is common."""
-        if self.peek() in ("-", "+"):
+        if sign := self.accept("-", "+"):
             self.enter()
-            sign = self.take().text
             inner = self.signed()
             self.depth -= 1
             return Node("neg", (inner,)) if sign == "-" else inner
@@ -244,20 +232,15 @@ class _Parser:
         self.enter()
         node = self.base()
         for _ in range(MAX_CHAIN):
-            text = self.peek()
-            if text == "^" or text == "**":
-                self.take()
+            if self.accept("^", "**"):
                 if node.kind == "pow":
                     raise _Unknown  # 2^3^2 has two readings
                 node = self.power(node)
-            elif text == "!":
-                self.take()
+            elif self.accept("!"):
                 node = Node("call", (node,), "factorial")
-            elif text == "°":
-                self.take()
+            elif self.accept("°"):
                 node = Node("mul", (node, Node("text", (), "degree")))
-            elif text == "_" and (number := _alone(node)):
-                self.take()
+            elif (number := _alone(node)) and self.accept("_"):
                 node = self.based(number)
             else:
                 self.depth -= 1
@@ -265,11 +248,9 @@ class _Parser:
         raise _Unknown
 
     def power(self, node: Node) -> Node:
-        if self.peek() in ("\\circ", "°"):
-            self.take()
-            return Node("mul", (node, Node("text", (), "degree")))
-        if self.peek() == "{" and self.peek(1) in ("\\circ", "°") and self.peek(2) == "}":
-            self.place += 3
+        braced = self.peek() == "{" and self.peek(1) in _DEGREE and self.peek(2) == "}"
+        if braced or self.peek() in _DEGREE:
+            self.place += 3 if braced else 1
             return Node("mul", (node, Node("text", (), "degree")))
         return Node("pow", (node, self.argument(whole=True)))
 
@@ -301,41 +282,33 @@ class _Parser:
             self.tokens[self.place] = Token("number", token.text[1:], token.spaced)
             return Node("number", value=Fraction(token.text[0]))
         self.place -= 1
-        if token.text in ("-", "+"):
-            self.take()
+        if sign := self.accept("-", "+"):
             inner = self.argument(whole=whole)
-            return Node("neg", (inner,)) if token.text == "-" else inner
+            return Node("neg", (inner,)) if sign == "-" else inner
         return self.base()
 
     def braced(self) -> Node:
         self.expect("{")
-        node = self.nested(self.listing)
-        if self.peek() == "\\choose":
-            self.take()
-            node = Node("call", (node, self.nested(self.listing)), "binom")
+        node = self.nested()
+        if self.accept("\\choose"):
+            node = Node("call", (node, self.nested()), "binom")
         self.expect("}")
         return node
 
-    def nested(self, read) -> Node:
+    def nested(self) -> Node:
         """What a bracket encloses, in which a bar opens again."""
         bars, self.bars = self.bars, 0
-        node = read()
+        node = self.listing()
         self.bars = bars
         return node
 
     def base(self) -> Node:
-        token = self.take()
-        text = token.text
-        if token.kind == "number":
-            return self.number(text)
-        if token.kind == "text":
+        kind, text, _ = self.take()
+        readers = {"letter": self.symbol, "function": self.function, "environment": self.matrix, "number": self.number}
+        if kind in readers:
+            return readers[kind](text)
+        if kind == "text":
             return Node("text", (), text)
-        if token.kind == "letter":
-            return self.symbol(text)
-        if token.kind == "function":
-            return self.function(text)
-        if token.kind == "environment":
-            return self.matrix(token)
         if text in _CONSTANTS:
             return Node("constant", (), _CONSTANTS[text])
         if text in _GREEK:
@@ -343,8 +316,7 @@ class _Parser:
         return self.opened(text)
 
     def number(self, text: str) -> Node:
-        if self.peek() in ("\\overline", "\\dot", "\\bar") and "." in text:
-            self.take()
+        if "." in text and self.accept("\\overline", "\\dot", "\\bar"):
             start = self.place
             self.argument(whole=True)
             return _repeating(text, "".join(t.text for t in self.tokens[start : self.place] if t.kind == "number"))
@@ -356,8 +328,7 @@ class _Parser:
     def symbol(self, name: str) -> Node:
         if name in ("e", "i"):
             return Node("constant", (), name)
-        if self.peek() == "_":
-            self.take()
+        if self.accept("_"):
             name += "_" + self.below()
         while primes := self.primes():
             name += "'" * primes
@@ -372,34 +343,27 @@ class _Parser:
 
     def primes(self) -> int:
         """The primes that follow, however they are written; they are taken."""
-        if self.peek() == "'":
-            self.take()
+        start, count = self.place, 0
+        if self.accept("'"):
             return 1
-        if self.peek() == "^" and self.peek(1) == "\\prime":
-            self.place += 2
-            return 1
-        if self.peek() == "^" and self.peek(1) == "{" and self.peek(2) == "\\prime":
-            start = self.place
-            self.place += 2
-            count = 0
-            while self.peek() == "\\prime":
-                self.take()
+        if self.accept("^"):
+            braced = self.accept("{")
+            while (braced or not count) and self.accept("\\prime"):
                 count += 1
-            if self.peek() == "}":
-                self.take()
+            if count and (not braced or self.accept("}")):
                 return count
-            self.place = start
+        self.place = start
         return 0
 
     def function(self, name: str) -> Node:
         base = exponent = None
-        while self.peek() in ("_", "^"):
-            if self.take().text == "_":
+        while sign := self.accept("_", "^"):
+            if sign == "_":
                 base = self.argument(whole=True)
             else:
                 exponent = self.argument(whole=True)
         bracketed = self.peek() in ("(", "[", "{", "|")
-        inner = self.factor_group() if bracketed else self.product_of_factors()
+        inner = _inside(self.base()) if bracketed else self.product_of_factors()
         parts = inner.parts if inner.kind == "list" else (inner,)
         node = Node("call", (*parts, base) if base else parts, f"{name}_" if base else name)
         if exponent is None:
@@ -407,11 +371,6 @@ class _Parser:
         if exponent == Node("neg", (Node("number", value=Fraction(1)),)):
             return Node("call", parts, f"arc{name}")
         return Node("pow", (node, exponent))
-
-    def factor_group(self) -> Node:
-        """The bracketed argument of a function, without the bracket."""
-        node = self.base()
-        return _inside(node)
 
     def product_of_factors(self) -> Node:
         r"""The argument of `\sin 2x \cos y`: factors side by side, up to the next function or sign."""
@@ -433,11 +392,12 @@ class _Parser:
                 return self.root()
             case "{":
                 self.place -= 1
-                return self.choose(self.braced())
+                node = self.braced()  # a list in bare braces is a set whose backslashes were lost
+                return Node("set", node.parts) if node.kind == "list" else node
             case "|" | "\\lvert" | "\\vert":
                 return self.absolute(text)
             case "\\lfloor" | "\\lceil":
-                node = self.nested(self.listing)
+                node = self.nested()
                 self.expect(text.replace("\\l", "\\r"))
                 return Node("call", (node,), text.removeprefix("\\l"))
             case "(" | "[" | "\\{" | "\\langle" | "]":
@@ -461,19 +421,13 @@ class _Parser:
             return Node("symbol", (), "/".join(written))
         return Node("div", parts, "frac")
 
-    @staticmethod
-    def choose(node: Node) -> Node:
-        """A braced group is what it encloses; a list in bare braces is a set whose backslashes were lost."""
-        return Node("set", node.parts) if node.kind == "list" else node
-
     def root(self) -> Node:
-        if self.peek() == "[":
-            self.take()
-            degree = self.nested(self.listing)
+        if self.accept("["):
+            degree = self.nested()
             self.expect("]")
             return Node("call", (self.argument(whole=True), degree), "root")
         if self.peek() == "(":
-            return Node("call", (self.factor_group(),), "sqrt")
+            return Node("call", (_inside(self.base()),), "sqrt")
         return Node("call", (self.argument(whole=True),), "sqrt")
 
     def absolute(self, text: str) -> Node:
@@ -485,30 +439,23 @@ class _Parser:
         return Node("call", (node,), "abs")
 
     def bracket(self, opening: str) -> Node:
-        if opening == "\\{" and self.peek() == "\\}":
-            self.take()
+        if opening == "\\{" and self.accept("\\}"):
             return Node("set")
-        node = self.nested(self.listing)
+        node = self.nested()
         closing = self.take().text
         parts = node.parts if node.kind == "list" else (node,)
-        if opening == "\\{":
-            if closing != "\\}":
-                raise _Unknown
+        if opening + closing == "\\{\\}":
             return Node("set", parts)
-        if opening == "\\langle":
-            if closing != "\\rangle":
-                raise _Unknown
+        if opening + closing == "\\langle\\rangle":
             return Node("group", parts, "<>")
-        if closing not in (")", "]", "["):
+        if opening not in ("(", "[", "]") or closing not in (")", "]", "["):
             raise _Unknown
         if opening == "]" or closing == "[":  # the French way to write open ends
             opening, closing = {"]": "("}.get(opening, opening), {"[": ")"}.get(closing, closing)
-        if len(parts) == 1 and opening + closing == "()":
-            return Node("group", parts, "()")
         return Node("group", parts, opening + closing)
 
-    def matrix(self, token: Token) -> Node:
-        name, _, body = token.text.partition("\n")
+    def matrix(self, text: str) -> Node:
+        name, _, body = text.partition("\n")
         rows = []
         for row in body.replace("\\hline", "").split("\\\\"):
             if row.strip():

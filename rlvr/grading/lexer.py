@@ -9,46 +9,21 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from rlvr.tree import asset
+
 # Control, zero-width, bidirectional and unpaired characters: they can make two different answers look alike.
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
-_CHARACTERS = str.maketrans(
-    {
-        **dict.fromkeys("−–—‐", "-"), **dict.fromkeys("·⋅∙", r"\cdot "), **dict.fromkeys("⁄∕", "/"),
-        **dict.fromkeys("⟨〈", r"\langle "), **dict.fromkeys("⟩〉", r"\rangle "), **dict.fromkeys("′’", "'"),
-        "€": r"\text{euro} ", "£": r"\text{sterling} ", **dict.fromkeys("\u00a0\u2009\u202f", " "),
-        "×": r"\times ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "°": "^\\circ ", "≤": r"\leq ", "≥": r"\geq ",
-        "≠": r"\neq ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "√": r"\sqrt ", "±": r"\pm ", "∓": r"\mp ",
-        "∅": r"\emptyset ", "∨": r"\vee ", "∖": r"\setminus ", "≈": r"\approx ", "≡": r"\equiv ", "…": r"\ldots ",
-        "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-        "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-        "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ",
-        "φ": r"\phi ", "ω": r"\omega ", "σ": r"\sigma ", "ρ": r"\rho ", "δ": r"\delta ", "Δ": r"\Delta ",
-        "％": "%", "，": ",", "（": "(", "）": ")",
-    }
-    | {chr(0xFF10 + digit): str(digit) for digit in range(10)}
-)  # fmt: skip
+NOTATION = asset("notation")
+_CHARACTERS = str.maketrans({sign: text for text, signs in NOTATION["characters"].items() for sign in signs})
 
-_LAYOUT = frozenset(
-    "\\left \\right \\big \\Big \\bigg \\Bigg \\bigl \\bigr \\Bigl \\Bigr \\biggl \\biggr \\Biggl \\Biggr "
-    "\\middle \\displaystyle \\textstyle \\scriptstyle \\limits \\quad \\qquad \\, \\; \\: \\! \\> \\/ \\ "
-    "\\thinspace \\enspace \\hfill \\nonumber \\rm \\it \\bf \\cal \\mathstrut \\space \\par".split()
-) | {"\\ ", "\\\n"}
-_SAME = {
-    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\dbinom": "\\binom", "\\tbinom": "\\binom",
-    "\\lbrace": "\\{", "\\rbrace": "\\}", "\\lbrack": "[", "\\rbrack": "]", "\\degree": "°", "\\%": "%", "\\colon": ":",
-    "\\R": "\\mathbb{R}", "\\N": "\\mathbb{N}", "\\Z": "\\mathbb{Z}", "\\Q": "\\mathbb{Q}", "\\imath": "i",
-    "\\infinity": "\\infty", "\\infin": "\\infty", "\\lparen": "(", "\\rparen": ")", "\\ast": "*", "\\mid": "|",
-    "\\slash": "/", "\\less": "<", "\\vert": "|", "\\overrightarrow": "\\vec", "\\varnothing": "\\emptyset",
-}  # fmt: skip
+_LAYOUT = {*NOTATION["layout"].split(), "\\ ", "\\\n"}
+_SAME = {other: command for command, others in NOTATION["commands"].items() for other in others.split()}
 _SEPARATORS = {",": ",", ";": ",", "\\vee": "or", "\\lor": "or", "\\wedge": "and", "\\land": "and", "\\newline": ","}
 _JOINS = {"and": "and", "or": "or", ", and": "and", ",and": "and", ", or": "or", "and/or": "or", "&": "and", ",": ","}
-FUNCTION_NAMES = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp max min gcd lcm det arg deg abs "
-    "sqrt arcsinh arccosh arctanh sgn Re Im asin acos atan".split()
-)
+FUNCTION_NAMES = frozenset(NOTATION["functions"].split())
 _SPELLED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _SYMBOL_WORDS = {
     **dict.fromkeys(("infinity", "infty", "inf", "oo"), "\\infty"), "pi": "\\pi", "Pi": "\\pi",
@@ -245,40 +220,6 @@ def _is_text(word: str, spaced: bool, before: Token | None, after: Token | None)
     return alone and (after is None or after.kind in ("word", "separator", "text"))
 
 
-# One spelling per unit. A single letter is a unit only in text type, since it is a variable as often.
-UNITS = {
-    "dollar": "dollars usd bucks", "cent": "cents", "euro": "euros",
-    "cm": "centimeter centimeters centimetre centimetres cms", "mm": "millimeter millimeters millimetre millimetres",
-    "km": "kilometer kilometers kilometre kilometres kms", "m": "meter meters metre metres", "inch": "inches in",
-    "foot": "feet ft", "yard": "yards yd", "mile": "miles mi", "kg": "kilogram kilograms kgs", "g": "gram grams",
-    "mg": "milligram milligrams", "pound": "pounds lbs lb", "L": "liter liters litre litres l",
-    "mL": "ml milliliter milliliters", "s": "second seconds sec secs", "min": "minute minutes mins",
-    "h": "hour hours hr hrs", "day": "days", "week": "weeks", "month": "months", "year": "years yr yrs",
-    "degree": "degrees deg °", "unit": "units", "mph": "mph", "percent": "percents percentage pct %",
-    "rad": "radian radians rads", "Hz": "hertz hz", "kHz": "khz kilohertz", "J": "joule joules",
-    "kJ": "kilojoule kilojoules", "N": "newton newtons", "W": "watt watts", "kW": "kilowatt kilowatts",
-    "V": "volt volts", "A": "ampere amperes amp amps", "K": "kelvin kelvins", "C": "celsius", "F": "fahrenheit",
-    "Pa": "pascal pascals", "mol": "moles mole", "eV": "ev", "nm": "nanometer nanometers", "ohm": "ohms",
-    "coulomb": "coulombs", "ounce": "ounces oz", "gallon": "gallons gal",
-    **{unit: "" for unit in (
-        "erg dyne cal kcal atm bar torr Torr T Wb H lm lx Bq AU pc kpc Mpc ly MHz GHz MW GW MJ mJ mW mV mA kV "
-        "keV MeV GeV rpm kPa MPa mmHg dB Da kDa mM nM"
-    ).split()},
-}  # fmt: skip
+UNITS = NOTATION["units"] | dict.fromkeys(NOTATION["bare_units"].split(), "")
 UNIT_SPELLINGS = {spelling: unit for unit, more in UNITS.items() for spelling in (unit, *more.split())}
-UNIT_WORDS = frozenset(s.lower() for s in UNIT_SPELLINGS if len(s) > 1) - {
-    "in",
-    "min",
-    "deg",
-    "rad",
-    "pa",
-    "mi",
-    "au",
-    "pc",
-    "ly",
-    "da",
-    "mm",
-    "nm",
-    "db",
-    "wb",
-} | {"mm", "nm"}
+UNIT_WORDS = {s.lower() for s in UNIT_SPELLINGS if len(s) > 1} - set(NOTATION["only_in_text"].split())

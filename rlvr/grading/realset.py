@@ -2,41 +2,33 @@ r"""Sets of real numbers as unions of intervals: `x<1`, `(2,12)\cup(12,102)`, `\
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from rlvr.grading.latex import Node
 from rlvr.grading.values import Undecided, context, coordinate, number, symbols, value_at
 
-_COMPARED = {"<", ">", "<=", ">=", "!="}
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """From low to high, each end in the set or not."""
-
-    low: Any
-    closed_low: bool
-    high: Any
-    closed_high: bool
+_COMPARED = ("<", ">", "<=", ">=", "!=")
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Disjoint intervals in order, and the variable that was named, if one was."""
+    """Where a set may begin or end, whether it holds a number, and the variable that was named, if one was. Of what
+    lies between two neighbouring ends it holds all or nothing."""
 
-    intervals: tuple[Interval, ...]
+    ends: tuple[Any, ...]
+    holds: Callable[[Any], bool]
     variable: str = ""
 
 
 def same_region(left: Region, right: Region) -> bool:
-    """Whether both are the same set."""
-    if len(left.intervals) != len(right.intervals):
-        return False
-    return all(
-        _near(a.low, b.low) and _near(a.high, b.high) and (a.closed_low, a.closed_high) == (b.closed_low, b.closed_high)
-        for a, b in zip(left.intervals, right.intervals, strict=True)
-    )
+    """Whether both are the same set: they hold the same ends, and the same of one number on each side of those."""
+    ends = sorted(end for end in {*left.ends, *right.ends, context().mpf(0)} if context().isfinite(end))
+    between = [(low + high) / 2 for low, high in pairwise(ends) if not _near(low, high)]
+    beyond = [2 * ends[0] - 1, 2 * ends[-1] + 1]  # 0 is among the ends
+    return all(left.holds(x) == right.holds(x) for x in (*ends, *between, *beyond))
 
 
 def region(node: Node) -> Region | None:
@@ -48,35 +40,55 @@ def region(node: Node) -> Region | None:
 
 
 def _region(node: Node) -> Region:
-    inf = context().inf
+    parts = node.parts
     match node.kind:
-        case "group" if len(node.parts) == 2 and node.name in ("()", "[]", "(]", "[)"):
-            low, high = (_end(part) for part in node.parts)
-            if (abs(low) == inf and node.name[0] == "[") or (abs(high) == inf and node.name[1] == "]"):
+        case "group" if len(parts) == 2 and node.name in ("()", "[]", "(]", "[)"):
+            low, high = (_end(part) for part in parts)
+            opening, closing = node.name
+            if (context().isinf(low) and opening == "[") or (context().isinf(high) and closing == "]"):
                 raise Undecided
-            return Region(_tidy([Interval(low, node.name[0] == "[", high, node.name[1] == "]")]))
-        case "group" if len(node.parts) == 1:
-            return _region(node.parts[0])
+            return _both([_half(">=" if opening == "[" else ">", low), _half("<=" if closing == "]" else "<", high)])
+        case "group" if len(parts) == 1:
+            return _region(parts[0])
         case "set":
-            return Region(_tidy([Interval(v, True, v, True) for v in map(_end, node.parts)]))
+            points = [_end(part) for part in parts]
+            if any(context().isinf(point) for point in points):
+                raise Undecided
+            return _either([_half("=", point) for point in points])
         case "symbol" if node.name == "\\mathbb{R}":
-            return Region((Interval(-inf, False, inf, False),))
+            return _both([])
         case "symbol" if node.name == "\\emptyset":
-            return Region(())
+            return _either([])
         case "setop":
-            return _combined(node)
-        case "list" if node.name == "or":
-            parts = [_region(part) for part in node.parts]
-            return Region(_tidy([i for part in parts for i in part.intervals]), _variable(parts))
-        case "list" if node.name == "and":
-            parts = [_region(part) for part in node.parts]
-            found = parts[0].intervals
-            for part in parts[1:]:
-                found = _tidy([_overlap(a, b) for a in found for b in part.intervals])
-            return Region(found, _variable(parts))
+            left, right = (_region(part) for part in parts)
+            if node.name == "-":
+                right = replace(right, holds=lambda x, inner=right.holds: not inner(x))
+            return (_either if node.name == "|" else _both)([left, right])
+        case "list" if node.name in ("or", "and"):
+            return (_either if node.name == "or" else _both)([_region(part) for part in parts])
         case "relation":
             return _solved(node)
     raise Undecided
+
+
+def _half(operator: str, end: Any) -> Region:
+    """The numbers that stand so to the end; `=` gives the end alone."""
+
+    def holds(x: Any) -> bool:
+        if _near(x, end):
+            return operator in ("=", "<=", ">=")
+        return operator == "!=" or operator[0] == ("<" if x < end else ">")
+
+    return Region((end,), holds)
+
+
+def _either(parts: Sequence[Region]) -> Region:
+    ends = tuple(end for part in parts for end in part.ends)
+    return Region(ends, lambda x: any(part.holds(x) for part in parts), _variable(parts))
+
+
+def _both(parts: Sequence[Region]) -> Region:
+    return replace(_either(parts), holds=lambda x: all(part.holds(x) for part in parts))
 
 
 def _end(node: Node) -> Any:
@@ -92,50 +104,34 @@ def _end(node: Node) -> Any:
     return context().re(value)
 
 
-def _variable(parts: list[Region]) -> str:
+def _variable(parts: Sequence[Region]) -> str:
     names = {part.variable for part in parts if part.variable}
     if len(names) > 1:
         raise Undecided
     return next(iter(names), "")
 
 
-def _combined(node: Node) -> Region:
-    left, right = (_region(part) for part in node.parts)
-    variable = _variable([left, right])
-    if node.name == "|":
-        return Region(_tidy([*left.intervals, *right.intervals]), variable)
-    other = right.intervals if node.name == "&" else _outside(right.intervals)
-    return Region(_tidy([_overlap(a, b) for a in left.intervals for b in other]), variable)
-
-
 def _solved(node: Node) -> Region:
     """The solution of a chain of linear inequalities in one variable."""
     names, kinds = symbols(node), set(node.name.split())
     if node.name == "in" and node.parts[0].kind == "symbol":
-        inner = _region(node.parts[1])
-        return Region(inner.intervals, node.parts[0].name)
+        return replace(_region(node.parts[1]), variable=node.parts[0].name)
     if len(names) != 1 or not kinds <= {*_COMPARED, "="}:
         raise Undecided
     name = next(iter(names))
-    inf = context().inf
-    found = (Interval(-inf, False, inf, False),)
-    for operator, left, right in zip(node.name.split(), node.parts, node.parts[1:], strict=False):
-        if not symbols(left) and not symbols(right):
-            raise Undecided
-        solution = _linear(operator, left, right, name)
-        found = _tidy([_overlap(a, b) for a in found for b in solution])
-    return Region(found, name)
+    links = zip(node.name.split(), node.parts, node.parts[1:], strict=False)
+    return replace(_both([_linear(operator, left, right, name) for operator, left, right in links]), variable=name)
 
 
-def _linear(operator: str, left: Node, right: Node, name: str) -> tuple[Interval, ...]:
-    inf = context().inf
-    for side, other, flip in ((left, right, 1), (right, left, -1)):
-        if side.kind == "symbol" and _infinity_or_none(other) is not None:
-            bound = _infinity_or_none(other)  # -infinity < x says nothing
-            wanted = (operator[0] == "<") == (bound * flip > 0)
-            if operator not in ("<", ">", "<=", ">=") or not wanted:
+def _linear(operator: str, left: Node, right: Node, name: str) -> Region:
+    if not symbols(left) and not symbols(right):
+        raise Undecided
+    for side, other, sign in ((left, right, 1), (right, left, -1)):
+        bound = _end(other) if side.kind == "symbol" and not symbols(other) else 0
+        if context().isinf(bound):  # -infinity < x says nothing
+            if operator not in ("<", ">", "<=", ">=") or (operator[0] == "<") != (bound * sign > 0):
                 raise Undecided
-            return (Interval(-inf, False, inf, False),)
+            return _both([])
     if max(_degree(left, name), _degree(right, name)) > 1:
         raise Undecided
     difference = Node("add", (left, Node("neg", (right,))))
@@ -147,13 +143,10 @@ def _linear(operator: str, left: Node, right: Node, name: str) -> tuple[Interval
         raise Undecided
     slope = context().re(slope)
     root = context().re(x[0] - values[0] / slope)
-    if operator == "=":
-        return (Interval(root, True, root, True),)
-    if operator == "!=":
-        return Interval(-inf, False, root, False), Interval(root, False, inf, False)
-    closed = operator.endswith("=")
-    below = (operator[0] == "<") == (slope > 0)
-    return (Interval(-inf, False, root, closed) if below else Interval(root, closed, inf, False),)
+    return _half(operator if slope > 0 else operator.translate(_TURNED), root)
+
+
+_TURNED = str.maketrans("<>", "><")
 
 
 def _degree(node: Node, name: str) -> int:
@@ -174,51 +167,7 @@ def _degree(node: Node, name: str) -> int:
     raise Undecided
 
 
-def _infinity_or_none(node: Node) -> Any:
-    try:
-        value = _end(node)
-    except Undecided:
-        return None
-    return value if context().isinf(value) else None
-
-
 def _near(a: Any, b: Any) -> bool:
     if context().isinf(a) or context().isinf(b):
         return a == b
     return bool(abs(a - b) <= max(abs(a), abs(b)) * 1e-30) or bool(a == b)
-
-
-def _tidy(intervals: list[Interval]) -> tuple[Interval, ...]:
-    """Without empty ones, in order, joined where they touch."""
-    inf = context().inf
-    kept = [i for i in intervals if i.low < i.high or (_near(i.low, i.high) and i.closed_low and i.closed_high)]
-    joined: list[Interval] = []
-    for now in sorted(kept, key=lambda i: (i.low, not i.closed_low)):
-        if (abs(now.low) == inf and now.closed_low) or (abs(now.high) == inf and now.closed_high):
-            now = Interval(
-                now.low, now.closed_low and abs(now.low) != inf, now.high, now.closed_high and abs(now.high) != inf
-            )
-        last = joined[-1] if joined else None
-        touches = last and (now.low < last.high or (_near(now.low, last.high) and (now.closed_low or last.closed_high)))
-        if last and touches:
-            if now.high > last.high or (_near(now.high, last.high) and now.closed_high):
-                joined[-1] = Interval(last.low, last.closed_low, now.high, now.closed_high)
-        else:
-            joined.append(now)
-    return tuple(joined)
-
-
-def _overlap(a: Interval, b: Interval) -> Interval:
-    low, closed_low = max((a.low, not a.closed_low), (b.low, not b.closed_low))
-    high, closed_high = min((a.high, a.closed_high), (b.high, b.closed_high))
-    return Interval(low, not closed_low, high, closed_high)
-
-
-def _outside(intervals: tuple[Interval, ...]) -> tuple[Interval, ...]:
-    inf = context().inf
-    low, closed, found = -inf, False, []
-    for i in intervals:
-        found.append(Interval(low, closed, i.low, not i.closed_low))
-        low, closed = i.high, not i.closed_high
-    found.append(Interval(low, closed, inf, False))
-    return _tidy(found)

@@ -31,6 +31,7 @@ from typing import Any
 MAX_LENGTH = 600
 MAX_DEPTH = 10
 SECONDS = 1.0  # of processor time
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}  # of every helper
 WARMING = ((r"F_n = \sum_{k=0}^{n-1} F_k", r"F_n = \sum_{k=0}^{n-1} F_{k+1}"), (r"\int_0^1 x^2 dx", r"\frac{1}{3}"))
 
 _DEPTH = re.compile(r"[{(\[]|[})\]]")
@@ -75,8 +76,7 @@ def whole(gold: str, response: str, seconds: float = SECONDS) -> Future[Any]:
 
 @functools.cache
 def _helpers() -> Helpers:
-    environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
-    return Helpers(str(Path(__file__)), environment, max(1, min(8, len(os.sched_getaffinity(0)))))
+    return Helpers(str(Path(__file__)), ENVIRONMENT, max(1, min(8, len(os.sched_getaffinity(0)))))
 
 
 def _answer(request: Any) -> Any:

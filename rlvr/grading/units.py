@@ -7,18 +7,12 @@ from dataclasses import replace
 from fractions import Fraction
 
 from rlvr.grading.latex import Node, parse
-from rlvr.grading.lexer import UNIT_SPELLINGS
+from rlvr.grading.lexer import NOTATION, UNIT_SPELLINGS
 from rlvr.grading.values import exact
 
 Units = tuple[tuple[str, Fraction], ...]
 
-# Words that change what a number says: these are never a unit.
-_MEANING = frozenset(
-    "or and not no either neither nor but maybe about approximately approx roughly around almost nearly at "
-    "least most more less than million millions billion billions trillion thousand thousands hundred hundreds "
-    "dozen dozens half quarter third double twice times wrong incorrect if is are was between from to except "
-    "without plus minus over under negative all none any other another remainder base mod modulo".split()
-)
+_MEANING = frozenset(NOTATION["never_units"].split())  # words that change what a number says
 _PLAIN = re.compile(r"[A-Za-z°%](?:[A-Za-z°%/ .·*]|\^-?[0-9])*")
 _NONE = frozenset({"?am", "?pm", "?AM", "?PM", "?a.m", "?p.m"})
 

@@ -110,7 +110,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _exact_root(base: Fraction, degree: int) -> Fraction:
-    """The rational root, by search in whole numbers."""
+    """The rational root; raises Undecided where there is none."""
     if base < 0 or degree > 64:
         raise Undecided
     top, under = (_whole_root(n, degree) for n in (base.numerator, base.denominator))
@@ -118,16 +118,11 @@ def _exact_root(base: Fraction, degree: int) -> Fraction:
 
 
 def _whole_root(number: int, degree: int) -> int:
-    if degree == 2:
-        root = math.isqrt(number)
-    else:
-        if number.bit_length() > 2000:
-            raise Undecided
-        low, high = 0, 1 << (number.bit_length() // degree + 1)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if middle**degree <= number else (low, middle - 1)
-        root = low
+    if degree != 2 and number.bit_length() > 2000:
+        raise Undecided
+    mp = context()
+    with mp.workprec(number.bit_length() // degree + 20):
+        root = int(mp.nint(mp.root(number, degree)))
     if root**degree != number:
         raise Undecided
     return root
@@ -151,32 +146,20 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction:
         case "root" if values[1].denominator == 1 and values[1] > 0:
             sign = -1 if first < 0 and values[1] % 2 else 1
             return sign * _exact_root(first * sign, int(values[1]))
-        case "abs":
-            return abs(first)
-        case "floor":
-            return Fraction(math.floor(first))
-        case "ceil":
-            return Fraction(math.ceil(first))
-        case "factorial" if first.denominator == 1 and 0 <= first <= MAX_FACTORIAL:
-            return _bounded(Fraction(math.factorial(int(first))))
-        case "binom" if all(v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in values):
-            return _bounded(Fraction(math.comb(int(first), int(values[1]))))
-        case "max":
-            return max(values)
-        case "min":
-            return min(values)
+        case "abs" | "floor" | "ceil":
+            return Fraction({"abs": abs, "floor": math.floor, "ceil": math.ceil}[name](first))
+        case "factorial" | "binom" if all(v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in values):
+            return _bounded(Fraction({"factorial": math.factorial, "binom": math.comb}[name](*map(int, values))))
+        case "max" | "min":
+            return (max if name == "max" else min)(values)
         case "gcd" | "lcm" if all(v.denominator == 1 for v in values):
-            return _bounded(Fraction({"gcd": math.gcd, "lcm": math.lcm}[name](*(int(v) for v in values))))
+            return _bounded(Fraction({"gcd": math.gcd, "lcm": math.lcm}[name](*map(int, values))))
     raise Undecided
 
 
 def terminating(value: Fraction) -> bool:
     """Whether a decimal with finitely many digits is exactly this."""
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest == 1
+    return pow(10, value.denominator.bit_length(), value.denominator) == 0  # it divides a power of ten
 
 
 def approximates(decimal: Fraction, value: Fraction | Any) -> bool:
@@ -187,7 +170,7 @@ def approximates(decimal: Fraction, value: Fraction | Any) -> bool:
     if len(digits) < 6:
         return False
     if isinstance(value, Fraction):
-        return abs(decimal - value) <= NEAR * abs(value)
+        return not terminating(value) and abs(decimal - value) <= NEAR * abs(value)
     wanted = context().mpf(decimal.numerator) / decimal.denominator
     return abs(wanted - value) <= abs(value) * 1e-6
 
@@ -229,6 +212,20 @@ def same_values(left: Node, right: Node) -> bool:
     if len(found) < 2:
         raise Undecided
     return all(found)
+
+
+def constant_factor(quotient: Node) -> float | None:
+    """The real number that a quotient is at all points, None where it is not the same at all of them."""
+    values = []
+    for point in points(sorted(symbols(quotient)), quotient):
+        try:
+            values.append(value_at(quotient, point))
+        except (Undecided, ArithmeticError, ValueError):
+            continue
+    if len(values) < 3 or any(not abs(v - values[0]) <= abs(values[0]) * 1e-30 for v in values):
+        return None
+    first = complex(values[0])
+    return first.real if first.imag == 0 and first.real != 0 else None
 
 
 def _for_positive(node: Node) -> bool:
@@ -383,39 +380,27 @@ def _mp_call(name: str, values: list[Any]) -> Any:
     if mp.mag(first) > 200:
         raise Undecided
     match name:
-        case "sqrt":
-            return mp.sqrt(first)
         case "root":
             return _mp_root(first, values[1])
         case "exp":
             return _mp_power(+mp.e, first)
-        case "lg" if first != 0:
-            return mp.log(first) / mp.log(10)
-        case "ln" | "log" | "log_":
-            if first == 0:
-                raise Undecided
-            return mp.log(first) if name != "log_" else mp.log(first) / mp.log(values[1])
-        case "factorial":
-            return mp.gamma(_moderate(first) + 1)
-        case "binom":
-            return mp.binomial(_moderate(first), _moderate(values[1]))
-        case "abs" | "Re" | "Im" | "arg" | "sgn":
-            return {"abs": abs, "Re": mp.re, "Im": mp.im, "arg": mp.arg, "sgn": mp.sign}[name](first)
-        case "floor" | "ceil":
-            return mp.floor(first) if name == "floor" else mp.ceil(first)
+        case "ln" | "log" | "lg" | "log_" if first != 0:
+            return mp.log(first, *{"lg": (10,), "log_": values[1:]}.get(name, ()))
+        case "factorial" | "binom" if all(abs(value) <= MAX_FACTORIAL for value in values):
+            return mp.factorial(first) if name == "factorial" else mp.binomial(*values)
         case "max" | "min" if all(_is_real(v) for v in values):
             return (max if name == "max" else min)(values, key=mp.re)
-    return _mp_trigonometric(name, values)
-
-
-def _mp_trigonometric(name: str, values: list[Any]) -> Any:
-    plain = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh", "arccosh": "acosh",
-             "arctanh": "atanh"}.get(name, name)  # fmt: skip
-    known = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh", "acosh",
-             "atanh")  # fmt: skip
-    if plain not in known or len(values) != 1 or (plain.endswith("h") and abs(values[0]) > 5000):
+    if name not in _NAMES or (name.endswith("h") and abs(first) > 5000):
         raise Undecided
-    return _sized(getattr(context(), plain)(values[0]))
+    return _sized(getattr(mp, _NAMES[name])(first))
+
+
+# What a function of one number is called by mpmath.
+_NAMES = {
+    **{name: name for name in "sqrt floor ceil arg sin cos tan cot sec csc sinh cosh tanh".split()},
+    **{f"arc{name}": f"a{name}" for name in "sin cos tan sinh cosh tanh".split()},
+    **{"abs": "fabs", "Re": "re", "Im": "im", "sgn": "sign"},
+}
 
 
 def _mp_root(value: Any, degree: Any) -> Any:
@@ -425,9 +410,3 @@ def _mp_root(value: Any, degree: Any) -> Any:
     if _is_real(value) and mp.re(value) < 0 and degree == int(mp.re(degree)) and int(mp.re(degree)) % 2:
         return -mp.power(-mp.re(value), 1 / degree)
     return _mp_power(value, 1 / degree)
-
-
-def _moderate(value: Any) -> Any:
-    if abs(value) > MAX_FACTORIAL:
-        raise Undecided
-    return value

@@ -26,8 +26,6 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{path}: no such file; set path to another, or start where it lies")
     try:
         yield from readers[path.suffix](path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -379,10 +377,9 @@ def _value(row: Row, column: str) -> Any:
     return value if missing is None else None
 
 
-def _names(value: Any) -> Iterator[str] | list[str]:
-    if isinstance(value, Mapping):
-        return [str(key) for key in value]
-    return [str(i) for i in range(len(value))] if isinstance(value, list | tuple) else []
+def _names(value: Any) -> list[str]:
+    keys = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list | tuple) else ()
+    return [str(key) for key in keys]
 
 
 def _first(row: Row, names: Iterable[str], field: str, where: str) -> str:

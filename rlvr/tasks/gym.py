@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from rlvr.errors import UserError, suggest
-from rlvr.grading.extract import after_thinking, final_turn, find_form
+from rlvr.grading.extract import answers_in
 from rlvr.grading.latex import parse
-from rlvr.grading.symbolic import Died, Killable, Late, serve
+from rlvr.grading.symbolic import ENVIRONMENT, Died, Killable, Late, serve
 from rlvr.grading.units import read_number
 from rlvr.grading.values import exact, walk
 from rlvr.registry import register
@@ -69,10 +69,7 @@ OWN: dict[str, Callable[[str, str, Info], bool]] = {
     **dict.fromkeys(("spell_backward", "letter_jumble", "number_sorting", "complex_arithmetic"), _same),
 }  # fmt: skip
 
-_WORKER = Killable(
-    __file__,
-    {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-)
+_WORKER = Killable(__file__, ENVIRONMENT)
 
 
 @register("data", "gym")
@@ -118,11 +115,9 @@ def check_gym(problem: Problem, response: Response, *, extract: Forms = ("answer
     """Correct where the data set's scorer gives the full score (or the comparison of ours, see OWN)."""
     dataset = str(problem.meta.get("dataset", ""))
     _refuse(dataset)
-    text = after_thinking(final_turn(response.text), response.prefill)
-    found = {form: find_form(form, text) for form in extract}
-    formatted = bool(found[extract[0]])
-    form = next((form for form in extract if found[form] is not None), None)
-    answer = found[form] if form else None
+    found = answers_in(response.text, response.prefill, extract)
+    formatted = bool(found.get(extract[0]))
+    form, answer = next(iter(found.items()), (None, None))
     if not answer:
         status = Status.TRUNCATED if response.truncated else Status.NO_ANSWER
         return Verdict(status, None, formatted, f"{form}:empty" if form else "none")

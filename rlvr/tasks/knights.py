@@ -20,24 +20,16 @@ from rlvr.errors import UserError
 from rlvr.grading.extract import after_thinking, check_tags, final_turn
 from rlvr.registry import register
 from rlvr.seeds import key_of, uniform
+from rlvr.tree import asset
 from rlvr.types import Problem, Response, Status, Verdict
 
 Statement = list[Any]
 
-NAMES = (
-    "Abel", "Agnes", "Alma", "Anton", "Beth", "Bruno", "Cora", "Cyrus", "Dana", "Edgar", "Elsa", "Emil", "Faye",
-    "Felix", "Flora", "Gwen", "Hanna", "Hugo", "Ida", "Igor", "Iris", "Ivan", "Jade", "June", "Karl", "Klara", "Leon",
-    "Lotte", "Lucy", "Magda", "Marco", "Maud", "Nadia", "Nils", "Nina", "Oliver", "Olga", "Oscar", "Paula", "Pedro",
-    "Ralf", "Rita", "Ruth", "Simon", "Sven", "Thea", "Tom", "Ursula", "Viktor", "Zoey",
-)  # fmt: skip
+_WORDS = asset("wordings")["knights"]
+NAMES, _SPEECH, _FILLER = _WORDS["names"], _WORDS["speech"], frozenset(_WORDS["filler"].split())
 
 _OPENING = "On an island everyone is either a knight, who always tells the truth, or a knave, who always lies."
 _QUESTION = "Who is a knight and who is a knave?"
-_SPEECH = (
-    '{name} says: "{Text}."', "{name} says that {text}.", '{name} swears: "{Text}."', "{name} insists that {text}.",
-    '{name} whispers: "{Text}."', '"{Text}," answers {name}.', '{name} calls out: "{Text}."',
-    "{name} lets you know that {text}.",
-)  # fmt: skip
 _WORDING = {"and": "{0} and {1}", "or": "{0} or {1}", "if": "if {0}, then {1}", "iff": "{0} exactly when {1}"}
 
 
@@ -59,12 +51,10 @@ def draw_statements(roles: Sequence[bool], forms: Sequence[str], rng: random.Ran
 def draw_statement(speaker: int, people: int, forms: Sequence[str], rng: random.Random) -> Statement:
     """A random statement of the speaker; never "I am a knave", which nobody can say."""
     form = rng.choice(forms)
-    if form == "leaf":
-        person = rng.randrange(people)
-        return ["knight" if person == speaker else rng.choice(("knight", "knave")), person]
-    if form == "not":
-        person = rng.randrange(people)
-        return ["not", ["knave" if person == speaker else rng.choice(("knight", "knave")), person]]
+    if form in ("leaf", "not"):
+        person, of_oneself = rng.randrange(people), "knight" if form == "leaf" else "knave"
+        claim = [of_oneself if person == speaker else rng.choice(("knight", "knave")), person]
+        return claim if form == "leaf" else ["not", claim]
     about = rng.sample(range(people), 2)
     return [form, *([rng.choice(("knight", "knave")), person] for person in about)]
 
@@ -179,11 +169,6 @@ _ROLE = r"(?P<role>knight|knave)"
 _SAYS = rf"\s*(?:is|:|=|->|→|—|-)\s*(?P<no>not\s+)?(?:(?:a|an|the)\s+)?{_ROLE}"
 _BELONGS = rf"\s+(?:belongs\s+to|is\s+one\s+of|is\s+among)\s+the\s+{_ROLE}s"
 _ONLY = rf"the\s+only\s+{_ROLE}\s+is\s+"
-_FILLER = frozenset(
-    """a all and answer answers are as assignment based conclude conclusion conclusions final finally follows have hence
-    here i identities identity in inhabitants is islanders it my of on our people persons puzzle reasoning result roles
-    so solution that the their therefore these this thus to we""".split()
-)
 
 
 def gold_roles(answer: str) -> dict[str, bool] | None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rlvr.grading import symbolic
 from rlvr.grading.compare import Match, canonical, compare
-from rlvr.grading.extract import Form, after_thinking, final_turn, find_form, last_box
+from rlvr.grading.extract import Form, after_thinking, answers_in, final_turn, last_box
 from rlvr.grading.latex import parse
 from rlvr.grading.symbolic import Died, Late
 from rlvr.grading.values import exact, walk
@@ -44,11 +44,9 @@ def math(
     'box:exact'
     """
     start = time.perf_counter()
-    text = after_thinking(final_turn(response.text), response.prefill)
-    found = {form: find_form(form, text) for form in extract}
-    formatted = bool(found["box" if "box" in extract else extract[0]])
-    form = next((form for form in extract if found[form] is not None), None)
-    answer = found[form] if form else None
+    found = answers_in(response.text, response.prefill, extract)
+    formatted = bool(found.get("box" if "box" in extract else extract[0]))
+    form, answer = next(iter(found.items()), (None, None))
     if answer and form in ("answer", "hash"):
         answer = last_box(answer) if last_box(answer) is not None else answer.strip("* ")
     if form is None or not answer:
@@ -106,11 +104,10 @@ def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "an
     >>> choice(Problem("p", "choice", "A. red\nB. blue", "B"), Response(r"\boxed{\text{(B) blue}}")).status
     <Status.CORRECT: 'correct'>
     """
-    text = after_thinking(final_turn(response.text), response.prefill)
-    found = {form: find_form(form, text) for form in extract}
-    form = next((form for form in extract if found[form] is not None), None)
-    place = _LETTER.match(found[form] or "") if form else None
-    stated = _STATED.findall(text) if form is None else []
+    found = answers_in(response.text, response.prefill, extract)
+    form, answer = next(iter(found.items()), (None, ""))
+    place = _LETTER.match(answer) if form else None
+    stated = [] if form else _STATED.findall(after_thinking(final_turn(response.text), response.prefill))
     letter = place[1].upper() if place else stated[-1] if stated else None
     rule = form or ("stated" if stated else "none")
     if letter is None:
