@@ -13,15 +13,15 @@ from typing import Any
 
 import yaml
 
-from rlvr import charts
+from rlvr import progress
+from rlvr.charts import measured
 from rlvr.errors import UserError
-from rlvr.progress import number
-from rlvr.progress import percent as plain_percent
+from rlvr.evals import paired_gain
+from rlvr.progress import MINUS, number
 from rlvr.trackers import JsonLines
 
 Record = Mapping[str, Any]
 PARTS = ("recipe.yaml", "metrics.jsonl", "evals.jsonl", "summary.json")
-MINUS = "\N{MINUS SIGN}"
 SAMPLE: Record = dict.fromkeys(("id", "question", "gold", "text", "tokens", "status", "answer", "reward", "parts"))
 
 
@@ -76,8 +76,13 @@ class RunData:
     def measured(self, key: str) -> list[float]:
         """One metric of all evaluations of the held-out set that have it, in order."""
         records = self.of(self.benchmarks[0]) if self.benchmarks else []
-        values = [number((record.get("metrics") or {}).get(key)) for record in records]
+        values = [measured(record, key) for record in records]
         return [value for value in values if value is not None]
+
+    @property
+    def scores(self) -> list[Score]:
+        """Accuracy at each evaluation of the held-out set."""
+        return scores_of(self, self.benchmarks[0]) if self.benchmarks else []
 
     def of(self, benchmark: str) -> Sequence[Record]:
         """The evaluations of one benchmark in order, as in evals.jsonl or, where that is lost, as summed up."""
@@ -113,10 +118,6 @@ class Row:
     @property
     def n(self) -> int | None:
         return next((score.n for score in self.scores if score and score.n), None)
-
-    @property
-    def strip(self) -> str:
-        return charts.strip([(s.label, s.value, s.interval) for s in self.scores if s])
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def headline(run: RunData) -> tuple[str, str]:
     """What happened, in one sentence, and its tone: good, bad, flat or none."""
     start = "" if run.finished else f"This run is unfinished: {_reached(run)}. "
     so_far = "" if run.finished else " so far"
-    scores = scores_of(run, run.benchmarks[0]) if run.benchmarks else []
+    scores = run.scores
     if not scores:
         return "none", f"{start}No evaluation was recorded, so nothing can be said about accuracy."
     first, last = scores[0], scores[-1]
@@ -375,12 +376,7 @@ def _tries(run: RunData) -> tuple[str, str] | None:
 
 
 def _reflection(run: RunData) -> tuple[str, str] | None:
-    shares = (
-        [number((e.get("metrics") or {}).get("reflection")) for e in run.of(run.benchmarks[0])]
-        if run.benchmarks
-        else []
-    )
-    known = [share for share in shares if share is not None]
+    known = run.measured("reflection")
     if len(known) < 2 or max(known) < 0.005:
         return None
     said = f"{percent(known[0], 1)} of the held-out answers before and {percent(known[-1], 1)} after training"
@@ -453,11 +449,11 @@ def gain_of(run: RunData, benchmark: str, first: Score, last: Score) -> tuple[fl
     if number(summed.get("pass@1")) is not None and (first.label, last.label) == ("before", "after"):
         return summed["pass@1"], summed.get("ci95")
     before, after = (solved(evaluated(run, benchmark, score.step)) for score in (first, last))
-    changes = [after[key] - before[key] for key in before if key in after]
-    if len(changes) < 2:
+    shared = [key for key in before if key in after]
+    if len(shared) < 2:
         return last.value - first.value, None
-    mean, error = statistics.fmean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
-    return mean, [mean - 1.96 * error, mean + 1.96 * error]
+    gain = paired_gain([before[key] for key in shared], [after[key] for key in shared])
+    return gain["pass@1"], gain["ci95"]  # type: ignore[return-value]
 
 
 def solved(samples: Sequence[Record]) -> dict[str, float]:
@@ -504,7 +500,7 @@ def _reached(run: RunData) -> str:
 
 def percent(share: float | None, digits: int = 0) -> str:
     """A share that no line break tears apart."""
-    return plain_percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
+    return progress.percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def points(interval: Sequence[float]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 RECENT = 8  # steps whose mean duration gives the time left
-SPARKS = "▁▂▃▄▅▆▇█"
+MINUS = "\N{MINUS SIGN}"
+ASCII = str.maketrans({"→": "->", "✓": "ok", "✗": "no", "·": "|", "…": "...", MINUS: "-"})
 
 
 class Progress:
@@ -38,7 +38,6 @@ class Progress:
         self._stages: set[str] = set()
         self._evals: list[tuple[int, float]] = []
         self._benchmark: str | None = None
-        self._accuracy: list[float] = []
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._since = time.monotonic()
         self._spinner = Spinner("dots" if self._unicode else "line")
@@ -71,9 +70,6 @@ class Progress:
         self._since = now
         self._step = int(record.get("step", self._step + 1))
         self._record, self._sample = record, sample
-        accuracy = number(record.get("accuracy"))
-        if accuracy is not None:
-            self._accuracy.append(accuracy)
         if self._live:
             self._live.refresh()
         else:
@@ -90,7 +86,7 @@ class Progress:
         problems = (record.get("counts") or {}).get("problems")
         figures = [f"{benchmark} at step {step}: {percent(accuracy)} correct"]
         interval = (record.get("ci95") or {}).get("pass@1")
-        figures += [f"95 % interval {_interval(interval)}"] if interval else []
+        figures += [f"95 % interval {interval_text(interval)}"] if interval else []
         figures += [f"{problems} problems"] if problems else []
         self._print(" · ".join(figures), "bold")
 
@@ -114,7 +110,7 @@ class Progress:
             keys = ("before", *(["after_cold_start"] if cold else []), "after")
             problems = (result.get("after") or result.get("before") or {}).get("n")
             about = f"{name}\n{problems} problems" if problems else name
-            table.add_row(about, *(_scored(result.get(key)) for key in keys), _gain(result))
+            table.add_row(about, *(_scored(result.get(key)) for key in keys), self._plain(_gain(result)))
         self.out.print(table)
         self._print(f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}")
         self._print(f"report: {report}", "bold")
@@ -133,10 +129,6 @@ class Progress:
         figures = [Text.assemble((f"{name} ", "dim"), value) for name, value in self._figures()]
         parts: list[RenderableType] = [head, Padding(ProgressBar(total=max(self.total, 1), completed=self._step), 0)]
         parts += [Columns(figures, padding=(0, 3))] if figures else []
-        if len(self._accuracy) > 1 and self._unicode:
-            parts.append(
-                Text.assemble(("accuracy ", "dim"), spark(self._accuracy, max(width - 24, 8)), (" by step", "dim"))
-            )
         if self._sample:
             parts.append(Padding(self._show_sample(width), (1, 0, 0, 0)))
         if self._stage:
@@ -157,10 +149,8 @@ class Progress:
         figures = [(name, value) for name, value in shown.items() if value is not None]
         if self._evals:
             first, last = self._evals[0], self._evals[-1]
-            change = (
-                f"{percent(first[1])} {self._arrow} {percent(last[1])}" if len(self._evals) > 1 else percent(last[1])
-            )
-            figures.append(("held-out", change))
+            start = f"{percent(first[1])} → " if len(self._evals) > 1 else ""
+            figures.append(("held-out", start + percent(last[1])))
         return figures
 
     def _line(self) -> str:
@@ -178,42 +168,36 @@ class Progress:
 
     def _show_sample(self, width: int) -> RenderableType:
         sample = self._sample or {}
-        mark, style = self._mark(sample)
         grid = Table.grid(padding=(0, 1))
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(overflow="fold")
         room = max(width - 12, 16)
         grid.add_row("problem", Text(self._safe(shorten(str(sample.get("question", "")), 2 * room))))
         grid.add_row("response", Text(self._safe(shorten(str(sample.get("text", "")), 4 * room))))
-        grid.add_row("verdict", Text(self._safe(f"{mark} {_verdict(sample)}"), style=style))
+        style = "green" if sample.get("status") == "correct" else "red"
+        grid.add_row("verdict", Text(self._safe(f"{_mark(sample)} {_verdict(sample)}"), style=style))
         return grid
 
     def _short_sample(self) -> str:
         if not self._sample:
             return ""
         question, text = (shorten(str(self._sample.get(key, "")), 48) for key in ("question", "text"))
-        return f"{self._mark(self._sample)[0]} {question} {self._arrow} {text}"
-
-    def _mark(self, sample: Mapping[str, Any]) -> tuple[str, str]:
-        if sample.get("status") == "correct":
-            return ("✓" if self._unicode else "ok"), "green"
-        return ("✗" if self._unicode else "no"), "red"
+        return f"{_mark(self._sample)} {question} → {text}"
 
     @property
     def _unicode(self) -> bool:
         return self.out.encoding.lower().startswith("utf")
 
-    @property
-    def _arrow(self) -> str:
-        return "→" if self._unicode else "->"
+    def _plain(self, text: str) -> str:
+        return text if self._unicode else text.translate(ASCII)
 
     def _safe(self, text: str) -> str:
         """Text that this output can show: no control codes (model output may hold any), no letter it cannot encode."""
         text = "".join(letter if letter.isprintable() else " " for letter in text)
+        text = self._plain(text)
         return text.encode(self.out.encoding, "replace").decode(self.out.encoding)
 
     def _print(self, text: str, style: str = "") -> None:
-        text = text if self._unicode else text.replace("·", "|").replace("…", "...")
         self.out.print(Text(self._safe(text), style=style), soft_wrap=not self.out.is_terminal)
 
 
@@ -252,21 +236,24 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:head].rstrip()} … {text[len(text) - (limit - 3 - head) :].lstrip()}"
 
 
-def spark(values: list[float], width: int) -> str:
-    """Shares as bars of one letter each, averaged where there are more values than letters.
+def signed(change: float) -> str:
+    """A change in points with its sign.   0.125 -> "+12.5" """
+    return f"{100 * change:+.1f}".replace("-", MINUS)
 
-    >>> spark([0.0, 0.5, 1.0], 8)
-    '▁▅█'
-    """
-    width = min(width, len(values))
-    edges = [round(index * len(values) / width) for index in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    return "".join(SPARKS[min(max(round(mean * 7 + 1e-9), 0), 7)] for mean in means)
+
+def interval_text(interval: Sequence[float]) -> str:
+    """The ends of an interval in percent or points.   (0.1, 0.25) -> "[10.0, 25.0]" """
+    low, high = (f"{100 * end:.1f}".replace("-", MINUS) for end in interval)
+    return f"[{low}, {high}]"
 
 
 def number(value: Any) -> float | None:
     """The value where it is a finite number: records hold null for what was not."""
     return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else None
+
+
+def _mark(sample: Mapping[str, Any]) -> str:
+    return "✓" if sample.get("status") == "correct" else "✗"
 
 
 def _verdict(sample: Mapping[str, Any]) -> str:
@@ -283,23 +270,18 @@ def _scored(result: Mapping[str, Any] | None) -> str:
     if not result:
         return "-"
     interval = result.get("ci95")
-    return percent(number(result.get("pass@1")), 1) + (f"\n{_interval(interval)}" if interval else "")
+    return percent(number(result.get("pass@1")), 1) + (f"\n{interval_text(interval)}" if interval else "")
 
 
 def _gain(result: Mapping[str, Any]) -> str:
     gain = result.get("gain") or {}
+    before, after = (number((result.get(key) or {}).get("pass@1")) for key in ("before", "after"))
     value = number(gain.get("pass@1"))
-    if value is None:
-        before, after = (number((result.get(key) or {}).get("pass@1")) for key in ("before", "after"))
-        if before is None or after is None:
-            return "-"
+    if value is None and before is not None and after is not None:
         value = after - before
-    points = f"{100 * value:+.1f}"
-    return f"{points}\n{_interval(gain['ci95'])}" if gain.get("ci95") else points
-
-
-def _interval(interval: list[float] | tuple[float, float]) -> str:
-    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    if value is None:
+        return "-"
+    return signed(value) + (f"\n{interval_text(gain['ci95'])}" if gain.get("ci95") else "")
 
 
 def _times(record: Mapping[str, Any]) -> Mapping[str, Any]:

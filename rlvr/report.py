@@ -4,46 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rlvr import charts, scores
+from rlvr import charts, findings, scores
 from rlvr.errors import RunError, UserError
-from rlvr.evals import mean, paired_gain
-from rlvr.findings import (
-    MINUS,
-    Record,
-    RunData,
-    alarms,
-    evaluated,
-    gain_of,
-    headline,
-    load,
-    percent,
-    phenomena,
-    points,
-    samples_of,
-    saturation,
-    scores_of,
-    solved,
-    split_gain,
-    table,
-    trend,
-)
-from rlvr.progress import duration, number
-from rlvr.trackers import JsonLines
+from rlvr.evals import crossed_interval, interval, mean, paired_gain
+from rlvr.findings import Record, RunData, evaluated, headline, load, percent, samples_of, scores_of, solved, split_gain
+from rlvr.progress import duration, interval_text, number, signed
+from rlvr.trackers import JsonLines, write_whole
 
 if TYPE_CHECKING:
     from rlvr.arms import Plan
@@ -56,12 +38,15 @@ def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder; raises UserError where the folder cannot be read."""
     data = load(run)
     tone, sentence = headline(data)
-    rows = [row for benchmark in data.benchmarks for row in table(data, benchmark)]
-    view = {"run": data, "tone": tone, "sentence": sentence, "alarms": alarms(data), "rows": rows, "facts": facts(data)}
-    view["phenomena"] = phenomena(data)
     page = template("report.html.j2").render(
-        **view,
-        charts=charts.run_charts(data.metrics, data.evals, saturation(data)),
+        run=data,
+        tone=tone,
+        sentence=sentence,
+        alarms=findings.alarms(data),
+        rows=[row for benchmark in data.benchmarks for row in findings.table(data, benchmark)],
+        trends={key: findings.trend(data.last_stage, key) for key in ("reward", "formatted")},
+        phenomena=findings.phenomena(data),
+        charts=charts.run_charts(data.metrics, data.evals, findings.saturation(data)),
         problems=compared_problems(data),
         training=training_samples(data),
         verdicts=verdict_counts(data),
@@ -84,17 +69,17 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
         run=None,
         runs=[_compared(data) for data in loaded],
         same=len(sets) < 2,
-        curves=charts.compared("Held-out accuracy with 95 % interval", series),
+        curves=charts.chart("Held-out accuracy with 95 % interval", series, "share", wide=True),
         legend=[(one.name, one.color) for one in series],
     )
     return write_page(Path(out), page)
 
 
 def _compared(data: RunData) -> dict[str, Any]:
-    rows = table(data, data.benchmarks[0]) if data.benchmarks else []
-    about = f"{data.steps} steps" + ("" if data.finished else ", unfinished")
-    view = {"name": data.name, "about": about, "row": rows[0] if rows else None, "alarms": alarms(data)}
-    return {**view, "sentence": headline(data)[1], "seconds": sum(seconds for _, seconds in time_spent(data)) or None}
+    rows = findings.table(data, data.benchmarks[0]) if data.benchmarks else []
+    seconds = sum(seconds for _, seconds in time_spent(data)) or None
+    view = {"run": data, "row": rows[0] if rows else None, "seconds": seconds}
+    return {**view, "sentence": headline(data)[1], "alarms": findings.alarms(data)}
 
 
 def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
@@ -107,7 +92,8 @@ def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
     found["missing"] = {path.name: why for path, why in missing.items()}
     cells = _cells(found, len(plan.sweep.seeds))
     write_page(plan.folder / "sweep.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    write_page(plan.folder / "table.md", _markdown(found, cells))
+    table = template("table.md.j2").render(found=found, heads=cells[0], rows=cells[1], explained=EXPLAINED)
+    write_page(plan.folder / "table.md", table)
     page = write_page(plan.folder / "sweep.html", _sweep_page(plan, found, cells))
     _print_table(found, cells, page)
     return found
@@ -156,16 +142,12 @@ def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.nd
 
 
 def _contrast(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    from rlvr.evals import crossed_interval
-
     change = after - before
     return {"pass@1": float(change.mean()), "ci95": list(crossed_interval(change)), "n": len(change)}
 
 
 def _level(values: np.ndarray) -> dict[str, Any]:
     """Accuracy with its interval; for one seed, or several that agree on every problem, it is that of one run."""
-    from rlvr.evals import crossed_interval, interval
-
     same = bool((values == values[:, :1]).all())
     low, high = interval(values[:, 0].tolist()) if same else crossed_interval(values)
     return {"pass@1": float(values.mean()), "ci95": [max(0.0, low), min(1.0, high)], "n": len(values)}
@@ -211,20 +193,12 @@ def _row(arm: str, row: Mapping[str, Any], seeds: int, width: int) -> list[str]:
     count = f"{done}" if done == seeds else f"{done} of {seeds}"
     if not done:
         return [arm, count, *[NONE] * (width - 2)]
-    scores = [f"{100 * row[key]['pass@1']:.1f}\n{_interval(row[key]['ci95'])}" for key in ("before", "after")]
+    scores = [f"{100 * row[key]['pass@1']:.1f}\n{interval_text(row[key]['ci95'])}" for key in ("before", "after")]
     changes = [row["gain"], row.get("difference")]
-    shown = [f"{_signed(c['pass@1'])}\n{_interval(c['ci95'])}" if c else NONE for c in changes]
+    shown = [f"{signed(c['pass@1'])}\n{interval_text(c['ci95'])}" if c else NONE for c in changes]
     shares = [row[key] for key in ("formatted", "pass@1_formatted")]
     forms = [" → ".join(NONE if share is None else percent(share) for share in pair) for pair in shares]
-    return [arm, count, *scores, *shown, *forms, _signed(row["gain_split"]["form"]), percent(row["training_accuracy"])]
-
-
-def _markdown(found: Mapping[str, Any], cells: Cells) -> str:
-    heads, rows = cells
-    table = [heads, ["---", *["---:"] * (len(heads) - 1)], *([cell.replace("\n", " ") for cell in row] for row in rows)]
-    notes = [f"- {name} is not finished: {why}" for name, why in found["missing"].items()]
-    lines = [f"# {found['name']}", "", *(f"| {' | '.join(row)} |" for row in table), "", EXPLAINED]
-    return "\n".join([*lines, *([""] if notes else []), *notes, ""])
+    return [arm, count, *scores, *shown, *forms, signed(row["gain_split"]["form"]), percent(row["training_accuracy"])]
 
 
 def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
@@ -245,45 +219,33 @@ def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
 def _sweep_page(plan: Plan, found: Mapping[str, Any], cells: Cells) -> str:
     done = {arm: row for arm, row in found["arms"].items() if row["seeds"]}
     gains, differences = (
-        [(arm, i % 5, *_scaled(row[key])) for i, (arm, row) in enumerate(done.items()) if key in row]
+        [(arm, i % 5, row[key]) for i, (arm, row) in enumerate(done.items()) if key in row]
         for key in ("gain", "difference")
     )
-    texts = {arm: _yaml(row) or "nothing" for arm, row in plan.sweep.arms.items()}
     return template("sweep.html.j2").render(
         plan=plan,
         heads=cells[0],
         rows=cells[1],
         missing=found["missing"],
-        gains=charts.forest("Gain of each arm, points", gains),
-        differences=charts.forest(f"Accuracy after training against {plan.baseline}, points", differences),
+        gains=gains,
+        differences=differences,
         curves=_curves(done, plan.baseline),
-        changes=texts,
-        shared=_yaml(plan.sweep.overrides),
         explained=EXPLAINED,
         command=f"rlvr sweep {shlex.quote(plan.file)} --table",
     )
 
 
-def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart]:
+def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart | None]:
     """One chart an arm beside the baseline, all on one scale."""
     top = max((point["ci95"][1] for row in arms.values() for point in row["curve"]), default=1.0)
     series = []
     for i, (arm, row) in enumerate(arms.items()):
-        records = [{**point, "metrics": point, "ci95": {"pass@1": point["ci95"]}} for point in row["curve"]]
-        series.append(charts.heldout(records, arm, i % 5))
+        points = [(point["step"], point["pass@1"]) for point in row["curve"]]
+        bands = {point["step"]: point["ci95"] for point in row["curve"]}
+        series.append(charts.Series(arm, points, i % 5, dots=True, band=bands))
     base = [replace(one, color=5) for one in series if one.name == baseline]
-    made = [charts.compared(one.name, [one, *(base if one.name != baseline else [])], top) for one in series]
-    return [chart for chart in made if chart]
-
-
-def _yaml(tree: Mapping[str, Any]) -> str:
-    return (
-        yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, default_flow_style=None).strip() if tree else ""
-    )
-
-
-def _scaled(change: Mapping[str, Any]) -> tuple[float, float, float]:
-    return 100 * change["pass@1"], 100 * change["ci95"][0], 100 * change["ci95"][1]
+    beside = [[one, *(base if one.name != baseline else [])] for one in series]
+    return [charts.chart(pair[0].name, pair, "share", top=top) for pair in beside]
 
 
 def compared_problems(run: RunData) -> list[dict[str, Any]]:
@@ -323,45 +285,18 @@ def training_samples(run: RunData) -> list[tuple[str, Record]]:
     return [(f"step {sample.get('step', '?')}, {place}", sample) for place, sample in shown]
 
 
-def facts(run: RunData) -> list[tuple[str, str, str]]:
-    """The few figures at the top, as (name, value, what to know about it)."""
-    found = []
-    measured = scores_of(run, run.benchmarks[0]) if run.benchmarks else []
-    if len(measured) > 1:
-        gain = gain_of(run, run.benchmarks[0], measured[0], measured[-1])
-        value = f"{percent(measured[0].value)} → {percent(measured[-1].value)}"
-        found.append(("held-out accuracy", value, f"{measured[0].n or '?'} unseen problems"))
-        found.append(("gain", f"{_signed(gain[0])} points", f"{points(gain[1])} with 95 %" if gain[1] else ""))
-    for key, name in (("reward", "training reward"), ("formatted", "well-formed answers")):
-        change = trend(run.last_stage, key)
-        if change:
-            show = percent if key == "formatted" else "{:.2f}".format
-            span = "training" if len(run.stages) < 2 else f"the last stage, {list(run.stages)[-1]}"
-            found.append((name, f"{show(change.start)} → {show(change.end)}", f"first and last steps of {span}"))
-    seconds = sum(seconds for _, seconds in time_spent(run))
-    if seconds:
-        found.append(("time", duration(seconds), f"{run.steps} steps"))
-    return found
-
-
-def verdict_counts(run: RunData) -> dict[str, Any]:
+def verdict_counts(run: RunData) -> dict[str, Counter[str]]:
     """How often each verdict was given in the first steps, the last steps and altogether."""
     records = [record for record in run.rl if record.get("verdicts")]
     size = max(1, min(5, len(records) // 2))
-    spans = {f"first {size} steps": records[:size], f"last {size} steps": records[-size:], "all steps": records}
-    counts = {span: _added(r["verdicts"] for r in part) for span, part in spans.items() if part}
-    names = [name for name, total in _added(counts.values()).items() if total]
-    return {
-        "names": names,
-        "spans": counts if len(records) > 1 else {k: v for k, v in counts.items() if k == "all steps"},
-    }
+    spans = {f"first {size} steps": records[:size], f"last {size} steps": records[-size:]} if len(records) > 1 else {}
+    return {span: _added(r["verdicts"] for r in part) for span, part in [*spans.items(), ("all steps", records)]}
 
 
-def _added(records: Any) -> dict[str, float]:
-    total: dict[str, float] = {}
+def _added(records: Any) -> Counter[str]:
+    total: Counter[str] = Counter()
     for record in records:
-        for name, value in record.items():
-            total[name] = total.get(name, 0) + (number(value) or 0)
+        total.update({name: known for name, value in record.items() if (known := number(value)) is not None})
     return total
 
 
@@ -423,26 +358,18 @@ def _selection(run: RunData) -> str:
 
 def template(name: str) -> Template:
     """A page of `assets`, with the filters that all pages use."""
-    folder = Path(__file__).parent / "assets"
     made = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent / "assets"),
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = {"number": lambda value: "?" if number(value) is None else f"{value:.3g}"}
-    made.filters.update(percent=percent, duration=duration, clean=_clean, interval=_interval, signed=_signed, **shown)
+    made.filters.update(percent=percent, duration=duration, clean=_clean, interval=interval_text, signed=signed)
+    made.filters["number"] = lambda value: "?" if number(value) is None else f"{value:.3g}"
+    made.filters["points"] = findings.points
+    made.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return made.get_template(name)
-
-
-def _signed(change: float) -> str:
-    return f"{100 * change:+.1f}".replace("-", MINUS)
-
-
-def _interval(interval: Sequence[float]) -> str:
-    low, high = (f"{100 * edge:.1f}".replace("-", MINUS) for edge in interval)
-    return f"[{low}, {high}]"
 
 
 def _clean(text: Any, limit: int = LONGEST) -> str:
@@ -453,13 +380,7 @@ def _clean(text: Any, limit: int = LONGEST) -> str:
 
 def write_page(path: Path, page: str) -> Path:
     """Replace a text file at one stroke, without control codes; raises RunError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_name(f".{path.name}.part")
-        half.write_bytes(CONTROLS.sub("", page).encode("utf-8", "replace"))
-        os.replace(half, path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from None
+    write_whole(path, CONTROLS.sub("", page))
     return path
 
 
@@ -479,15 +400,13 @@ def _evaluation(folder: Path) -> list[Record]:
 def write_curves(folder: Path) -> Path:
     """Write `report.html` into the folder of an evaluation: all its records in a table, curves over checkpoints."""
     records = _evaluation(folder)
-    names = list(dict.fromkeys(record["benchmark"] for record in records))
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        named.setdefault(record["benchmark"], []).append(record)
     several = len({record["step"] for record in records}) > 1
-    curves = [
-        charts.compared(name, [charts.heldout([r for r in records if r["benchmark"] == name], name, i % 6)])
-        for i, name in enumerate(names)
-    ]
-    page = template("evals.html.j2").render(
-        title=folder.name, records=records, charts=[c for c in curves if c and several], pairs=None
-    )
+    series = [charts.heldout(found, name, i % 6) for i, (name, found) in enumerate(named.items()) if several]
+    curves = [charts.chart(one.name, [one], "share") for one in series if one.known]
+    page = template("evals.html.j2").render(title=folder.name, records=records, charts=curves, pairs=[])
     return write_page(folder / "report.html", page)
 
 
@@ -509,21 +428,10 @@ class Pair:
 
     benchmark: str
     shares: tuple[float, float]
-    gain: tuple[float, Sequence[float]]
+    gain: Mapping[str, Any]
     p: float
     detectable: float
     problems: list[tuple[str, tuple[float, float], tuple[list[Record], list[Record]]]]
-
-    @property
-    def verdict(self) -> str:
-        """What the difference says, in one sentence."""
-        n = len(self.problems)
-        unit = f"One problem of {n} is {100 / n:.1f} points, and fewer than about {100 * self.detectable:.0f} points"
-        small = f"{unit} would rarely show here."
-        if self.p < 0.05:
-            better = "second" if self.gain[0] > 0 else "first"
-            return f"The {better} is better (p = {self.p:.2g}, exact sign-flip test over {n} problems). {small}"
-        return f"No difference is shown (p = {self.p:.2g}, exact sign-flip test over {n} problems). {small}"
 
     def kinds(self) -> list[tuple[str, list[Any]]]:
         """The problems by which model solved more of its samples, the largest differences first."""
@@ -548,11 +456,10 @@ def beside(first: Path, second: Path) -> Iterator[Pair]:
         shares = [[sum(rows) / len(rows) for rows in side] for side in right]
         counts = [len(rows) for side in right for rows in side]
         changes = [b - a for a, b in zip(*shares, strict=True)]
-        gain = paired_gain(shares[0], shares[1])
         yield Pair(
             benchmark=name,
             shares=(mean(shares[0]), mean(shares[1])),
-            gain=(mean(changes), gain["ci95"]),  # type: ignore[arg-type]
+            gain=paired_gain(*shares),
             p=scores.sign_flip([round(change * math.lcm(*counts)) for change in changes]),
             detectable=scores.detectable(changes, paired=True),
             problems=[(k, (a, b), (ours[k], theirs[k])) for k, a, b in zip(ours, *shares, strict=True)],

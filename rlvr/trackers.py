@@ -10,13 +10,12 @@ import importlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from rlvr.errors import UserError
+from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 
 Kind = Literal["step", "eval"]
@@ -87,26 +86,30 @@ class JsonLines:
 
     @staticmethod
     def write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the file by these records at one stroke: a crash leaves the old file or the new one."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "wb") as file:
-                os.fchmod(handle, 0o666 & ~_umask())
-                file.writelines(encode(record) for record in records)
-                file.flush()
-                os.fsync(handle)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        """Replace the file by these records at one stroke; raises RunError."""
+        write_whole(path, b"".join(map(encode, records)))
 
     @staticmethod
     def cut(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep only the records that `keep` approves; a file that is not there stays so."""
         if Path(path).exists():
             JsonLines.write(path, [record for record in JsonLines.read(path) if keep(record)])
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file at one stroke: a crash leaves the old or the new one; raises RunError."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from error
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -241,9 +244,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
