@@ -146,17 +146,16 @@ class Proof:
         for rank, (own, scored) in enumerate(self.last):
             gap = (scored - scored.new_tensor([logprob for answer in own for logprob in answer.logprobs])).abs().mean()
             if not gap <= tolerance:
-                self._fail(
-                    engine, f"its log-probabilities of a probe are {gap:.2g} from the policy's on average, where"
-                )
+                dtype = str(policy.compute).removeprefix("torch.")
+                _fail(engine, f"its answer to a probe is {gap:.2g} from the policy's ({dtype} allows {tolerance:g})")
             if before and before[rank][0] == own:
                 moved = (scored - before[rank][1]).abs().mean()
                 if moved > tolerance / 1000:
-                    self._fail(engine, f"a probe moved by {moved:.2g} in the policy and not in it, where")
+                    _fail(engine, f"its answer to a probe is the one before, while the policy's moved by {moved:.2g}")
 
-    def _fail(self, engine: Engine, what: str) -> None:
-        dtype = str(self.policy.compute).removeprefix("torch.")
-        raise RunError(
-            f"rollout.engine: the weights of version {engine.version} did not arrive in the engine: {what} {dtype}"
-            f" allows {TOLERANCE[self.policy.compute]:g}; rollout.engine=local shows whether the engine is at fault"
-        )
+
+def _fail(engine: Engine, what: str) -> None:
+    raise RunError(
+        f"rollout.engine: the weights of version {engine.version} did not arrive in the engine: {what}, in mean"
+        " log-probability; rollout.engine=local shows whether the engine is at fault"
+    )
