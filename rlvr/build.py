@@ -21,14 +21,13 @@ from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.critic import Critic, ValueModel, value_head
 from rlvr.engines import Engine
 from rlvr.errors import UserError
-from rlvr.gather import GreedyBaseline, no_baseline
+from rlvr.gather import GreedyBaseline, Sources, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.policy import Policy, Proof
 from rlvr.prompts import STOPS
 from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, apart, needs_of
 from rlvr.rollouts import Renderer, Rollouts, unproven
 from rlvr.seeds import key_of
-from rlvr.source import Sources
 from rlvr.step import Run
 from rlvr.types import Draw, Problem, SampleGroup, Sampling, Status
 from rlvr.verify import Judge, Rewarder, Verifier, by_task, guarded

@@ -9,9 +9,9 @@ import torch
 
 from rlvr.batch import Batch, Tokens
 from rlvr.errors import UserError
+from rlvr.gather import Sources
 from rlvr.learner import Learner
 from rlvr.rollouts import Renderer, Rollouts
-from rlvr.source import Sources
 from rlvr.step import State, StepResult
 from rlvr.types import Problem, Prompt
 

@@ -24,11 +24,11 @@ from rlvr.cold_start import cold_step
 from rlvr.errors import Interrupted, UserError
 from rlvr.evals import evaluate_one
 from rlvr.folder import RunFolder, WatchedFolder, best_step, summarise
+from rlvr.gather import Sources, SourceState
 from rlvr.learner import Learner
 from rlvr.policy import Policy
 from rlvr.progress import Progress
 from rlvr.recipe import Recipe
-from rlvr.source import Sources, SourceState
 from rlvr.step import State, StepResult, train_step
 from rlvr.trackers import Tracker
 from rlvr.tree import difference

@@ -13,11 +13,10 @@ from functools import partial
 from torch import Tensor
 
 from rlvr.batch import Scored, Split, pack
-from rlvr.gather import Attempt, Gathered
+from rlvr.gather import Attempt, Gathered, Sources, SourceState
 from rlvr.learner import Learner
 from rlvr.metrics import Metrics, describe
 from rlvr.rollouts import Renderer, Rollouts
-from rlvr.source import Sources, SourceState
 from rlvr.types import Context, Prompt, SampleGroup, Sampling
 from rlvr.verify import Rewarder, Verifier
 from rlvr.world import World

@@ -58,7 +58,7 @@ def test_functions_fit_a_screen(path: Path) -> None:
         "rewards",
         "audit",
         "select",
-        "source",
+        "gather",
         "recipe",
         "loss",
     ],

@@ -20,11 +20,10 @@ from rlvr import loss, optim
 from rlvr.advantage import group_deviation, group_mean, grpo, rloo
 from rlvr.batch import Batch, Forward, Scored, Tokens
 from rlvr.errors import RunError
-from rlvr.gather import Gathered, no_signal, once, refill
+from rlvr.gather import Gathered, Sources, SourceState, no_signal, once, refill
 from rlvr.learner import Learner, Objective
 from rlvr.metrics import Metrics
 from rlvr.policy import Policy
-from rlvr.source import Sources, SourceState
 from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
 from rlvr.weights import Rate, Updates
 from rlvr.world import World

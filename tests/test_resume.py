@@ -414,7 +414,7 @@ def test_resume_repeats_and_skips_no_problem(place: Place) -> None:
     """Against the order of the data itself, not against another run."""
     from rlvr import recipe
     from rlvr.build import read_problems
-    from rlvr.source import Sources
+    from rlvr.gather import Sources
 
     variant = "five problems"
     place.stop(variant, "order", 3)

@@ -14,9 +14,8 @@ import rlvr
 from rlvr import recipe as recipes
 from rlvr.build import build
 from rlvr.errors import UserError
-from rlvr.gather import overlong
+from rlvr.gather import Sources, overlong
 from rlvr.recipe import Adaptive
-from rlvr.source import Sources
 from rlvr.step import State, train_step
 from rlvr.types import Finish, Problem, Reward, Sample, SampleGroup, Status, Verdict
 
