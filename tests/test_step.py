@@ -14,7 +14,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from rlvr import batch, gather, metrics, source, step, types, world
+from rlvr import batch, gather, metrics, step, types, world
 from rlvr import recipe as recipes
 from rlvr.batch import Batch
 from rlvr.build import Built, build
@@ -167,7 +167,7 @@ def test_advantages_follow_the_groups(tiny_model: Path) -> None:
 
 
 def test_the_types_of_the_stages_are_frozen() -> None:
-    modules = (types, batch, step, source, gather, metrics, world)
+    modules = (types, batch, step, gather, metrics, world)
     found = [c for m in modules for c in vars(m).values() if dataclasses.is_dataclass(c) and c.__module__ == m.__name__]
     assert len(found) > 20
     assert [c.__name__ for c in found if not c.__dataclass_params__.frozen] == []
