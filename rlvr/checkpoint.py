@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
+import re
 import shutil
 import warnings
 from collections import deque
@@ -72,9 +72,7 @@ def save(
 def _begin(aside: Path, learner: Mapping[str, Any], position: Mapping[str, Any]) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    kept = io.BytesIO()
-    torch.save(dict(learner), kept)
-    (aside / "learner.pt").write_bytes(kept.getbuffer())
+    torch.save(dict(learner), aside / "learner.pt")
     (aside / "position.json").write_text(json.dumps(position), encoding="utf-8")
 
 
@@ -96,14 +94,14 @@ def _cause(error: BaseException) -> str:
 
 def policy_weights(path: Path) -> dict[str, Tensor]:
     """The policy's master weights of a checkpoint by their names in the model."""
-    found = tensors(path, wanted=lambda name: name.startswith("policy/") and name.endswith("/weight"))
+    found = tensors(path, wanted=re.compile("policy/.*/weight").fullmatch)
     return {name.removeprefix("policy/").removesuffix("/weight"): tensor for name, tensor in found.items()}
 
 
 def tensors(
     path: Path,
     like: Callable[[str], Tensor] = lambda name: torch.empty(0),
-    wanted: Callable[[str], bool] = lambda name: True,
+    wanted: Callable[[str], object] = lambda name: True,
 ) -> dict[str, Tensor]:
     """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its device, and each rank
     reads its own part where it is sharded. The number of processes need not be that of the save."""

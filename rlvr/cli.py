@@ -172,7 +172,7 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The same command in several processes."""
-    from rlvr.world import launch
+    from rlvr.launch import launch
 
     how = [f"--{name}" for name in ("resume", "overwrite") if getattr(options, name)]
     status, reason = launch(options.nproc, [*words, *how])

@@ -57,7 +57,6 @@ PIECES = (
         "grading.extract",
         "grading.compare",
         "grading.latex",
-        "grading.lexer",
         "grading.symbolic",
         "grading.units",
         "grading.values",

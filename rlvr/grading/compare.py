@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rlvr.grading import realset
-from rlvr.grading.latex import MAX_LENGTH, Node, parse
-from rlvr.grading.lexer import lex
+from rlvr.grading.latex import MAX_LENGTH, Node, lex, parse
 from rlvr.grading.units import named_units, plain_words, things
 from rlvr.grading.values import Undecided, approximates, constant_factor, exact, number, same_values, symbols, walk
 

@@ -6,8 +6,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
-from rlvr.grading.latex import Node, parse
-from rlvr.grading.lexer import NOTATION, UNIT_SPELLINGS
+from rlvr.grading.latex import NOTATION, UNIT_SPELLINGS, Node, parse
 from rlvr.grading.values import exact
 
 Units = tuple[tuple[str, Fraction], ...]
