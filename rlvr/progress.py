@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -110,7 +111,8 @@ class Progress:
             keys = ("before", *(["after_cold_start"] if cold else []), "after")
             problems = (result.get("after") or result.get("before") or {}).get("n")
             about = f"{name}\n{problems} problems" if problems else name
-            table.add_row(about, *(_scored(result.get(key)) for key in keys), self._plain(_gain(result)))
+            shares = (_scored(result.get(key), partial(percent, digits=1)) for key in keys)
+            table.add_row(about, *shares, self._plain(_scored(result.get("gain"), signed)))
         self.out.print(table)
         self._print(f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}")
         self._print(f"report: {report}", "bold")
@@ -266,22 +268,12 @@ def _verdict(sample: Mapping[str, Any]) -> str:
     return ", ".join([*words, f"reward {reward}"] if reward else words)
 
 
-def _scored(result: Mapping[str, Any] | None) -> str:
-    if not result:
+def _scored(result: Mapping[str, Any] | None, show: Callable[[float], str]) -> str:
+    """Accuracy or a gain with its interval below."""
+    value = number((result or {}).get("pass@1"))
+    if result is None or value is None:
         return "-"
-    interval = result.get("ci95")
-    return percent(number(result.get("pass@1")), 1) + (f"\n{interval_text(interval)}" if interval else "")
-
-
-def _gain(result: Mapping[str, Any]) -> str:
-    gain = result.get("gain") or {}
-    before, after = (number((result.get(key) or {}).get("pass@1")) for key in ("before", "after"))
-    value = number(gain.get("pass@1"))
-    if value is None and before is not None and after is not None:
-        value = after - before
-    if value is None:
-        return "-"
-    return signed(value) + (f"\n{interval_text(gain['ci95'])}" if gain.get("ci95") else "")
+    return show(value) + (f"\n{interval_text(result['ci95'])}" if result.get("ci95") else "")
 
 
 def _times(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,13 +9,10 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +20,19 @@ from rich.table import Table
 from rlvr import charts, findings, scores
 from rlvr.errors import RunError, UserError
 from rlvr.evals import crossed_interval, interval, mean, paired_gain
-from rlvr.findings import Record, RunData, evaluated, headline, load, percent, samples_of, scores_of, solved, split_gain
+from rlvr.findings import (
+    Record,
+    RunData,
+    evaluated,
+    headline,
+    load,
+    percent,
+    samples_of,
+    scores_of,
+    solved,
+    split_gain,
+    template,
+)
 from rlvr.progress import duration, interval_text, number, signed
 from rlvr.trackers import JsonLines, write_whole
 
@@ -31,7 +40,6 @@ if TYPE_CHECKING:
     from rlvr.arms import Plan
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-LONGEST = 3000  # letters of a response that are shown
 
 
 def write_report(run: Path) -> Path:
@@ -354,28 +362,6 @@ def _selection(run: RunData) -> str:
     problems = {name for name, _ in visits}
     method = "historical_variance" if len(visits) >= 2 * len(problems) else "pass_rate"
     return f"--method {method} --top {min(16, len(problems))}" if len(problems) > 1 else ""
-
-
-def template(name: str) -> Template:
-    """A page of `assets`, with the filters that all pages use."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "assets"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(percent=percent, duration=duration, clean=_clean, interval=interval_text, signed=signed)
-    made.filters["number"] = lambda value: "?" if number(value) is None else f"{value:.3g}"
-    made.filters["points"] = findings.points
-    made.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return made.get_template(name)
-
-
-def _clean(text: Any, limit: int = LONGEST) -> str:
-    """Model text as a page may hold it: without control codes, and not endless."""
-    text = "".join(letter for letter in str(text) if letter.isprintable() or letter in "\n\t ")
-    return text if len(text) <= limit else f"{text[: limit // 2]}\n[…]\n{text[-limit // 2 :]}"
 
 
 def write_page(path: Path, page: str) -> Path:

@@ -146,10 +146,7 @@ def sign_flip(differences: Sequence[int]) -> float:
     sizes = [abs(d) // unit for d in differences if d]
     chance = np.ones(1)  # of each sum, from minus all to all in steps of two
     for size in sizes:
-        wider = np.zeros(len(chance) + size)
-        wider[: len(chance)] += chance / 2
-        wider[size:] += chance / 2
-        chance = wider
+        chance = np.convolve(chance, np.bincount([0, size]) / 2)
     sums = 2 * np.arange(len(chance)) - sum(sizes)
     return min(1.0, float(chance[np.abs(sums) >= abs(sum(differences)) // unit].sum()))
 
