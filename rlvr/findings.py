@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ class RunData:
     @property
     def benchmarks(self) -> list[str]:
         """All benchmarks, the held-out set first."""
-        return list(dict.fromkeys([*(e["benchmark"] for e in self.evals), *(self.summary.get("evals") or {})]))
+        return list(dict.fromkeys(e["benchmark"] for e in self.evals))
 
     def measured(self, key: str) -> list[float]:
         """One metric of all evaluations of the held-out set that have it, in order."""
@@ -89,14 +90,8 @@ class RunData:
         return scores_of(self, self.benchmarks[0]) if self.benchmarks else []
 
     def of(self, benchmark: str) -> Sequence[Record]:
-        """The evaluations of one benchmark in order, as in evals.jsonl or, where that is lost, as summed up."""
-        found = [e for e in self.evals if e["benchmark"] == benchmark]
-        summed = (self.summary.get("evals") or {}).get(benchmark) or {}
-        known = [(step, summed[key]) for step, key in ((0, "before"), (self.steps, "after")) if summed.get(key)]
-        return found or [
-            {"step": step, "metrics": s, "ci95": {"pass@1": s.get("ci95")}, "counts": {"problems": s.get("n")}}
-            for step, s in known
-        ]
+        """The evaluations of one benchmark in order."""
+        return [e for e in self.evals if e["benchmark"] == benchmark]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +179,13 @@ def alarms(run: RunData) -> list[tuple[str, str]]:
 
 def _hacking(run: RunData) -> Said:
     scores = [score for score in run.scores if score.step >= run.cold]
-    rises = _rises(run)
-    if len(scores) < 2 or not rises:
+    reward, form = trend(run.rl, "reward"), trend(run.rl, "formatted")
+    held = run.measured("formatted")
+    if len(held) > 1 and run.cold == 0:
+        form = Trend(held[0], held[-1], True)
+    pays = reward if reward and reward.clear and reward.change > 0.1 else None
+    form = form if form and form.clear and form.change > 0.2 else None
+    if len(scores) < 2 or not (pays or form):
         return None
     first, last = scores[0], scores[-1]
     gain = gain_of(run, run.benchmarks[0], first, last)
@@ -193,26 +193,11 @@ def _hacking(run: RunData) -> Said:
     rose = gain[1][0] > 0 if gain[1] else last.value - first.value > 0.03
     if (rose or first.value > 0.97) and not fell:
         return None
-    way = "fell" if fell else "did not measurably rise"
-    facts = {"rises": " and ".join(rises), "way": way, "first": first.value, "last": last.value}
+    facts = {"reward": pays, "form": form, "fell": fell, "first": first.value, "last": last.value}
     accuracy, empty = trend(run.rl, "accuracy"), trend(run.rl, "no_answer")
     if not fell and accuracy and accuracy.clear and accuracy.change > 0.05:
         return said("not_held_out", **facts, accuracy=accuracy)
     return said("hacked", **facts, empty=empty)
-
-
-def _rises(run: RunData) -> list[str]:
-    """What rose clearly in training, as words."""
-    reward, formatted = trend(run.rl, "reward"), trend(run.rl, "formatted")
-    held = run.measured("formatted")
-    if len(held) > 1 and run.cold == 0:
-        formatted = Trend(held[0], held[-1], True)
-    words = []
-    if reward and reward.clear and reward.change > 0.1:
-        words.append(f"training reward rose from {reward.start:.2f} to {reward.end:.2f}")
-    if formatted and formatted.clear and formatted.change > 0.2:
-        words.append(f"the share of well-formed answers rose from {formatted.start:.2f} to {formatted.end:.2f}")
-    return [words[0][0].upper() + words[0][1:], *words[1:]] if words else []
 
 
 def _reward_alone(run: RunData) -> Said:
@@ -430,6 +415,7 @@ def template(name: str) -> Template:
     made.filters.update(percent=percent, duration=progress.duration, clean=_clean, points=points)
     made.filters.update(interval=progress.interval_text, signed=progress.signed)
     made.filters["number"] = lambda value: "?" if number(value) is None else f"{value:.3g}"
+    made.filters["quote"] = shlex.quote
     made.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return made.get_template(name)
 

@@ -48,14 +48,12 @@ def majority(answers: Sequence[str | None], same: Callable[[str, str], bool] = o
 
 def reflects(text: str) -> bool:
     """Whether the text says that it checks itself."""
-    lowered = text.lower()
-    return any(word in lowered for word in REFLECTION)
+    return any(word in text.lower() for word in REFLECTION)
 
 
 def keywords(text: str) -> int:
     """How many of Zoo's words of reflection the text holds, also inside words.   keywords("Wait, awaiting") -> 2"""
-    lowered = text.lower()
-    return sum(lowered.count(word) for word in KEYWORDS)
+    return sum(map(text.lower().count, KEYWORDS))
 
 
 def foreign(text: str) -> float:
