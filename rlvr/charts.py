@@ -82,9 +82,9 @@ class Chart:
     unit: Unit
     x_range: tuple[float, float]
     y_range: tuple[float, float]
-    cold: int
-    saturated: int | None
-    wide: bool
+    cold: int = 0
+    saturated: int | None = None
+    wide: bool = False
 
     @property
     def height(self) -> int:
@@ -135,16 +135,10 @@ class Chart:
 
 
 def chart(
-    title: str,
-    series: Sequence[Series],
-    unit: Unit = "number",
-    *,
-    cold: int = 0,
-    saturated: int | None = None,
-    top: float | None = None,
-    wide: bool = False,
+    title: str, series: Sequence[Series], unit: Unit = "number", top: float | None = None, **marks: Any
 ) -> Chart | None:
-    """The curves that have a known point on scales that hold them; charts that share a `top` share their scale."""
+    """The curves that have a known point on scales that hold them, with marks as in `Chart`; charts that share a `top`
+    share their scale."""
     series = [one for one in series if one.known]
     if not series:
         return None
@@ -157,7 +151,7 @@ def chart(
         low = 0.0
     pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     y_range = (low if low == 0.0 else low - pad, high if unit == "share" else high + pad)
-    return Chart(title, series, unit, (min(xs), max(*xs, min(xs) + 1)), y_range, cold, saturated, wide)
+    return Chart(title, series, unit, (min(xs), max(*xs, min(xs) + 1)), y_range, **marks)
 
 
 def run_charts(
@@ -191,9 +185,8 @@ def measured(record: Mapping[str, Any], key: str) -> float | None:
     return number((record.get("metrics") or {}).get(key))
 
 
-def heldout(evals: Iterable[Mapping[str, Any]], name: str, color: int = 0) -> Series:
+def heldout(evals: Sequence[Mapping[str, Any]], name: str, color: int = 0) -> Series:
     """Accuracy of one benchmark with its interval."""
-    evals = list(evals)
     points = [(float(e["step"]), measured(e, "pass@1")) for e in evals]
     intervals = {float(e["step"]): (e.get("ci95") or {}).get("pass@1") for e in evals}
     return Series(name, points, color, dots=True, band={x: ci for x, ci in intervals.items() if ci})

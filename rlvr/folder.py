@@ -56,13 +56,6 @@ class RunFolder:
             shutil.rmtree(path)
         return RunFolder(path)
 
-    @staticmethod
-    def _append(log: JsonLines, record: Mapping[str, Any]) -> None:
-        try:
-            log.append(record)
-        except OSError as error:
-            raise RunError(f"cannot write {log.path}: {error.strerror}; what was saved before it stays") from error
-
     def cut_back(self, step: int | None) -> None:
         """Forget everything after a checkpoint's step (all, where there is no checkpoint)."""
         for log in (self.metrics, self.evals, self.history):
@@ -82,13 +75,13 @@ class RunFolder:
         for group in (group for group in result.groups if group.samples):
             right = sum(sample.verdict.correct for sample in group.samples)
             count = len(group.samples)
-            self._append(self.history, {"step": step, "id": group.problem.id, "accuracy": right / count, "n": count})
-        self._append(self.metrics, record)
+            self.history.append({"step": step, "id": group.problem.id, "accuracy": right / count, "n": count})
+        self.metrics.append(record)
 
     def record_eval(self, evaluation: Evaluation) -> None:
         record = evaluation.record
         JsonLines.write(self.samples / f"eval-{record['benchmark']}-{record['step']:06d}.jsonl", evaluation.samples)
-        self._append(self.evals, record)
+        self.evals.append(record)
 
     def write(self, name: str, content: str) -> None:
         """A whole file, replaced in one step."""
@@ -112,7 +105,7 @@ class WatchedFolder(RunFolder):
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.checkpoints = path, path / "samples", path / "checkpoints"
 
-    def _left_to_rank_0(self, *_: object) -> None:
+    def _left_to_rank_0(self, *_: Any, **__: Any) -> None:
         pass
 
     cut_back = record_step = record_eval = write = close = _left_to_rank_0

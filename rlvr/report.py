@@ -5,54 +5,44 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from rlvr import charts, findings, scores
 from rlvr.errors import RunError, UserError
 from rlvr.evals import crossed_interval, interval, mean, paired_gain
-from rlvr.findings import Record, RunData, evaluated, headline, load, percent, samples_of, scores_of, solved, split_gain
-from rlvr.progress import duration, interval_text, number, signed
+from rlvr.findings import Record, RunData, evaluated, load, percent, template
+from rlvr.progress import interval_text, number, signed
 from rlvr.trackers import JsonLines, write_whole
 
 if TYPE_CHECKING:
     from rlvr.arms import Plan
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-LONGEST = 3000  # letters of a response that are shown
 
 
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder; raises UserError where the folder cannot be read."""
     data = load(run)
-    tone, sentence = headline(data)
     page = template("report.html.j2").render(
-        run=data,
-        tone=tone,
-        sentence=sentence,
-        alarms=findings.alarms(data),
-        rows=[row for benchmark in data.benchmarks for row in findings.table(data, benchmark)],
+        **_view(data),
         trends={key: findings.trend(data.last_stage, key) for key in ("reward", "formatted")},
         phenomena=findings.phenomena(data),
         charts=charts.run_charts(data.metrics, data.evals, findings.saturation(data)),
         problems=compared_problems(data),
         training=training_samples(data),
         verdicts=verdict_counts(data),
-        times=time_spent(data),
-        cost=cost(data),
-        commands=commands(data),
+        totals=_added(data.metrics),
+        memory=[number((r.get("time") or {}).get("peak_memory_gb")) or 0 for r in data.metrics],
+        selection=_selection(data),
     )
     return write_page(Path(run) / "report.html", page)
 
@@ -60,26 +50,24 @@ def write_report(run: Path) -> Path:
 def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write one page that sets several runs side by side."""
     loaded = [load(run) for run in runs]
-    if not loaded:
-        raise UserError("report: name at least one run folder")
     scored = [data for data in loaded if data.benchmarks]
     series = [charts.heldout(data.of(data.benchmarks[0]), data.name, i % 6) for i, data in enumerate(scored)]
-    sets = {(data.benchmarks[0], score.n) for data in scored for score in scores_of(data, data.benchmarks[0])}
+    sets = {(data.benchmarks[0], score.n) for data in scored for score in findings.scores_of(data, data.benchmarks[0])}
     page = template("report.html.j2").render(
         run=None,
-        runs=[_compared(data) for data in loaded],
+        runs=[_view(data) for data in loaded],
         same=len(sets) < 2,
         curves=charts.chart("Held-out accuracy with 95 % interval", series, "share", wide=True),
-        legend=[(one.name, one.color) for one in series],
     )
     return write_page(Path(out), page)
 
 
-def _compared(data: RunData) -> dict[str, Any]:
-    rows = findings.table(data, data.benchmarks[0]) if data.benchmarks else []
-    seconds = sum(seconds for _, seconds in time_spent(data)) or None
-    view = {"run": data, "row": rows[0] if rows else None, "seconds": seconds}
-    return {**view, "sentence": headline(data)[1], "alarms": findings.alarms(data)}
+def _view(run: RunData) -> dict[str, Any]:
+    """What both pages say of a run."""
+    tone, sentence = findings.headline(run)
+    rows = [row for benchmark in run.benchmarks for row in findings.table(run, benchmark)]
+    view = {"run": run, "tone": tone, "sentence": sentence, "alarms": findings.alarms(run)}
+    return {**view, "rows": rows, "times": time_spent(run)}
 
 
 def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
@@ -92,10 +80,12 @@ def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
     found["missing"] = {path.name: why for path, why in missing.items()}
     cells = _cells(found, len(plan.sweep.seeds))
     write_page(plan.folder / "sweep.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    table = template("table.md.j2").render(found=found, heads=cells[0], rows=cells[1], explained=EXPLAINED)
-    write_page(plan.folder / "table.md", table)
-    page = write_page(plan.folder / "sweep.html", _sweep_page(plan, found, cells))
-    _print_table(found, cells, page)
+    done = {arm: row for arm, row in arms.items() if row["seeds"]}
+    view = {"plan": plan, "found": found, "heads": cells[0], "rows": cells[1], "explained": EXPLAINED, "arms": done}
+    write_page(plan.folder / "table.md", template("table.md.j2").render(**view))
+    page = template("sweep.html.j2").render(**view, curves=_curves(done, plan.baseline))
+    write_page(plan.folder / "sweep.html", page)
+    _print_table(found, cells, plan.folder / "sweep.html")
     return found
 
 
@@ -131,7 +121,7 @@ def _arm(runs: Mapping[int, RunData], baseline: Mapping[int, RunData], benchmark
 
 def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.ndarray:
     """The share of right answers of each problem in each evaluation (run, step), as [problems, evaluations]."""
-    columns = [solved(evaluated(run, benchmark, step)) for run, step in evaluations]
+    columns = [findings.solved(evaluated(run, benchmark, step)) for run, step in evaluations]
     shared = [key for key in columns[0] if all(key in column for column in columns)]
     if not shared:
         one, other = evaluations[0][0].folder, evaluations[-1][0].folder
@@ -163,9 +153,8 @@ def _form(runs: Sequence[Sequence[Record]]) -> tuple[float, float | None]:
 def _split(before: tuple[float, float, float | None], after: tuple[float, float, float | None]) -> dict[str, float]:
     """The gain as in `split_gain`; where one side has no well-formed answer, content is taken as unchanged."""
     among = [share for share in (before[2], after[2]) if share is not None] or [0.0]
-    return dict(
-        zip(("form", "content", "rest"), split_gain((*before[:2], among[0]), (*after[:2], among[-1])), strict=True)
-    )
+    parts = findings.split_gain((*before[:2], among[0]), (*after[:2], among[-1]))
+    return dict(zip(("form", "content", "rest"), parts, strict=True))
 
 
 def _at_the_end(runs: Sequence[RunData]) -> float | None:
@@ -205,34 +194,15 @@ def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
     heads, rows = cells
     out = Console(highlight=False)
     for title, chosen in ((f"{found['name']}: {found['benchmark']}", range(6)), ("", (0, *range(6, len(heads))))):
-        shown = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for i in chosen:  # in two parts, which fit a terminal of 80 letters
-            shown.add_column(heads[i], justify="right" if i else "left", overflow="fold")
+        # in two parts, which fit a terminal of 80 letters
+        columns = [Column(heads[i], justify="right" if i else "left", overflow="fold") for i in chosen]
+        shown = Table(*columns, title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for row in rows:
             shown.add_row(*(row[i] for i in chosen))
         out.print(shown)
     notes = [f"{name} is not finished: {why}" for name, why in found["missing"].items()]
     for line in [EXPLAINED, *notes, f"figure: {page}"]:
         out.print(line, markup=False, soft_wrap=True)
-
-
-def _sweep_page(plan: Plan, found: Mapping[str, Any], cells: Cells) -> str:
-    done = {arm: row for arm, row in found["arms"].items() if row["seeds"]}
-    gains, differences = (
-        [(arm, i % 5, row[key]) for i, (arm, row) in enumerate(done.items()) if key in row]
-        for key in ("gain", "difference")
-    )
-    return template("sweep.html.j2").render(
-        plan=plan,
-        heads=cells[0],
-        rows=cells[1],
-        missing=found["missing"],
-        gains=gains,
-        differences=differences,
-        curves=_curves(done, plan.baseline),
-        explained=EXPLAINED,
-        command=f"rlvr sweep {shlex.quote(plan.file)} --table",
-    )
 
 
 def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart | None]:
@@ -276,7 +246,7 @@ def compared_problems(run: RunData) -> list[dict[str, Any]]:
 def training_samples(run: RunData) -> list[tuple[str, Record]]:
     """The best paid rollout of the first step, and the best and the worst paid ones of the last step."""
     files = sorted((run.folder / "samples").glob("train-*.jsonl"))
-    steps = [samples for path in dict.fromkeys(files[:1] + files[-1:]) if (samples := samples_of(path))]
+    steps = [samples for path in dict.fromkeys(files[:1] + files[-1:]) if (samples := findings.samples_of(path))]
     if not steps:
         return []
     ranked = [sorted(samples, key=lambda s: -(number(s.get("reward")) or 0.0)) for samples in steps]
@@ -312,70 +282,12 @@ def time_spent(run: RunData) -> list[tuple[str, float]]:
     return [(name.replace("_", " "), seconds) for name, seconds in spent.items() if seconds > 0]
 
 
-def cost(run: RunData) -> list[tuple[str, str]]:
-    """What the run cost, as (what, how much)."""
-    seconds = number(run.summary.get("seconds")) or sum(seconds for _, seconds in time_spent(run))
-    tokens = number(run.summary.get("response_tokens")) or _added(run.metrics).get("response_tokens", 0)
-    rollouts = _added(run.metrics).get("samples", 0)
-    memory = [number((r.get("time") or {}).get("peak_memory_gb")) for r in run.metrics]
-    peak = max((gb for gb in memory if gb is not None), default=None)
-    versions = ", ".join(f"{name} {version}" for name, version in (run.summary.get("versions") or {}).items())
-    rows = [
-        ("wall clock", duration(seconds) if seconds else ""),
-        ("steps", f"{run.steps}" + (f" (the first {run.cold} of them cold start)" if run.cold else "")),
-        ("stages", ", ".join(f"{name} {n}" for name, n in run.stages.items()) if len(run.stages) > 1 else ""),
-        ("rollouts", f"{rollouts:,.0f}" if rollouts else ""),
-        ("response tokens", f"{tokens:,.0f}" if tokens else ""),
-        ("peak memory", f"{peak:.1f} GB" if peak else ""),
-        ("hardware", str(run.summary.get("hardware") or "")),
-        ("versions", versions),
-    ]
-    return [(what, value) for what, value in rows if value]
-
-
-def commands(run: RunData) -> list[tuple[str, str]]:
-    """How to go on from here, as (what for, command)."""
-    folder = shlex.quote(str(run.folder))
-    if not run.finished:
-        name = shlex.quote(f"run.name={run.name}")
-        return [("go on where it stopped", f"rlvr train {folder}/recipe.yaml {name} --resume")]
-    chosen = _selection(run)
-    return [
-        ("check the reward for loopholes", f"rlvr audit {folder}"),
-        *([("find the problems worth training on", f"rlvr select {folder} {chosen}")] if chosen else []),
-        ("set it beside another run", f"rlvr report {folder} runs/OTHER"),
-        ("use the model", f'AutoModelForCausalLM.from_pretrained("{run.folder}/model")'),
-    ]
-
-
 def _selection(run: RunData) -> str:
     """The method of `rlvr select` that fits the run: accuracy varies only where problems were visited several times."""
     visits = {(str(record.get("id")), str(record.get("step"))) for record in run.history}
     problems = {name for name, _ in visits}
     method = "historical_variance" if len(visits) >= 2 * len(problems) else "pass_rate"
     return f"--method {method} --top {min(16, len(problems))}" if len(problems) > 1 else ""
-
-
-def template(name: str) -> Template:
-    """A page of `assets`, with the filters that all pages use."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "assets"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(percent=percent, duration=duration, clean=_clean, interval=interval_text, signed=signed)
-    made.filters["number"] = lambda value: "?" if number(value) is None else f"{value:.3g}"
-    made.filters["points"] = findings.points
-    made.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return made.get_template(name)
-
-
-def _clean(text: Any, limit: int = LONGEST) -> str:
-    """Model text as a page may hold it: without control codes, and not endless."""
-    text = "".join(letter for letter in str(text) if letter.isprintable() or letter in "\n\t ")
-    return text if len(text) <= limit else f"{text[: limit // 2]}\n[…]\n{text[-limit // 2 :]}"
 
 
 def write_page(path: Path, page: str) -> Path:

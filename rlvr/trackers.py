@@ -12,8 +12,8 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Literal, Protocol, Self
+from types import ModuleType
+from typing import Any, Literal, Protocol
 
 from rlvr.errors import RunError, UserError
 from rlvr.registry import register
@@ -39,7 +39,7 @@ class JsonLines:
         self._drop_broken_tail()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record; where the disk refuses, the file is left as it was and OSError is raised."""
+        """Add one record; where the disk refuses, the file is left as it was and RunError is raised."""
         data = encode(record)
         end = os.fstat(self._file.fileno()).st_size
         try:
@@ -47,18 +47,12 @@ class JsonLines:
             while written < len(data):  # an unbuffered write may be short
                 written += self._file.write(data[written:]) or 0
             os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             self._file.truncate(end)
-            raise
+            raise _refused(self.path, error) from error
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def _drop_broken_tail(self) -> None:
         """Make the file end in a whole line, so that the next record does not melt into half of another."""
@@ -109,7 +103,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from error
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> RunError:
+    return RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays")
 
 
 def encode(record: Mapping[str, Any]) -> bytes:

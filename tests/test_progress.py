@@ -139,7 +139,8 @@ def test_a_cold_start_has_a_column_of_its_own() -> None:
     scores = {
         key: {"pass@1": value, "n": 9} for key, value in (("before", 0.1), ("after_cold_start", 0.4), ("after", 0.6))
     }
-    Progress("demo", 4, out).summary({"evals": {"heldout": scores}}, Path("r.html"))
+    found = {**scores, "gain": {"pass@1": 0.5, "ci95": [0.4, 0.6]}}
+    Progress("demo", 4, out).summary({"evals": {"heldout": found}}, Path("r.html"))
     assert "cold start" in output(out)
     assert "40.0 %" in output(out)
     assert "+50.0" in output(out)

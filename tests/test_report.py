@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import xml.etree.ElementTree as ElementTree
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fake_run import hacked, healthy, unfinished
 from rlvr import charts, cli
 from rlvr.errors import UserError
 from rlvr.findings import alarms, headline, load, phenomena, saturation
-from rlvr.report import commands, compare, template, time_spent, write_report
+from rlvr.report import compare, template, time_spent, write_report
 from rlvr.trackers import JsonLines
 
 
@@ -242,7 +243,7 @@ def test_the_report_offers_a_selection_that_the_run_allows(
     run: Path, visited: list[tuple[int, str]], chosen: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     JsonLines.write(run / "history.jsonl", [{"step": s, "id": name, "accuracy": 0.5, "n": 8} for s, name in visited])
-    offered = [command for _, command in commands(load(run)) if command.startswith("rlvr select")]
+    offered = [unescape(found) for found in re.findall(r"<code>(rlvr select .*?)</code>", text_of(run))]
     assert offered == ([f"rlvr select {run} {chosen}"] if chosen else [])
     for command in offered:
         assert cli.main(shlex.split(command)[1:]) == 0
