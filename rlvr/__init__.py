@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from rlvr.errors import RunError, UserError
@@ -16,18 +17,11 @@ __version__ = "0.1.0"
 __all__ = ["RunError", "UserError", "__version__", "evaluate", "register", "sweep", "train"]
 
 
+HOME = {"train": "rlvr.run", "evaluate": "rlvr.held_out", "sweep": "rlvr.arms"}
+
+
 def __getattr__(name: str) -> Any:
     """What loads torch is imported when it is first asked for."""
-    if name == "train":
-        from rlvr.run import train
-
-        return train
-    if name == "evaluate":
-        from rlvr.held_out import evaluate
-
-        return evaluate
-    if name == "sweep":
-        from rlvr.arms import sweep
-
-        return sweep
-    raise AttributeError(f"module 'rlvr' has no attribute '{name}'")
+    if name not in HOME:
+        raise AttributeError(f"module 'rlvr' has no attribute '{name}'")
+    return getattr(importlib.import_module(HOME[name]), name)

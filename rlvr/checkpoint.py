@@ -94,15 +94,11 @@ def _cause(error: BaseException) -> str:
 
 def policy_weights(path: Path) -> dict[str, Tensor]:
     """The policy's master weights of a checkpoint by their names in the model."""
-    found = tensors(path, wanted=re.compile("policy/.*/weight").fullmatch)
-    return {name.removeprefix("policy/").removesuffix("/weight"): tensor for name, tensor in found.items()}
+    named = {re.fullmatch("policy/(.*)/weight", name): tensor for name, tensor in tensors(path).items()}
+    return {name[1]: tensor for name, tensor in named.items() if name}
 
 
-def tensors(
-    path: Path,
-    like: Callable[[str], Tensor] = lambda name: torch.empty(0),
-    wanted: Callable[[str], object] = lambda name: True,
-) -> dict[str, Tensor]:
+def tensors(path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty(0)) -> dict[str, Tensor]:
     """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its device, and each rank
     reads its own part where it is sharded. The number of processes need not be that of the save."""
     import torch.distributed as dist
@@ -112,8 +108,6 @@ def tensors(
 
     reader, found = FileSystemReader(path), dict[str, Any]()
     for name, kept in reader.read_metadata().state_dict_metadata.items():
-        if not wanted(name):
-            continue
         assert isinstance(kept, TensorStorageMetadata)
         model, dtype = like(name), kept.properties.dtype
         if model.shape == kept.size:

@@ -16,6 +16,7 @@ from typing import Any
 from rlvr.errors import UserError
 from rlvr.models import BUILT_IN, compute_dtype, device_of, locate, quiet
 from rlvr.recipe import Optimizer, Recipe, against_shards, load, needs_of, stage_names, staged
+from rlvr.tree import asset
 
 GIB = 2**30
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
@@ -23,20 +24,8 @@ PROCESS = 0.4 * GIB  # Python with torch and transformers
 HEAD = 3 * 2**26  # the logits of one chunk, their slope and a copy (see policy.CHUNK_LOGITS)
 PROMPT = 64  # tokens, where a prompt may have at least so many: prompts are read only when the run starts
 
-# What the configurations of these families say: hidden, layers, heads, key heads, inner, vocabulary, tied embeddings.
-FAMILIES: Mapping[str, tuple[int, int, int, int, int, int, bool]] = {
-    r"^smollm2-135m": (576, 30, 9, 3, 1536, 49152, True),
-    r"R1-Distill-Qwen-1\.5B": (1536, 28, 12, 2, 8960, 151936, False),
-    r"Qwen2\.5.*-0\.5B": (896, 24, 14, 2, 4864, 151936, True),
-    r"Qwen2\.5.*-1\.5B": (1536, 28, 12, 2, 8960, 151936, True),
-    r"Qwen2\.5.*-3B": (2048, 36, 16, 2, 11008, 151936, True),
-    r"Qwen2?\.?5?.*-7B": (3584, 28, 28, 4, 18944, 152064, False),
-    r"Qwen2\.5.*-14B": (5120, 48, 40, 8, 13824, 152064, False),
-    r"Qwen2?\.?5?.*-32B": (5120, 64, 40, 8, 27648, 152064, False),
-    r"Llama-3\.2-3B": (3072, 28, 24, 8, 8192, 128256, True),
-    r"Llama-3\.[01]?-?8B": (4096, 32, 32, 8, 14336, 128256, False),
-    r"Mistral-7B": (4096, 32, 32, 8, 14336, 32768, False),
-}
+# Hidden size, layers, heads, key heads, inner size, vocabulary and tied embeddings, by a pattern of the model's name.
+FAMILIES: Mapping[str, list[Any]] = asset("families")
 
 
 @dataclass(frozen=True, slots=True)

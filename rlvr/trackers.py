@@ -191,29 +191,6 @@ class TensorBoard:
         self._writer.close()
 
 
-@register("tracker", "trackio")
-class Trackio:
-    """Trackio: a local dashboard (`trackio show`), or a Hugging Face Space where `space_id` names one."""
-
-    def __init__(
-        self,
-        run_name: str,
-        config: Mapping[str, Any],
-        folder: Path,
-        *,
-        project: str = "rlvr",
-        space_id: str | None = None,
-    ) -> None:
-        trackio = _import("trackio", "trackio")
-        self._run = trackio.init(project=project, name=run_name, config=dict(config), space_id=space_id, resume="allow")
-
-    def log(self, record: Mapping[str, Any], kind: Kind) -> None:
-        self._run.log(_named(record, kind), step=int(record.get("step", 0)))
-
-    def close(self) -> None:
-        self._run.finish()
-
-
 def _named(record: Mapping[str, Any], kind: Kind) -> dict[str, float]:
     prefix = f"eval/{record.get('benchmark', 'benchmark')}/" if kind == "eval" else "train/"
     return dict(flatten({key: value for key, value in record.items() if key != "step"}, prefix))

@@ -95,7 +95,7 @@ def test_flatten_keeps_finite_numbers_only() -> None:
 
 
 class Recorder:
-    """Stands in for the run of wandb and trackio."""
+    """Stands in for the run of wandb."""
 
     id = "abc123"
 
@@ -143,17 +143,6 @@ def test_wandb_gets_flat_records_and_goes_on_in_the_same_run(tmp_path: Path, mon
     assert run.init["id"] == "abc123"
 
 
-def test_trackio_gets_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Recorder()
-    fake(monkeypatch, "trackio", init=run.start)
-    made = tracker("trackio", tmp_path)
-    made.log(STEP, "step")
-    made.close()
-    assert run.init["project"] == "rlvr"
-    assert run.logged == [({"train/reward": 0.5, "train/reward_parts/answer": 0.4}, 3)]
-    assert run.finished
-
-
 def test_tensorboard_gets_scalars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scalars: list[tuple[str, float, int]] = []
     writer = SimpleNamespace(
@@ -179,7 +168,7 @@ def test_tensorboard_writes_an_event_file(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard"])
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     module = "torch.utils.tensorboard" if name == "tensorboard" else name
     monkeypatch.setitem(sys.modules, module, None)
