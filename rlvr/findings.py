@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 
-from rlvr import charts
+from rlvr import progress
+from rlvr.charts import measured
 from rlvr.errors import UserError
-from rlvr.progress import number
-from rlvr.progress import percent as plain_percent
+from rlvr.evals import paired_gain
+from rlvr.progress import MINUS, number
 from rlvr.trackers import JsonLines
 
 Record = Mapping[str, Any]
 PARTS = ("recipe.yaml", "metrics.jsonl", "evals.jsonl", "summary.json")
-MINUS = "\N{MINUS SIGN}"
+LONGEST = 3000  # letters of a response that are shown
+Said = tuple[str, str] | None  # heading, text
 SAMPLE: Record = dict.fromkeys(("id", "question", "gold", "text", "tokens", "status", "answer", "reward", "parts"))
 
 
@@ -71,23 +76,22 @@ class RunData:
     @property
     def benchmarks(self) -> list[str]:
         """All benchmarks, the held-out set first."""
-        return list(dict.fromkeys([*(e["benchmark"] for e in self.evals), *(self.summary.get("evals") or {})]))
+        return list(dict.fromkeys(e["benchmark"] for e in self.evals))
 
     def measured(self, key: str) -> list[float]:
         """One metric of all evaluations of the held-out set that have it, in order."""
         records = self.of(self.benchmarks[0]) if self.benchmarks else []
-        values = [number((record.get("metrics") or {}).get(key)) for record in records]
+        values = [measured(record, key) for record in records]
         return [value for value in values if value is not None]
 
+    @property
+    def scores(self) -> list[Score]:
+        """Accuracy at each evaluation of the held-out set."""
+        return scores_of(self, self.benchmarks[0]) if self.benchmarks else []
+
     def of(self, benchmark: str) -> Sequence[Record]:
-        """The evaluations of one benchmark in order, as in evals.jsonl or, where that is lost, as summed up."""
-        found = [e for e in self.evals if e["benchmark"] == benchmark]
-        summed = (self.summary.get("evals") or {}).get(benchmark) or {}
-        known = [(step, summed[key]) for step, key in ((0, "before"), (self.steps, "after")) if summed.get(key)]
-        return found or [
-            {"step": step, "metrics": s, "ci95": {"pass@1": s.get("ci95")}, "counts": {"problems": s.get("n")}}
-            for step, s in known
-        ]
+        """The evaluations of one benchmark in order."""
+        return [e for e in self.evals if e["benchmark"] == benchmark]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +117,6 @@ class Row:
     @property
     def n(self) -> int | None:
         return next((score.n for score in self.scores if score and score.n), None)
-
-    @property
-    def strip(self) -> str:
-        return charts.strip([(s.label, s.value, s.interval) for s in self.scores if s])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,53 +152,23 @@ def load(run: Path) -> RunData:
 
 def headline(run: RunData) -> tuple[str, str]:
     """What happened, in one sentence, and its tone: good, bad, flat or none."""
-    start = "" if run.finished else f"This run is unfinished: {_reached(run)}. "
-    so_far = "" if run.finished else " so far"
-    scores = scores_of(run, run.benchmarks[0]) if run.benchmarks else []
-    if not scores:
-        return "none", f"{start}No evaluation was recorded, so nothing can be said about accuracy."
-    first, last = scores[0], scores[-1]
-    unseen = f"{last.n} unseen problems" if last.n else "unseen problems"
-    if len(scores) == 1:
-        return (
-            "none",
-            f"{start}Held-out accuracy was {percent(first.value)} at step {first.step} ({unseen}); \
-there is no second evaluation to compare it with.",
-        )
-    gain = gain_of(run, run.benchmarks[0], first, last)
-    tone, why = _judge(first, last, gain[1])
-    values = f"from {percent(first.value)} to {percent(last.value)}{so_far} ({unseen})"
-    if tone == "flat":
-        text = f"No measurable change: held-out accuracy went {values}; {why}."
-    else:
-        text = f"Held-out accuracy {'rose' if tone == 'good' else 'fell'} {values}; {why}."
-    return tone, start + text + _after_cold_start(run, scores)
+    found: dict[str, Any] = {"run": run, "scores": run.scores, "tone": "none"}
+    if len(run.scores) > 1:
+        (first, *others, last), name = run.scores, run.benchmarks[0]
+        before, after, paired = first.interval, last.interval, gain_of(run, name, first, last)[1]
+        apart = bool(before and after and (after[0] > before[1] or after[1] < before[0]))
+        clear = apart or bool(paired and (paired[0] > 0 or paired[1] < 0))
+        tone = "flat" if not clear else "good" if last.value > first.value else "bad"
+        middle = next((score for score in others if run.cold and score.step == run.cold), None)
+        since = gain_of(run, name, middle, last)[1] if middle else None
+        found |= {"tone": tone, "apart": apart, "paired": paired, "middle": middle, "since": since}
+    return found["tone"], said("headline", **found)[1]
 
 
-def _judge(first: Score, last: Score, paired: Sequence[float] | None) -> tuple[str, str]:
-    before, after = first.interval, last.interval
-    apart = before and after and (after[0] > before[1] or after[1] < before[0])
-    tone = "good" if last.value > first.value else "bad"
-    if apart:
-        return tone, "the 95 % intervals do not overlap"
-    if paired and (paired[0] > 0 or paired[1] < 0):
-        return tone, f"compared problem by problem the change is {points(paired)} points (95 % interval)"
-    if paired:
-        return "flat", f"compared problem by problem the change is {points(paired)} points (95 % interval), maybe none"
-    return "flat", "the 95 % intervals overlap" if before and after else "no intervals were recorded"
-
-
-def _after_cold_start(run: RunData, scores: list[Score]) -> str:
-    middle = next((score for score in scores[1:-1] if score.step == run.cold), None)
-    if not middle or not run.cold:
-        return ""
-    gain = gain_of(run, run.benchmarks[0], middle, scores[-1])
-    interval = f", 95 % interval {points(gain[1])}" if gain[1] else ""
-    change = 100 * (scores[-1].value - middle.value)
-    return (
-        f" After the cold start it was {percent(middle.value)}; reinforcement changed that by "
-        f"{change:+.0f} points{interval}."
-    )
+def said(name: str, **figures: Any) -> tuple[str, str]:
+    """A heading and a text of `assets/words.j2`."""
+    heading, *lines = getattr(template("words.j2").module, name)(**figures).strip().split("\n")
+    return heading, " ".join(filter(None, lines))
 
 
 def alarms(run: RunData) -> list[tuple[str, str]]:
@@ -207,95 +177,57 @@ def alarms(run: RunData) -> list[tuple[str, str]]:
     return [alarm for alarm in found if alarm]
 
 
-def _hacking(run: RunData) -> tuple[str, str] | None:
-    scores = [s for s in scores_of(run, run.benchmarks[0]) if s.step >= run.cold] if run.benchmarks else []
-    if len(scores) < 2:
+def _hacking(run: RunData) -> Said:
+    scores = [score for score in run.scores if score.step >= run.cold]
+    reward, form = trend(run.rl, "reward"), trend(run.rl, "formatted")
+    held = run.measured("formatted")
+    if len(held) > 1 and run.cold == 0:
+        form = Trend(held[0], held[-1], True)
+    pays = reward if reward and reward.clear and reward.change > 0.1 else None
+    form = form if form and form.clear and form.change > 0.2 else None
+    if len(scores) < 2 or not (pays or form):
         return None
     first, last = scores[0], scores[-1]
     gain = gain_of(run, run.benchmarks[0], first, last)
     fell = last.value < first.value - 0.02
     rose = gain[1][0] > 0 if gain[1] else last.value - first.value > 0.03
-    rises = _rises(run)
-    if not rises or ((rose or first.value > 0.97) and not fell):
+    if (rose or first.value > 0.97) and not fell:
         return None
-    way = "fell" if fell else "did not measurably rise"
-    facts = f"{' and '.join(rises)}, but held-out accuracy {way}: {percent(first.value)} to {percent(last.value)}."
+    facts = {"reward": pays, "form": form, "fell": fell, "first": first.value, "last": last.value}
     accuracy, empty = trend(run.rl, "accuracy"), trend(run.rl, "no_answer")
     if not fell and accuracy and accuracy.clear and accuracy.change > 0.05:
-        return (
-            "Training improves, held-out problems do not",
-            f"{facts} Training accuracy rose too, from {percent(accuracy.start)} to {percent(accuracy.end)}: the "
-            "policy may know its training problems by heart, or the held-out set is too small to show the gain.",
-        )
-    more = f" {percent(empty.end)} of the last rollouts give no answer at all." if empty and empty.end > 0.3 else ""
-    return (
-        "The reward may be hacked",
-        f"{facts}{more} The policy seems to have learned what the reward pays for instead of solving the problems: "
-        "read the samples below, and pay for the answer rather than for its form.",
-    )
+        return said("not_held_out", **facts, accuracy=accuracy)
+    return said("hacked", **facts, empty=empty)
 
 
-def _rises(run: RunData) -> list[str]:
-    """What rose clearly in training, as words."""
-    reward, formatted = trend(run.rl, "reward"), trend(run.rl, "formatted")
-    held = run.measured("formatted")
-    if len(held) > 1 and run.cold == 0:
-        formatted = Trend(held[0], held[-1], True)
-    words = []
-    if reward and reward.clear and reward.change > 0.1:
-        words.append(f"training reward rose from {reward.start:.2f} to {reward.end:.2f}")
-    if formatted and formatted.clear and formatted.change > 0.2:
-        words.append(f"the share of well-formed answers rose from {formatted.start:.2f} to {formatted.end:.2f}")
-    return [words[0][0].upper() + words[0][1:], *words[1:]] if words else []
-
-
-def _reward_alone(run: RunData) -> tuple[str, str] | None:
+def _reward_alone(run: RunData) -> Said:
     reward, accuracy = trend(run.last_stage, "reward"), trend(run.last_stage, "accuracy")
-    if not (reward and accuracy and reward.clear and accuracy.clear and reward.change > 0.05):
+    if not (reward and accuracy and reward.clear and accuracy.clear):
         return None
-    if accuracy.change > -0.05:
-        return None
-    return (
-        "Reward rises while training accuracy falls",
-        f"Mean reward went from {reward.start:.2f} to {reward.end:.2f}, but the share of correct training rollouts "
-        f"from {percent(accuracy.start)} to {percent(accuracy.end)}. Some part of the reward works against the answer.",
-    )
+    apart = reward.change > 0.05 and accuracy.change <= -0.05
+    return said("reward_alone", reward=reward, accuracy=accuracy) if apart else None
 
 
-def _truncation(run: RunData) -> tuple[str, str] | None:
+def _truncation(run: RunData) -> Said:
     cut = trend(run.last_stage, "truncated")
-    if not (cut and cut.clear and cut.change > 0.15):
-        return None
-    return (
-        "Responses run into the token limit",
-        f"The share of truncated responses rose from {percent(cut.start)} to {percent(cut.end)}. "
-        "Raise the limit, or look whether responses only grow longer.",
-    )
+    return said("truncation", cut=cut) if cut and cut.clear and cut.change > 0.15 else None
 
 
-def _exhausted(run: RunData) -> tuple[str, str] | None:
+def _exhausted(run: RunData) -> Said:
     equal, entropy = trend(run.last_stage, "no_signal"), trend(run.last_stage, "entropy")
     if not equal or equal.end < 0.9 or (entropy and entropy.end > 0.5 * entropy.start):
         return None
-    fell = f"Entropy per token fell from {entropy.start:.2f} to {entropy.end:.2f}, and in" if entropy else "In"
     accuracy = trend(run.last_stage, "accuracy")
-    solved = bool(accuracy and accuracy.end > 0.95)
-    why = "nearly all answers are right; harder problems would help" if solved else "the policy no longer explores"
-    return (
-        "Nothing left to learn from",
-        f"{fell} {percent(equal.end)} of the last groups all rewards are equal, so they change no weights: {why}.",
-    )
+    return said("exhausted", equal=equal, entropy=entropy, solved=accuracy and accuracy.end > 0.95)
 
 
-def _skipped(run: RunData) -> tuple[str, str] | None:
+def _skipped(run: RunData) -> Said:
+    critic = [record.get("critic") or {} for record in run.metrics]
     of_policy, of_critic = (
-        sum(int(number((part or {}).get("skipped_updates")) or 0) for part in parts)
-        for parts in (run.metrics, [record.get("critic") for record in run.metrics])
+        sum(int(number(part.get("skipped_updates")) or 0) for part in parts) for parts in (run.metrics, critic)
     )
-    if not of_policy + of_critic:
-        return None
-    critic = f", {of_critic} of them in the critic" if of_critic else ""
-    return ("Updates were skipped", f"{of_policy + of_critic} times the loss or its gradient was not finite{critic}.")
+    updates = of_policy + of_critic
+    return said("skipped", updates=updates, of_critic=of_critic) if updates else None
 
 
 def phenomena(run: RunData) -> list[tuple[str, str]]:
@@ -314,23 +246,13 @@ def saturation(run: RunData) -> int | None:
     return means[start][0] if start < len(means) else None
 
 
-def _saturated(run: RunData) -> tuple[str, str] | None:
+def _saturated(run: RunData) -> Said:
     step = saturation(run)
-    scores = (
-        [s for s in scores_of(run, run.benchmarks[0]) if step is not None and s.step >= step] if run.benchmarks else []
-    )
-    if step is None or len(scores) < 2:
-        return None
-    change = scores[-1].value - scores[0].value
-    return (
-        "After training accuracy saturated",
-        f"From step {step} on at least 95 % of the training rollouts are right. Held-out accuracy went from "
-        f"{percent(scores[0].value)} (step {scores[0].step}) to {percent(scores[-1].value)} (step {scores[-1].step}) "
-        f"after that, {100 * change:+.0f} points.",
-    )
+    scores = [score for score in run.scores if step is not None and score.step >= step]
+    return said("saturated", step=step, first=scores[0], last=scores[-1]) if len(scores) > 1 else None
 
 
-def _form_and_content(run: RunData) -> tuple[str, str] | None:
+def _form_and_content(run: RunData) -> Said:
     """The gain split in two: accuracy is the share of well-formed answers times their accuracy, and what is right
     without the form."""
     columns = [run.measured(key) for key in ("pass@1", "formatted", "pass@1_formatted")]
@@ -339,13 +261,7 @@ def _form_and_content(run: RunData) -> tuple[str, str] | None:
     form, content, rest = split_gain(*([column[at] for column in columns] for at in (0, -1)))
     if max(abs(form), abs(content), abs(rest)) < 0.005:
         return None
-    parts = [(form, "from more answers in the asked form"), (content, "from better answers in that form")]
-    parts += [(rest, "from answers outside it")] if abs(rest) >= 0.005 else []
-    said = ", ".join(f"{100 * share:+.0f} {words}".replace("-", MINUS) for share, words in parts)
-    return (
-        "How much of the change is form",
-        f"Of the change of {100 * (form + content + rest):+.0f} points in held-out accuracy: {said}.",
-    )
+    return said("form_and_content", form=form, content=content, rest=rest)
 
 
 def split_gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
@@ -360,46 +276,26 @@ def split_gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, 
     return form, content, (a1 - a0) - form - content
 
 
-def _tries(run: RunData) -> tuple[str, str] | None:
+def _tries(run: RunData) -> Said:
     last = (run.of(run.benchmarks[0])[-1].get("metrics") or {}) if run.benchmarks else {}
-    tries = [int(name[5:]) for name in last if name.startswith("pass@") and name[5:].isdigit()]
-    most = max(tries, default=1)
+    most = max((int(name[5:]) for name in last if name.startswith("pass@") and name[5:].isdigit()), default=1)
     one, many = run.measured("pass@1"), run.measured(f"pass@{most}")
-    if most == 1 or len(many) < 2:
-        return None
-    return (
-        "Solved in several tries",
-        f"One try: {percent(one[0])} before, {percent(one[-1])} after; {most} tries: {percent(many[0])} before, "
-        f"{percent(many[-1])} after. Where only the first rises, the model became surer of what it could do.",
-    )
+    return said("tries", most=most, one=one, many=many) if most > 1 and len(many) > 1 else None
 
 
-def _reflection(run: RunData) -> tuple[str, str] | None:
-    shares = (
-        [number((e.get("metrics") or {}).get("reflection")) for e in run.of(run.benchmarks[0])]
-        if run.benchmarks
-        else []
-    )
-    known = [share for share in shares if share is not None]
-    if len(known) < 2 or max(known) < 0.005:
-        return None
-    said = f"{percent(known[0], 1)} of the held-out answers before and {percent(known[-1], 1)} after training"
-    return "Words of reflection", f"“Rethink”, “recheck” or “recalculate” stands in {said}."
+def _reflection(run: RunData) -> Said:
+    known = run.measured("reflection")
+    return said("reflection", known=known) if len(known) > 1 and max(known) >= 0.005 else None
 
 
-def _gibberish(run: RunData) -> tuple[str, str] | None:
+def _gibberish(run: RunData) -> Said:
     """Where texts of training decay while those on held-out problems do not, as One-Shot-RLVR saw, or both do."""
-    said = []
+    signs = []
     for key, words in (("foreign", "letters outside ASCII"), ("repetition", "repeated phrases")):
         change = trend(run.rl, key)
-        known = run.measured(key)
         if change and change.clear and change.end > 0.05 and change.change > 0.02:
-            held_out = f", held-out ones {percent(known[0])} and now {percent(known[-1])}" if known else ""
-            said.append(
-                f"training answers had {percent(change.start)} {words} and now have {percent(change.end)}{held_out}"
-            )
-    text = "; ".join(said)
-    return ("Texts decay", f"{text[0].upper()}{text[1:]}.") if text else None
+            signs.append((words, change, run.measured(key)))
+    return said("decay", signs=signs) if signs else None
 
 
 def trend(records: Sequence[Record], key: str) -> Trend | None:
@@ -453,11 +349,11 @@ def gain_of(run: RunData, benchmark: str, first: Score, last: Score) -> tuple[fl
     if number(summed.get("pass@1")) is not None and (first.label, last.label) == ("before", "after"):
         return summed["pass@1"], summed.get("ci95")
     before, after = (solved(evaluated(run, benchmark, score.step)) for score in (first, last))
-    changes = [after[key] - before[key] for key in before if key in after]
-    if len(changes) < 2:
+    shared = [key for key in before if key in after]
+    if len(shared) < 2:
         return last.value - first.value, None
-    mean, error = statistics.fmean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
-    return mean, [mean - 1.96 * error, mean + 1.96 * error]
+    gain = paired_gain([before[key] for key in shared], [after[key] for key in shared])
+    return gain["pass@1"], gain["ci95"]  # type: ignore[return-value]
 
 
 def solved(samples: Sequence[Record]) -> dict[str, float]:
@@ -496,18 +392,35 @@ def _planned(recipe: str) -> int | None:
         return None
 
 
-def _reached(run: RunData) -> str:
-    if not run.steps:
-        return "no step was recorded"
-    return f"the last recorded step is {run.steps}" + (f" of {run.planned}" if run.planned else "")
-
-
 def percent(share: float | None, digits: int = 0) -> str:
     """A share that no line break tears apart."""
-    return plain_percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
+    return progress.percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def points(interval: Sequence[float]) -> str:
     """An interval in points, with a decimal where an end is so near 0 that its sign matters."""
     digits = 1 if any(0 < abs(edge) < 0.01 for edge in interval) else 0
     return f"{100 * interval[0]:+.{digits}f} to {100 * interval[1]:+.{digits}f}".replace("-", MINUS)
+
+
+def template(name: str) -> Template:
+    """A page of `assets`, with the filters that all pages use."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "assets"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(percent=percent, duration=progress.duration, clean=_clean, points=points)
+    made.filters.update(interval=progress.interval_text, signed=progress.signed)
+    made.filters["number"] = lambda value: "?" if number(value) is None else f"{value:.3g}"
+    made.filters["quote"] = shlex.quote
+    made.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return made.get_template(name)
+
+
+def _clean(text: Any, limit: int = LONGEST) -> str:
+    """Model text as a page may hold it: without control codes, and not endless."""
+    text = "".join(letter for letter in str(text) if letter.isprintable() or letter in "\n\t ")
+    return text if len(text) <= limit else f"{text[: limit // 2]}\n[…]\n{text[-limit // 2 :]}"

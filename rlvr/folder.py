@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +14,10 @@ import torch
 
 from rlvr.errors import RunError, UserError
 from rlvr.evals import Evaluation, crossed_interval, paired_gain, sample_row
+from rlvr.findings import solved
 from rlvr.recipe import Recipe
 from rlvr.step import StepResult
-from rlvr.trackers import JsonLines
+from rlvr.trackers import JsonLines, write_whole
 from rlvr.types import SampleGroup
 
 
@@ -56,13 +56,6 @@ class RunFolder:
             shutil.rmtree(path)
         return RunFolder(path)
 
-    @staticmethod
-    def _append(log: JsonLines, record: Mapping[str, Any]) -> None:
-        try:
-            log.append(record)
-        except OSError as error:
-            raise RunError(f"cannot write {log.path}: {error.strerror}; what was saved before it stays") from error
-
     def cut_back(self, step: int | None) -> None:
         """Forget everything after a checkpoint's step (all, where there is no checkpoint)."""
         for log in (self.metrics, self.evals, self.history):
@@ -78,21 +71,21 @@ class RunFolder:
         step = result.state.step
         rows = list(_train_rows(step, result.groups, result.advantages))
         if rows:
-            _write(self.samples / f"train-{step:06d}.jsonl", rows)
+            JsonLines.write(self.samples / f"train-{step:06d}.jsonl", rows)
         for group in (group for group in result.groups if group.samples):
             right = sum(sample.verdict.correct for sample in group.samples)
             count = len(group.samples)
-            self._append(self.history, {"step": step, "id": group.problem.id, "accuracy": right / count, "n": count})
-        self._append(self.metrics, record)
+            self.history.append({"step": step, "id": group.problem.id, "accuracy": right / count, "n": count})
+        self.metrics.append(record)
 
     def record_eval(self, evaluation: Evaluation) -> None:
         record = evaluation.record
-        _write(self.samples / f"eval-{record['benchmark']}-{record['step']:06d}.jsonl", evaluation.samples)
-        self._append(self.evals, record)
+        JsonLines.write(self.samples / f"eval-{record['benchmark']}-{record['step']:06d}.jsonl", evaluation.samples)
+        self.evals.append(record)
 
     def write(self, name: str, content: str) -> None:
         """A whole file, replaced in one step."""
-        _replace(self.path / name, content)
+        write_whole(self.path / name, content)
 
     def close(self) -> None:
         for log in (self.metrics, self.evals, self.history):
@@ -105,20 +98,10 @@ class WatchedFolder(RunFolder):
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.checkpoints = path, path / "samples", path / "checkpoints"
 
-    def cut_back(self, step: int | None) -> None:
+    def _left_to_rank_0(self, *_: Any, **__: Any) -> None:
         pass
 
-    def record_step(self, result: StepResult, record: Mapping[str, Any]) -> None:
-        pass
-
-    def record_eval(self, evaluation: Evaluation) -> None:
-        pass
-
-    def write(self, name: str, content: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    cut_back = record_step = record_eval = write = close = _left_to_rank_0
 
 
 def _train_rows(step: int, groups: Sequence[SampleGroup], advantages: Sequence[float]) -> Iterable[dict[str, Any]]:
@@ -133,19 +116,6 @@ def _train_rows(step: int, groups: Sequence[SampleGroup], advantages: Sequence[f
         for member in group.failed:
             nothing = {"reward": None, "parts": {}, "advantage": None}
             yield {**sample_row(step, member.rollout, member.verdict), **nothing}
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _replace(path: Path, content: str) -> None:
-    aside = path.with_name(f".{path.name}.unfinished")
-    try:
-        aside.write_text(content, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from error
 
 
 def summarise(path: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
@@ -223,16 +193,11 @@ def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
 
 
 def _shares(path: Path) -> list[float]:
-    right: dict[str, list[bool]] = {}
-    for row in JsonLines.read(path):
-        right.setdefault(row["id"], []).append(row["status"] == "correct")
-    return [sum(r) / len(r) for r in right.values()]
+    return list(solved(JsonLines.read(path)).values())
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    named = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else named
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else [*models, platform.machine()][0]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,11 +16,12 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 RECENT = 8  # steps whose mean duration gives the time left
-SPARKS = "▁▂▃▄▅▆▇█"
+MINUS = "\N{MINUS SIGN}"
+ASCII = str.maketrans({"→": "->", "✓": "ok", "✗": "no", "·": "|", "…": "...", MINUS: "-"})
 
 
 class Progress:
@@ -36,17 +36,13 @@ class Progress:
         self._sample: Mapping[str, Any] | None = None
         self._stage = ""
         self._stages: set[str] = set()
-        self._evals: list[tuple[int, float]] = []
-        self._benchmark: str | None = None
-        self._accuracy: list[float] = []
+        self._accuracy: dict[str, list[float]] = {}
         self._seconds: deque[float] = deque(maxlen=RECENT)
-        self._since = time.monotonic()
         self._spinner = Spinner("dots" if self._unicode else "line")
         rich = shown and self.out.is_terminal and not self.out.is_dumb_terminal and not self.out.is_jupyter
         self._live = Live(self, console=self.out, refresh_per_second=2, transient=True) if rich else None
 
     def __enter__(self) -> Self:
-        self._since = time.monotonic()
         if self._live:
             self._live.start()
         return self
@@ -66,14 +62,10 @@ class Progress:
 
     def step(self, record: Mapping[str, Any], sample: Mapping[str, Any] | None) -> None:
         """Show the figures of a finished step (a line of metrics.jsonl) and one of its rollouts."""
-        now = time.monotonic()
-        self._seconds.append(number(_times(record).get("step")) or now - self._since)
-        self._since = now
+        seconds = number(_times(record).get("step"))
+        self._seconds.extend([seconds] if seconds is not None else [])
         self._step = int(record.get("step", self._step + 1))
         self._record, self._sample = record, sample
-        accuracy = number(record.get("accuracy"))
-        if accuracy is not None:
-            self._accuracy.append(accuracy)
         if self._live:
             self._live.refresh()
         else:
@@ -81,16 +73,14 @@ class Progress:
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """Print the result of an evaluation (a line of evals.jsonl), which stays above the live display."""
-        self._since = time.monotonic()
         benchmark, step = str(record.get("benchmark", "")), int(record.get("step", 0))
         accuracy = number((record.get("metrics") or {}).get("pass@1"))
-        self._benchmark = self._benchmark or benchmark
-        if benchmark == self._benchmark and accuracy is not None:
-            self._evals.append((step, accuracy))
+        if accuracy is not None:
+            self._accuracy.setdefault(benchmark, []).append(accuracy)
         problems = (record.get("counts") or {}).get("problems")
         figures = [f"{benchmark} at step {step}: {percent(accuracy)} correct"]
         interval = (record.get("ci95") or {}).get("pass@1")
-        figures += [f"95 % interval {_interval(interval)}"] if interval else []
+        figures += [f"95 % interval {interval_text(interval)}"] if interval else []
         figures += [f"{problems} problems"] if problems else []
         self._print(" · ".join(figures), "bold")
 
@@ -104,17 +94,17 @@ class Progress:
             self._live.stop()
             self._live = None
         evals: Mapping[str, Any] = summary.get("evals") or {}
-        cold = any("after_cold_start" in result for result in evals.values())
-        table = Table(title=f"{self.name}: share of problems solved", title_justify="left", title_style="bold")
-        table.box = box.SIMPLE_HEAD
-        table.add_column("benchmark")
-        for heading in ("before", *(["cold start"] if cold else []), "after", "gain (points)"):
-            table.add_column(heading, justify="right")
+        columns = {"before": "before", "after_cold_start": "cold start", "after": "after"}
+        if not any("after_cold_start" in result for result in evals.values()):
+            del columns["after_cold_start"]
+        numbers = [Column(heading, justify="right") for heading in (*columns.values(), "gain (points)")]
+        table = Table("benchmark", *numbers, title=f"{self.name}: share of problems solved", box=box.SIMPLE_HEAD)
+        table.title_justify, table.title_style = "left", "bold"
         for name, result in evals.items():
-            keys = ("before", *(["after_cold_start"] if cold else []), "after")
             problems = (result.get("after") or result.get("before") or {}).get("n")
             about = f"{name}\n{problems} problems" if problems else name
-            table.add_row(about, *(_scored(result.get(key)) for key in keys), _gain(result))
+            shares = (_scored(result.get(key), partial(percent, digits=1)) for key in columns)
+            table.add_row(about, *shares, self._plain(_scored(result.get("gain"), signed)))
         self.out.print(table)
         self._print(f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}")
         self._print(f"report: {report}", "bold")
@@ -122,9 +112,8 @@ class Progress:
     def __rich__(self) -> RenderableType:
         """The live display as it stands now."""
         width = self.out.width
-        head = Table.grid(expand=True)
-        head.add_column(no_wrap=True, overflow="ellipsis")
-        head.add_column(justify="right", no_wrap=True)
+        left = Column(no_wrap=True, overflow="ellipsis")
+        head = Table.grid(left, Column(justify="right", no_wrap=True), expand=True)
         phase = str(self._record.get("phase", "")).replace("_", " ")
         title = Text.assemble(
             (self._safe(self.name), "bold"), f"  step {self._step}/{self.total}", (f"  {phase}", "dim")
@@ -133,10 +122,6 @@ class Progress:
         figures = [Text.assemble((f"{name} ", "dim"), value) for name, value in self._figures()]
         parts: list[RenderableType] = [head, Padding(ProgressBar(total=max(self.total, 1), completed=self._step), 0)]
         parts += [Columns(figures, padding=(0, 3))] if figures else []
-        if len(self._accuracy) > 1 and self._unicode:
-            parts.append(
-                Text.assemble(("accuracy ", "dim"), spark(self._accuracy, max(width - 24, 8)), (" by step", "dim"))
-            )
         if self._sample:
             parts.append(Padding(self._show_sample(width), (1, 0, 0, 0)))
         if self._stage:
@@ -155,12 +140,9 @@ class Progress:
             "tokens/s": f"{speed:,.0f}" if speed is not None else None,
         }
         figures = [(name, value) for name, value in shown.items() if value is not None]
-        if self._evals:
-            first, last = self._evals[0], self._evals[-1]
-            change = (
-                f"{percent(first[1])} {self._arrow} {percent(last[1])}" if len(self._evals) > 1 else percent(last[1])
-            )
-            figures.append(("held-out", change))
+        for known in list(self._accuracy.values())[:1]:
+            start = f"{percent(known[0])} → " if len(known) > 1 else ""
+            figures.append(("held-out", start + percent(known[-1])))
         return figures
 
     def _line(self) -> str:
@@ -178,42 +160,34 @@ class Progress:
 
     def _show_sample(self, width: int) -> RenderableType:
         sample = self._sample or {}
-        mark, style = self._mark(sample)
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
+        grid = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 1))
         room = max(width - 12, 16)
         grid.add_row("problem", Text(self._safe(shorten(str(sample.get("question", "")), 2 * room))))
         grid.add_row("response", Text(self._safe(shorten(str(sample.get("text", "")), 4 * room))))
-        grid.add_row("verdict", Text(self._safe(f"{mark} {_verdict(sample)}"), style=style))
+        style = "green" if sample.get("status") == "correct" else "red"
+        grid.add_row("verdict", Text(self._safe(f"{_mark(sample)} {_verdict(sample)}"), style=style))
         return grid
 
     def _short_sample(self) -> str:
         if not self._sample:
             return ""
         question, text = (shorten(str(self._sample.get(key, "")), 48) for key in ("question", "text"))
-        return f"{self._mark(self._sample)[0]} {question} {self._arrow} {text}"
-
-    def _mark(self, sample: Mapping[str, Any]) -> tuple[str, str]:
-        if sample.get("status") == "correct":
-            return ("✓" if self._unicode else "ok"), "green"
-        return ("✗" if self._unicode else "no"), "red"
+        return f"{_mark(self._sample)} {question} → {text}"
 
     @property
     def _unicode(self) -> bool:
         return self.out.encoding.lower().startswith("utf")
 
-    @property
-    def _arrow(self) -> str:
-        return "→" if self._unicode else "->"
+    def _plain(self, text: str) -> str:
+        return text if self._unicode else text.translate(ASCII)
 
     def _safe(self, text: str) -> str:
         """Text that this output can show: no control codes (model output may hold any), no letter it cannot encode."""
         text = "".join(letter if letter.isprintable() else " " for letter in text)
+        text = self._plain(text)
         return text.encode(self.out.encoding, "replace").decode(self.out.encoding)
 
     def _print(self, text: str, style: str = "") -> None:
-        text = text if self._unicode else text.replace("·", "|").replace("…", "...")
         self.out.print(Text(self._safe(text), style=style), soft_wrap=not self.out.is_terminal)
 
 
@@ -252,21 +226,24 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:head].rstrip()} … {text[len(text) - (limit - 3 - head) :].lstrip()}"
 
 
-def spark(values: list[float], width: int) -> str:
-    """Shares as bars of one letter each, averaged where there are more values than letters.
+def signed(change: float) -> str:
+    """A change in points with its sign.   0.125 -> "+12.5" """
+    return f"{100 * change:+.1f}".replace("-", MINUS)
 
-    >>> spark([0.0, 0.5, 1.0], 8)
-    '▁▅█'
-    """
-    width = min(width, len(values))
-    edges = [round(index * len(values) / width) for index in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    return "".join(SPARKS[min(max(round(mean * 7 + 1e-9), 0), 7)] for mean in means)
+
+def interval_text(interval: Sequence[float]) -> str:
+    """The ends of an interval in percent or points.   (0.1, 0.25) -> "[10.0, 25.0]" """
+    low, high = (f"{100 * end:.1f}".replace("-", MINUS) for end in interval)
+    return f"[{low}, {high}]"
 
 
 def number(value: Any) -> float | None:
     """The value where it is a finite number: records hold null for what was not."""
     return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else None
+
+
+def _mark(sample: Mapping[str, Any]) -> str:
+    return "✓" if sample.get("status") == "correct" else "✗"
 
 
 def _verdict(sample: Mapping[str, Any]) -> str:
@@ -279,27 +256,12 @@ def _verdict(sample: Mapping[str, Any]) -> str:
     return ", ".join([*words, f"reward {reward}"] if reward else words)
 
 
-def _scored(result: Mapping[str, Any] | None) -> str:
-    if not result:
+def _scored(result: Mapping[str, Any] | None, show: Callable[[float], str]) -> str:
+    """Accuracy or a gain with its interval below."""
+    value = number((result or {}).get("pass@1"))
+    if result is None or value is None:
         return "-"
-    interval = result.get("ci95")
-    return percent(number(result.get("pass@1")), 1) + (f"\n{_interval(interval)}" if interval else "")
-
-
-def _gain(result: Mapping[str, Any]) -> str:
-    gain = result.get("gain") or {}
-    value = number(gain.get("pass@1"))
-    if value is None:
-        before, after = (number((result.get(key) or {}).get("pass@1")) for key in ("before", "after"))
-        if before is None or after is None:
-            return "-"
-        value = after - before
-    points = f"{100 * value:+.1f}"
-    return f"{points}\n{_interval(gain['ci95'])}" if gain.get("ci95") else points
-
-
-def _interval(interval: list[float] | tuple[float, float]) -> str:
-    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return show(value) + (f"\n{interval_text(result['ci95'])}" if result.get("ci95") else "")
 
 
 def _times(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,70 +4,45 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from rlvr import charts, scores
+from rlvr import charts, findings, scores
 from rlvr.errors import RunError, UserError
-from rlvr.evals import mean, paired_gain
-from rlvr.findings import (
-    MINUS,
-    Record,
-    RunData,
-    alarms,
-    evaluated,
-    gain_of,
-    headline,
-    load,
-    percent,
-    phenomena,
-    points,
-    samples_of,
-    saturation,
-    scores_of,
-    solved,
-    split_gain,
-    table,
-    trend,
-)
-from rlvr.progress import duration, number
-from rlvr.trackers import JsonLines
+from rlvr.evals import crossed_interval, interval, mean, paired_gain
+from rlvr.findings import Record, RunData, evaluated, load, percent, template
+from rlvr.progress import interval_text, number, signed
+from rlvr.trackers import JsonLines, write_whole
 
 if TYPE_CHECKING:
     from rlvr.arms import Plan
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-LONGEST = 3000  # letters of a response that are shown
 
 
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder; raises UserError where the folder cannot be read."""
     data = load(run)
-    tone, sentence = headline(data)
-    rows = [row for benchmark in data.benchmarks for row in table(data, benchmark)]
-    view = {"run": data, "tone": tone, "sentence": sentence, "alarms": alarms(data), "rows": rows, "facts": facts(data)}
-    view["phenomena"] = phenomena(data)
     page = template("report.html.j2").render(
-        **view,
-        charts=charts.run_charts(data.metrics, data.evals, saturation(data)),
+        **_view(data),
+        trends={key: findings.trend(data.last_stage, key) for key in ("reward", "formatted")},
+        phenomena=findings.phenomena(data),
+        charts=charts.run_charts(data.metrics, data.evals, findings.saturation(data)),
         problems=compared_problems(data),
         training=training_samples(data),
         verdicts=verdict_counts(data),
-        times=time_spent(data),
-        cost=cost(data),
-        commands=commands(data),
+        totals=_added(data.metrics),
+        memory=[number((r.get("time") or {}).get("peak_memory_gb")) or 0 for r in data.metrics],
+        selection=_selection(data),
     )
     return write_page(Path(run) / "report.html", page)
 
@@ -75,26 +50,24 @@ def write_report(run: Path) -> Path:
 def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write one page that sets several runs side by side."""
     loaded = [load(run) for run in runs]
-    if not loaded:
-        raise UserError("report: name at least one run folder")
     scored = [data for data in loaded if data.benchmarks]
     series = [charts.heldout(data.of(data.benchmarks[0]), data.name, i % 6) for i, data in enumerate(scored)]
-    sets = {(data.benchmarks[0], score.n) for data in scored for score in scores_of(data, data.benchmarks[0])}
+    sets = {(data.benchmarks[0], score.n) for data in scored for score in findings.scores_of(data, data.benchmarks[0])}
     page = template("report.html.j2").render(
         run=None,
-        runs=[_compared(data) for data in loaded],
+        runs=[_view(data) for data in loaded],
         same=len(sets) < 2,
-        curves=charts.compared("Held-out accuracy with 95 % interval", series),
-        legend=[(one.name, one.color) for one in series],
+        curves=charts.chart("Held-out accuracy with 95 % interval", series, "share", wide=True),
     )
     return write_page(Path(out), page)
 
 
-def _compared(data: RunData) -> dict[str, Any]:
-    rows = table(data, data.benchmarks[0]) if data.benchmarks else []
-    about = f"{data.steps} steps" + ("" if data.finished else ", unfinished")
-    view = {"name": data.name, "about": about, "row": rows[0] if rows else None, "alarms": alarms(data)}
-    return {**view, "sentence": headline(data)[1], "seconds": sum(seconds for _, seconds in time_spent(data)) or None}
+def _view(run: RunData) -> dict[str, Any]:
+    """What both pages say of a run."""
+    tone, sentence = findings.headline(run)
+    rows = [row for benchmark in run.benchmarks for row in findings.table(run, benchmark)]
+    view = {"run": run, "tone": tone, "sentence": sentence, "alarms": findings.alarms(run)}
+    return {**view, "rows": rows, "times": time_spent(run)}
 
 
 def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
@@ -107,9 +80,12 @@ def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
     found["missing"] = {path.name: why for path, why in missing.items()}
     cells = _cells(found, len(plan.sweep.seeds))
     write_page(plan.folder / "sweep.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    write_page(plan.folder / "table.md", _markdown(found, cells))
-    page = write_page(plan.folder / "sweep.html", _sweep_page(plan, found, cells))
-    _print_table(found, cells, page)
+    done = {arm: row for arm, row in arms.items() if row["seeds"]}
+    view = {"plan": plan, "found": found, "heads": cells[0], "rows": cells[1], "explained": EXPLAINED, "arms": done}
+    write_page(plan.folder / "table.md", template("table.md.j2").render(**view))
+    page = template("sweep.html.j2").render(**view, curves=_curves(done, plan.baseline))
+    write_page(plan.folder / "sweep.html", page)
+    _print_table(found, cells, plan.folder / "sweep.html")
     return found
 
 
@@ -145,7 +121,7 @@ def _arm(runs: Mapping[int, RunData], baseline: Mapping[int, RunData], benchmark
 
 def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.ndarray:
     """The share of right answers of each problem in each evaluation (run, step), as [problems, evaluations]."""
-    columns = [solved(evaluated(run, benchmark, step)) for run, step in evaluations]
+    columns = [findings.solved(evaluated(run, benchmark, step)) for run, step in evaluations]
     shared = [key for key in columns[0] if all(key in column for column in columns)]
     if not shared:
         one, other = evaluations[0][0].folder, evaluations[-1][0].folder
@@ -156,16 +132,12 @@ def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.nd
 
 
 def _contrast(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    from rlvr.evals import crossed_interval
-
     change = after - before
     return {"pass@1": float(change.mean()), "ci95": list(crossed_interval(change)), "n": len(change)}
 
 
 def _level(values: np.ndarray) -> dict[str, Any]:
     """Accuracy with its interval; for one seed, or several that agree on every problem, it is that of one run."""
-    from rlvr.evals import crossed_interval, interval
-
     same = bool((values == values[:, :1]).all())
     low, high = interval(values[:, 0].tolist()) if same else crossed_interval(values)
     return {"pass@1": float(values.mean()), "ci95": [max(0.0, low), min(1.0, high)], "n": len(values)}
@@ -181,9 +153,8 @@ def _form(runs: Sequence[Sequence[Record]]) -> tuple[float, float | None]:
 def _split(before: tuple[float, float, float | None], after: tuple[float, float, float | None]) -> dict[str, float]:
     """The gain as in `split_gain`; where one side has no well-formed answer, content is taken as unchanged."""
     among = [share for share in (before[2], after[2]) if share is not None] or [0.0]
-    return dict(
-        zip(("form", "content", "rest"), split_gain((*before[:2], among[0]), (*after[:2], among[-1])), strict=True)
-    )
+    parts = findings.split_gain((*before[:2], among[0]), (*after[:2], among[-1]))
+    return dict(zip(("form", "content", "rest"), parts, strict=True))
 
 
 def _at_the_end(runs: Sequence[RunData]) -> float | None:
@@ -211,29 +182,21 @@ def _row(arm: str, row: Mapping[str, Any], seeds: int, width: int) -> list[str]:
     count = f"{done}" if done == seeds else f"{done} of {seeds}"
     if not done:
         return [arm, count, *[NONE] * (width - 2)]
-    scores = [f"{100 * row[key]['pass@1']:.1f}\n{_interval(row[key]['ci95'])}" for key in ("before", "after")]
+    scores = [f"{100 * row[key]['pass@1']:.1f}\n{interval_text(row[key]['ci95'])}" for key in ("before", "after")]
     changes = [row["gain"], row.get("difference")]
-    shown = [f"{_signed(c['pass@1'])}\n{_interval(c['ci95'])}" if c else NONE for c in changes]
+    shown = [f"{signed(c['pass@1'])}\n{interval_text(c['ci95'])}" if c else NONE for c in changes]
     shares = [row[key] for key in ("formatted", "pass@1_formatted")]
     forms = [" → ".join(NONE if share is None else percent(share) for share in pair) for pair in shares]
-    return [arm, count, *scores, *shown, *forms, _signed(row["gain_split"]["form"]), percent(row["training_accuracy"])]
-
-
-def _markdown(found: Mapping[str, Any], cells: Cells) -> str:
-    heads, rows = cells
-    table = [heads, ["---", *["---:"] * (len(heads) - 1)], *([cell.replace("\n", " ") for cell in row] for row in rows)]
-    notes = [f"- {name} is not finished: {why}" for name, why in found["missing"].items()]
-    lines = [f"# {found['name']}", "", *(f"| {' | '.join(row)} |" for row in table), "", EXPLAINED]
-    return "\n".join([*lines, *([""] if notes else []), *notes, ""])
+    return [arm, count, *scores, *shown, *forms, signed(row["gain_split"]["form"]), percent(row["training_accuracy"])]
 
 
 def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
     heads, rows = cells
     out = Console(highlight=False)
     for title, chosen in ((f"{found['name']}: {found['benchmark']}", range(6)), ("", (0, *range(6, len(heads))))):
-        shown = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for i in chosen:  # in two parts, which fit a terminal of 80 letters
-            shown.add_column(heads[i], justify="right" if i else "left", overflow="fold")
+        # in two parts, which fit a terminal of 80 letters
+        columns = [Column(heads[i], justify="right" if i else "left", overflow="fold") for i in chosen]
+        shown = Table(*columns, title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for row in rows:
             shown.add_row(*(row[i] for i in chosen))
         out.print(shown)
@@ -242,48 +205,17 @@ def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
         out.print(line, markup=False, soft_wrap=True)
 
 
-def _sweep_page(plan: Plan, found: Mapping[str, Any], cells: Cells) -> str:
-    done = {arm: row for arm, row in found["arms"].items() if row["seeds"]}
-    gains, differences = (
-        [(arm, i % 5, *_scaled(row[key])) for i, (arm, row) in enumerate(done.items()) if key in row]
-        for key in ("gain", "difference")
-    )
-    texts = {arm: _yaml(row) or "nothing" for arm, row in plan.sweep.arms.items()}
-    return template("sweep.html.j2").render(
-        plan=plan,
-        heads=cells[0],
-        rows=cells[1],
-        missing=found["missing"],
-        gains=charts.forest("Gain of each arm, points", gains),
-        differences=charts.forest(f"Accuracy after training against {plan.baseline}, points", differences),
-        curves=_curves(done, plan.baseline),
-        changes=texts,
-        shared=_yaml(plan.sweep.overrides),
-        explained=EXPLAINED,
-        command=f"rlvr sweep {shlex.quote(plan.file)} --table",
-    )
-
-
-def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart]:
+def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart | None]:
     """One chart an arm beside the baseline, all on one scale."""
     top = max((point["ci95"][1] for row in arms.values() for point in row["curve"]), default=1.0)
     series = []
     for i, (arm, row) in enumerate(arms.items()):
-        records = [{**point, "metrics": point, "ci95": {"pass@1": point["ci95"]}} for point in row["curve"]]
-        series.append(charts.heldout(records, arm, i % 5))
+        points = [(point["step"], point["pass@1"]) for point in row["curve"]]
+        bands = {point["step"]: point["ci95"] for point in row["curve"]}
+        series.append(charts.Series(arm, points, i % 5, dots=True, band=bands))
     base = [replace(one, color=5) for one in series if one.name == baseline]
-    made = [charts.compared(one.name, [one, *(base if one.name != baseline else [])], top) for one in series]
-    return [chart for chart in made if chart]
-
-
-def _yaml(tree: Mapping[str, Any]) -> str:
-    return (
-        yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, default_flow_style=None).strip() if tree else ""
-    )
-
-
-def _scaled(change: Mapping[str, Any]) -> tuple[float, float, float]:
-    return 100 * change["pass@1"], 100 * change["ci95"][0], 100 * change["ci95"][1]
+    beside = [[one, *(base if one.name != baseline else [])] for one in series]
+    return [charts.chart(pair[0].name, pair, "share", top=top) for pair in beside]
 
 
 def compared_problems(run: RunData) -> list[dict[str, Any]]:
@@ -314,7 +246,7 @@ def compared_problems(run: RunData) -> list[dict[str, Any]]:
 def training_samples(run: RunData) -> list[tuple[str, Record]]:
     """The best paid rollout of the first step, and the best and the worst paid ones of the last step."""
     files = sorted((run.folder / "samples").glob("train-*.jsonl"))
-    steps = [samples for path in dict.fromkeys(files[:1] + files[-1:]) if (samples := samples_of(path))]
+    steps = [samples for path in dict.fromkeys(files[:1] + files[-1:]) if (samples := findings.samples_of(path))]
     if not steps:
         return []
     ranked = [sorted(samples, key=lambda s: -(number(s.get("reward")) or 0.0)) for samples in steps]
@@ -323,45 +255,18 @@ def training_samples(run: RunData) -> list[tuple[str, Record]]:
     return [(f"step {sample.get('step', '?')}, {place}", sample) for place, sample in shown]
 
 
-def facts(run: RunData) -> list[tuple[str, str, str]]:
-    """The few figures at the top, as (name, value, what to know about it)."""
-    found = []
-    measured = scores_of(run, run.benchmarks[0]) if run.benchmarks else []
-    if len(measured) > 1:
-        gain = gain_of(run, run.benchmarks[0], measured[0], measured[-1])
-        value = f"{percent(measured[0].value)} → {percent(measured[-1].value)}"
-        found.append(("held-out accuracy", value, f"{measured[0].n or '?'} unseen problems"))
-        found.append(("gain", f"{_signed(gain[0])} points", f"{points(gain[1])} with 95 %" if gain[1] else ""))
-    for key, name in (("reward", "training reward"), ("formatted", "well-formed answers")):
-        change = trend(run.last_stage, key)
-        if change:
-            show = percent if key == "formatted" else "{:.2f}".format
-            span = "training" if len(run.stages) < 2 else f"the last stage, {list(run.stages)[-1]}"
-            found.append((name, f"{show(change.start)} → {show(change.end)}", f"first and last steps of {span}"))
-    seconds = sum(seconds for _, seconds in time_spent(run))
-    if seconds:
-        found.append(("time", duration(seconds), f"{run.steps} steps"))
-    return found
-
-
-def verdict_counts(run: RunData) -> dict[str, Any]:
+def verdict_counts(run: RunData) -> dict[str, Counter[str]]:
     """How often each verdict was given in the first steps, the last steps and altogether."""
     records = [record for record in run.rl if record.get("verdicts")]
     size = max(1, min(5, len(records) // 2))
-    spans = {f"first {size} steps": records[:size], f"last {size} steps": records[-size:], "all steps": records}
-    counts = {span: _added(r["verdicts"] for r in part) for span, part in spans.items() if part}
-    names = [name for name, total in _added(counts.values()).items() if total]
-    return {
-        "names": names,
-        "spans": counts if len(records) > 1 else {k: v for k, v in counts.items() if k == "all steps"},
-    }
+    spans = {f"first {size} steps": records[:size], f"last {size} steps": records[-size:]} if len(records) > 1 else {}
+    return {span: _added(r["verdicts"] for r in part) for span, part in [*spans.items(), ("all steps", records)]}
 
 
-def _added(records: Any) -> dict[str, float]:
-    total: dict[str, float] = {}
+def _added(records: Any) -> Counter[str]:
+    total: Counter[str] = Counter()
     for record in records:
-        for name, value in record.items():
-            total[name] = total.get(name, 0) + (number(value) or 0)
+        total.update({name: known for name, value in record.items() if (known := number(value)) is not None})
     return total
 
 
@@ -377,42 +282,6 @@ def time_spent(run: RunData) -> list[tuple[str, float]]:
     return [(name.replace("_", " "), seconds) for name, seconds in spent.items() if seconds > 0]
 
 
-def cost(run: RunData) -> list[tuple[str, str]]:
-    """What the run cost, as (what, how much)."""
-    seconds = number(run.summary.get("seconds")) or sum(seconds for _, seconds in time_spent(run))
-    tokens = number(run.summary.get("response_tokens")) or _added(run.metrics).get("response_tokens", 0)
-    rollouts = _added(run.metrics).get("samples", 0)
-    memory = [number((r.get("time") or {}).get("peak_memory_gb")) for r in run.metrics]
-    peak = max((gb for gb in memory if gb is not None), default=None)
-    versions = ", ".join(f"{name} {version}" for name, version in (run.summary.get("versions") or {}).items())
-    rows = [
-        ("wall clock", duration(seconds) if seconds else ""),
-        ("steps", f"{run.steps}" + (f" (the first {run.cold} of them cold start)" if run.cold else "")),
-        ("stages", ", ".join(f"{name} {n}" for name, n in run.stages.items()) if len(run.stages) > 1 else ""),
-        ("rollouts", f"{rollouts:,.0f}" if rollouts else ""),
-        ("response tokens", f"{tokens:,.0f}" if tokens else ""),
-        ("peak memory", f"{peak:.1f} GB" if peak else ""),
-        ("hardware", str(run.summary.get("hardware") or "")),
-        ("versions", versions),
-    ]
-    return [(what, value) for what, value in rows if value]
-
-
-def commands(run: RunData) -> list[tuple[str, str]]:
-    """How to go on from here, as (what for, command)."""
-    folder = shlex.quote(str(run.folder))
-    if not run.finished:
-        name = shlex.quote(f"run.name={run.name}")
-        return [("go on where it stopped", f"rlvr train {folder}/recipe.yaml {name} --resume")]
-    chosen = _selection(run)
-    return [
-        ("check the reward for loopholes", f"rlvr audit {folder}"),
-        *([("find the problems worth training on", f"rlvr select {folder} {chosen}")] if chosen else []),
-        ("set it beside another run", f"rlvr report {folder} runs/OTHER"),
-        ("use the model", f'AutoModelForCausalLM.from_pretrained("{run.folder}/model")'),
-    ]
-
-
 def _selection(run: RunData) -> str:
     """The method of `rlvr select` that fits the run: accuracy varies only where problems were visited several times."""
     visits = {(str(record.get("id")), str(record.get("step"))) for record in run.history}
@@ -421,45 +290,9 @@ def _selection(run: RunData) -> str:
     return f"--method {method} --top {min(16, len(problems))}" if len(problems) > 1 else ""
 
 
-def template(name: str) -> Template:
-    """A page of `assets`, with the filters that all pages use."""
-    folder = Path(__file__).parent / "assets"
-    made = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = {"number": lambda value: "?" if number(value) is None else f"{value:.3g}"}
-    made.filters.update(percent=percent, duration=duration, clean=_clean, interval=_interval, signed=_signed, **shown)
-    return made.get_template(name)
-
-
-def _signed(change: float) -> str:
-    return f"{100 * change:+.1f}".replace("-", MINUS)
-
-
-def _interval(interval: Sequence[float]) -> str:
-    low, high = (f"{100 * edge:.1f}".replace("-", MINUS) for edge in interval)
-    return f"[{low}, {high}]"
-
-
-def _clean(text: Any, limit: int = LONGEST) -> str:
-    """Model text as a page may hold it: without control codes, and not endless."""
-    text = "".join(letter for letter in str(text) if letter.isprintable() or letter in "\n\t ")
-    return text if len(text) <= limit else f"{text[: limit // 2]}\n[…]\n{text[-limit // 2 :]}"
-
-
 def write_page(path: Path, page: str) -> Path:
     """Replace a text file at one stroke, without control codes; raises RunError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_name(f".{path.name}.part")
-        half.write_bytes(CONTROLS.sub("", page).encode("utf-8", "replace"))
-        os.replace(half, path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays") from None
+    write_whole(path, CONTROLS.sub("", page))
     return path
 
 
@@ -479,15 +312,13 @@ def _evaluation(folder: Path) -> list[Record]:
 def write_curves(folder: Path) -> Path:
     """Write `report.html` into the folder of an evaluation: all its records in a table, curves over checkpoints."""
     records = _evaluation(folder)
-    names = list(dict.fromkeys(record["benchmark"] for record in records))
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        named.setdefault(record["benchmark"], []).append(record)
     several = len({record["step"] for record in records}) > 1
-    curves = [
-        charts.compared(name, [charts.heldout([r for r in records if r["benchmark"] == name], name, i % 6)])
-        for i, name in enumerate(names)
-    ]
-    page = template("evals.html.j2").render(
-        title=folder.name, records=records, charts=[c for c in curves if c and several], pairs=None
-    )
+    series = [charts.heldout(found, name, i % 6) for i, (name, found) in enumerate(named.items()) if several]
+    curves = [charts.chart(one.name, [one], "share") for one in series if one.known]
+    page = template("evals.html.j2").render(title=folder.name, records=records, charts=curves, pairs=[])
     return write_page(folder / "report.html", page)
 
 
@@ -509,21 +340,10 @@ class Pair:
 
     benchmark: str
     shares: tuple[float, float]
-    gain: tuple[float, Sequence[float]]
+    gain: Mapping[str, Any]
     p: float
     detectable: float
     problems: list[tuple[str, tuple[float, float], tuple[list[Record], list[Record]]]]
-
-    @property
-    def verdict(self) -> str:
-        """What the difference says, in one sentence."""
-        n = len(self.problems)
-        unit = f"One problem of {n} is {100 / n:.1f} points, and fewer than about {100 * self.detectable:.0f} points"
-        small = f"{unit} would rarely show here."
-        if self.p < 0.05:
-            better = "second" if self.gain[0] > 0 else "first"
-            return f"The {better} is better (p = {self.p:.2g}, exact sign-flip test over {n} problems). {small}"
-        return f"No difference is shown (p = {self.p:.2g}, exact sign-flip test over {n} problems). {small}"
 
     def kinds(self) -> list[tuple[str, list[Any]]]:
         """The problems by which model solved more of its samples, the largest differences first."""
@@ -548,11 +368,10 @@ def beside(first: Path, second: Path) -> Iterator[Pair]:
         shares = [[sum(rows) / len(rows) for rows in side] for side in right]
         counts = [len(rows) for side in right for rows in side]
         changes = [b - a for a, b in zip(*shares, strict=True)]
-        gain = paired_gain(shares[0], shares[1])
         yield Pair(
             benchmark=name,
             shares=(mean(shares[0]), mean(shares[1])),
-            gain=(mean(changes), gain["ci95"]),  # type: ignore[arg-type]
+            gain=paired_gain(*shares),
             p=scores.sign_flip([round(change * math.lcm(*counts)) for change in changes]),
             detectable=scores.detectable(changes, paired=True),
             problems=[(k, (a, b), (ours[k], theirs[k])) for k, a, b in zip(ours, *shares, strict=True)],

@@ -48,14 +48,12 @@ def majority(answers: Sequence[str | None], same: Callable[[str, str], bool] = o
 
 def reflects(text: str) -> bool:
     """Whether the text says that it checks itself."""
-    lowered = text.lower()
-    return any(word in lowered for word in REFLECTION)
+    return any(word in text.lower() for word in REFLECTION)
 
 
 def keywords(text: str) -> int:
     """How many of Zoo's words of reflection the text holds, also inside words.   keywords("Wait, awaiting") -> 2"""
-    lowered = text.lower()
-    return sum(lowered.count(word) for word in KEYWORDS)
+    return sum(map(text.lower().count, KEYWORDS))
 
 
 def foreign(text: str) -> float:
@@ -146,10 +144,7 @@ def sign_flip(differences: Sequence[int]) -> float:
     sizes = [abs(d) // unit for d in differences if d]
     chance = np.ones(1)  # of each sum, from minus all to all in steps of two
     for size in sizes:
-        wider = np.zeros(len(chance) + size)
-        wider[: len(chance)] += chance / 2
-        wider[size:] += chance / 2
-        chance = wider
+        chance = np.convolve(chance, np.bincount([0, size]) / 2)
     sums = 2 * np.arange(len(chance)) - sum(sizes)
     return min(1.0, float(chance[np.abs(sums) >= abs(sum(differences)) // unit].sum()))
 

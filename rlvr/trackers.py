@@ -10,13 +10,12 @@ import importlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Literal, Protocol, Self
+from types import ModuleType
+from typing import Any, Literal, Protocol
 
-from rlvr.errors import UserError
+from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 
 Kind = Literal["step", "eval"]
@@ -40,7 +39,7 @@ class JsonLines:
         self._drop_broken_tail()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record; where the disk refuses, the file is left as it was and OSError is raised."""
+        """Add one record; where the disk refuses, the file is left as it was and RunError is raised."""
         data = encode(record)
         end = os.fstat(self._file.fileno()).st_size
         try:
@@ -48,18 +47,12 @@ class JsonLines:
             while written < len(data):  # an unbuffered write may be short
                 written += self._file.write(data[written:]) or 0
             os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             self._file.truncate(end)
-            raise
+            raise _refused(self.path, error) from error
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def _drop_broken_tail(self) -> None:
         """Make the file end in a whole line, so that the next record does not melt into half of another."""
@@ -87,26 +80,34 @@ class JsonLines:
 
     @staticmethod
     def write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the file by these records at one stroke: a crash leaves the old file or the new one."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "wb") as file:
-                os.fchmod(handle, 0o666 & ~_umask())
-                file.writelines(encode(record) for record in records)
-                file.flush()
-                os.fsync(handle)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        """Replace the file by these records at one stroke; raises RunError."""
+        write_whole(path, b"".join(map(encode, records)))
 
     @staticmethod
     def cut(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep only the records that `keep` approves; a file that is not there stays so."""
         if Path(path).exists():
             JsonLines.write(path, [record for record in JsonLines.read(path) if keep(record)])
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file at one stroke: a crash leaves the old or the new one; raises RunError."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> RunError:
+    return RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays")
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
@@ -241,9 +242,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -126,8 +126,11 @@ def test_an_ascii_pipe_is_enough() -> None:
     with Progress("demo", 4, Console(file=raw, highlight=False)) as progress:
         progress.stage("training")
         progress.step(record(1), {**SAMPLE, "text": "é → 15"})
-        progress.summary({"evals": {"heldout": {"before": {"pass@1": 0.5}}}}, Path("r.html"))
+        fell = {"before": {"pass@1": 0.5}, "gain": {"pass@1": -0.1, "ci95": [-0.2, 0.0]}}
+        progress.summary({"evals": {"heldout": fell}}, Path("r.html"))
     raw.flush()
+    assert b"ok What is 7 + 8? -> ? -> 15" in raw.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"-10.0" in raw.buffer.getvalue()  # type: ignore[attr-defined]
     assert b"step 1/4" in raw.buffer.getvalue()  # type: ignore[attr-defined]
 
 
@@ -136,7 +139,8 @@ def test_a_cold_start_has_a_column_of_its_own() -> None:
     scores = {
         key: {"pass@1": value, "n": 9} for key, value in (("before", 0.1), ("after_cold_start", 0.4), ("after", 0.6))
     }
-    Progress("demo", 4, out).summary({"evals": {"heldout": scores}}, Path("r.html"))
+    found = {**scores, "gain": {"pass@1": 0.5, "ci95": [0.4, 0.6]}}
+    Progress("demo", 4, out).summary({"evals": {"heldout": found}}, Path("r.html"))
     assert "cold start" in output(out)
     assert "40.0 %" in output(out)
     assert "+50.0" in output(out)

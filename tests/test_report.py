@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import xml.etree.ElementTree as ElementTree
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fake_run import hacked, healthy, unfinished
 from rlvr import charts, cli
 from rlvr.errors import UserError
 from rlvr.findings import alarms, headline, load, phenomena, saturation
-from rlvr.report import commands, compare, time_spent, write_report
+from rlvr.report import compare, template, time_spent, write_report
 from rlvr.trackers import JsonLines
 
 
@@ -38,6 +39,14 @@ def text_of(run: Path) -> str:
 
 def edit(path: Path, change: Any) -> None:
     JsonLines.write(path, [{**record, **(change(record) or {})} for record in JsonLines.read(path)])
+
+
+def check_drawings(page: str) -> None:
+    """Each is whole; a figure holds a drawing in a drawing, a table cell a plain one."""
+    drawings = re.findall(r"<figure.*?</figure>|<td[^>]*><svg.*?</svg>\s*</td>", page, flags=re.DOTALL)
+    assert drawings and page.count("<svg") == sum(drawing.count("<svg") for drawing in drawings)
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
 
 
 def test_a_healthy_run_rose_and_raises_no_alarm(made: dict[str, Path]) -> None:
@@ -162,8 +171,7 @@ def test_it_is_one_file_without_network(made: dict[str, Path]) -> None:
     for name in made:
         page = text_of(made[name])
         assert not re.findall(r"""(?:src|href)\s*=|url\(|@import|<link|<script|<iframe|https?://""", page)
-        for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
-            ElementTree.fromstring(svg)
+        check_drawings(page)
 
 
 def test_hostile_text_is_escaped(run: Path) -> None:
@@ -179,8 +187,7 @@ def test_hostile_text_is_escaped(run: Path) -> None:
     assert "&lt;script&gt;alert(1)" in page
     assert "\x1b" not in page
     assert "\x00" not in page
-    for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
-        ElementTree.fromstring(svg)
+    check_drawings(page)
 
 
 def test_the_stages_add_up_to_the_wall_clock(made: dict[str, Path]) -> None:
@@ -208,11 +215,15 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_charts_draw_any_numbers() -> None:
+    draw = template("charts.html.j2").module.figure  # type: ignore[attr-defined]
     for values in ([0.0], [5.0, 5.0], [-1.0, 2.0], [1e-9, 3e-9], [1e9, 2e12], [None, 1.0, None, 2.0]):
         points = [(float(step), value) for step, value in enumerate(values)]
         for unit in ("number", "share"):
-            svg = charts.line_chart("t", [charts.Series("s", points)], unit)
-            assert "nan" not in ElementTree.tostring(ElementTree.fromstring(svg)).decode()
+            for wide in (False, True):
+                figure = draw(charts.chart("t", [charts.Series("s", points)], unit, wide=wide))
+                assert (
+                    "<circle" in figure and "nan" not in ElementTree.tostring(ElementTree.fromstring(figure)).decode()
+                )
 
 
 def test_running_mean_is_flat_on_flat_data() -> None:
@@ -232,7 +243,7 @@ def test_the_report_offers_a_selection_that_the_run_allows(
     run: Path, visited: list[tuple[int, str]], chosen: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     JsonLines.write(run / "history.jsonl", [{"step": s, "id": name, "accuracy": 0.5, "n": 8} for s, name in visited])
-    offered = [command for _, command in commands(load(run)) if command.startswith("rlvr select")]
+    offered = [unescape(found) for found in re.findall(r"<code>(rlvr select .*?)</code>", text_of(run))]
     assert offered == ([f"rlvr select {run} {chosen}"] if chosen else [])
     for command in offered:
         assert cli.main(shlex.split(command)[1:]) == 0

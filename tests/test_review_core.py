@@ -22,7 +22,7 @@ from rlvr.errors import RunError, UserError
 from rlvr.findings import alarms
 from rlvr.findings import load as load_run
 from rlvr.policy import Policy
-from rlvr.report import cost
+from rlvr.report import write_report
 from rlvr.step import State, StepResult, attempt, train_step
 from rlvr.trackers import JsonLines
 from rlvr.types import Problem, Response, Status, Verdict
@@ -408,7 +408,7 @@ def test_a_harder_stage_with_a_shorter_limit_raises_no_alarm(tmp_path: Path) -> 
 
     run = spoilt(tmp_path / "run", harder)
     assert alarms(load_run(run)) == []
-    assert dict(cost(load_run(run)))["stages"] == "easy 15, hard 15"
+    assert "<dt>stages</dt><dd>easy 15, hard 15</dd>" in write_report(run).read_text()
 
 
 def test_skipped_updates_of_the_critic_are_warned_of(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rlvr.errors import UserError
+from rlvr.errors import RunError, UserError
 from rlvr.registry import find
 from rlvr.trackers import JsonLines, flatten
 
@@ -20,7 +21,7 @@ EVAL = {"step": 3, "benchmark": "heldout", "metrics": {"pass@1": 0.25}, "ci95": 
 
 def test_append_then_read_gives_the_records_back(tmp_path: Path) -> None:
     path = tmp_path / "run" / "metrics.jsonl"
-    with JsonLines(path) as lines:
+    with closing(JsonLines(path)) as lines:
         lines.append({"step": 1, "text": "café\u2028line"})
         lines.append({"step": 2, "loss": float("nan"), "more": [float("inf"), {"x": 1.5}]})
         assert JsonLines.read(path)[1] == {"step": 2, "loss": None, "more": [None, {"x": 1.5}]}
@@ -32,7 +33,7 @@ def test_a_half_written_last_line_is_dropped_and_appending_goes_on(tmp_path: Pat
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + tail.encode()[: len(tail)])
     assert [r["step"] for r in JsonLines.read(path)] == [1, 2]
-    with JsonLines(path) as lines:
+    with closing(JsonLines(path)) as lines:
         lines.append({"step": 3})
     assert [r["step"] for r in JsonLines.read(path)] == [1, 2, 3]
 
@@ -40,7 +41,7 @@ def test_a_half_written_last_line_is_dropped_and_appending_goes_on(tmp_path: Pat
 def test_a_whole_last_line_without_newline_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}')
-    with JsonLines(path) as lines:
+    with closing(JsonLines(path)) as lines:
         lines.append({"step": 2})
     assert [r["step"] for r in JsonLines.read(path)] == [1, 2]
 
@@ -82,7 +83,7 @@ def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path, monkeypatch: pytest
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", refuse)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(RunError, match=r"cannot write .*m\.jsonl: No space left on device; what was saved"):
             lines.append({"step": 2})
     assert path.read_text() == '{"step": 1}\n'
     lines.append({"step": 2})
