@@ -13,11 +13,7 @@ from statistics import median
 
 from harness import facts, model_folder, record
 
-COMMANDS = {
-    "help": ["--help"],
-    "mistake": ["train", "demo", "rollout.sampels=4"],
-    "show": ["show", "demo"],
-}
+COMMANDS = {"help": ["--help"], "mistake": ["train", "demo", "rollout.sampels=4"], "show": ["show", "demo"]}
 
 
 def main() -> None:

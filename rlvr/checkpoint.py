@@ -183,10 +183,7 @@ def _write_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
     try:
         aside.mkdir(parents=True)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights}, aside / "weights.safetensors")
-        for path in (aside / "weights.safetensors", aside):
-            _flush(path)
-        aside.rename(folder)
-        _flush(folder.parent)
+        _complete(aside, folder, {})
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise RunError(f"cannot save {folder}: {error}; what was saved before it stays") from error

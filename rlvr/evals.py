@@ -16,11 +16,11 @@ from rlvr.audit import second_opinions
 from rlvr.build import Benchmark
 from rlvr.grading.extract import last_box
 from rlvr.rollouts import Rollouts
+from rlvr.scores import Z95
 from rlvr.types import Draw, Finish, Problem, Rollout, Sampling, Status, Verdict
 from rlvr.verify import judge_safely, settle
 from rlvr.world import ALONE, World
 
-Z95 = 1.959963984540054
 Row = Mapping[str, Any]  # a line of samples.jsonl, see sample_row
 
 

@@ -20,13 +20,13 @@ from rlvr import recipe as recipes
 from rlvr.audit import Overlap, overlap
 from rlvr.benchmarks import BOXED
 from rlvr.build import Benchmark, benchmark_of, load, load_engine, read_problems
-from rlvr.errors import RunError, UserError
+from rlvr.errors import UserError
 from rlvr.evals import ask, mean, summarise
 from rlvr.progress import Progress
 from rlvr.recipe import EvalSet, Model, Source, Spec
 from rlvr.rollouts import Rollouts
 from rlvr.seeds import key_of
-from rlvr.trackers import JsonLines
+from rlvr.trackers import JsonLines, write_whole
 from rlvr.tree import difference
 from rlvr.types import Draw, Problem, Sampling
 
@@ -298,15 +298,12 @@ class Folder:
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a sample; it is on the disk when this returns."""
-        try:
-            self.log.append(row)
-        except OSError as error:
-            raise RunError(f"cannot write {self.samples}: {error.strerror}; what was saved before it stays") from error
+        self.log.append(row)
         self.done[self._key(row)] = row
 
     def finish(self, results: Sequence[Mapping[str, Any]]) -> None:
         self.log.close()
-        (self.path / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_whole(self.path / "results.json", json.dumps(results, indent=1))
 
 
 def _evaluate(

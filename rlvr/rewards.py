@@ -60,12 +60,7 @@ def format_only(verdict: Verdict, *, right: float = 1.0, wrong: float = 0.0) -> 
 
 @register("reward", "logic_rl")
 def logic_rl(
-    verdict: Verdict,
-    *,
-    format: float = 1.0,
-    right: float = 2.0,
-    wrong: float = -1.5,
-    unparsed: float = -2.0,
+    verdict: Verdict, *, format: float = 1.0, right: float = 2.0, wrong: float = -1.5, unparsed: float = -2.0
 ) -> Reward:
     """Format +-1, and answer 2 / -1.5 / -2, where a badly formatted answer counts as unparsed (Logic-RL `kk.py`).
 

@@ -33,13 +33,7 @@ class Trained:
     """
 
     def __init__(
-        self,
-        module: Any,
-        compute: torch.dtype,
-        tokens_per_pass: int,
-        *,
-        offload: bool = False,
-        shard: bool = False,
+        self, module: Any, compute: torch.dtype, tokens_per_pass: int, *, offload: bool = False, shard: bool = False
     ) -> None:
         self.module, self.tokens_per_pass = module.eval(), tokens_per_pass
         self.compute, self.offload, self.shard = compute, offload, shard

@@ -199,14 +199,8 @@ def test_a_mapping_of_parts_is_still_added_up() -> None:
             lambda queries: {"rewards": [1.0, 2.0], "extra_logs": {"n": torch.ones(4)}},
             "reward 'mine' returned 4 values of 'n' for 2 responses",
         ),
-        (
-            lambda queries: {"scores": [1.0, 2.0]},
-            "reward 'mine' returned a mapping without 'rewards' (known: scores)",
-        ),
-        (
-            lambda solution_str: {"acc": 1.0},
-            "reward 'mine' returned a mapping without 'score' (known: acc)",
-        ),
+        (lambda queries: {"scores": [1.0, 2.0]}, "reward 'mine' returned a mapping without 'rewards' (known: scores)"),
+        (lambda solution_str: {"acc": 1.0}, "reward 'mine' returned a mapping without 'score' (known: acc)"),
         (lambda queries: [1.0, math.nan], "reward 'mine' returned nan (problem 'p'); it must be a finite number"),
         (
             lambda queries: torch.tensor([-math.inf, 0.0]),

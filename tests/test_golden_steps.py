@@ -20,19 +20,7 @@ from rlvr.critic import Critic, ValueModel
 from rlvr.learner import Learner, Objective
 from rlvr.policy import Policy
 from rlvr.rollouts import Rollouts
-from rlvr.types import (
-    Draw,
-    Finish,
-    Generation,
-    Problem,
-    Prompt,
-    Reward,
-    Sample,
-    SampleGroup,
-    Sampling,
-    Status,
-    Verdict,
-)
+from rlvr.types import Draw, Finish, Generation, Problem, Prompt, Reward, Sample, SampleGroup, Sampling, Status, Verdict
 from rlvr.weights import Rate, Updates
 
 pytestmark = needs_golden

@@ -89,9 +89,7 @@ def test_published_recipes_are_planned_on_a_machine_without_gpus(name: str, caps
     assert "memory in each of 8 processes: about" in capsys.readouterr().out
 
 
-def test_what_cannot_fit_is_refused_with_the_options_that_would_make_it_fit(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_cannot_fit_is_refused_with_the_options_that_would_make_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "demo", "--memory", "4"]) == 2
     said = capsys.readouterr()
     assert said.out == ""

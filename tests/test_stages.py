@@ -291,13 +291,7 @@ def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("learn", "parts"),
-    [
-        ({"minibatch_prompts": 2}, 2),
-        ({"minibatch_samples": 4}, 4),
-        ({"minibatches": 8}, 8),
-        ({}, 1),
-    ],
+    ("learn", "parts"), [({"minibatch_prompts": 2}, 2), ({"minibatch_samples": 4}, 4), ({"minibatches": 8}, 8), ({}, 1)]
 )
 def test_a_mini_batch_is_said_in_prompts_or_in_samples(tiny_model: Path, learn: dict[str, int], parts: int) -> None:
     made = tiny.recipe(tiny_model, rollout={"problems": 4, "samples": 4, "max_tokens": 6}, learn=learn)

@@ -213,11 +213,7 @@ def from_json(row: Row) -> Problem:
 
 
 def problems_of(
-    rows: Iterable[tuple[str, Row]],
-    name: str,
-    stem: str,
-    layout: Layout,
-    unanswered: Unanswered | None = None,
+    rows: Iterable[tuple[str, Row]], name: str, stem: str, layout: Layout, unanswered: Unanswered | None = None
 ) -> list[Problem]:
     """Problems from pairs of a place ("line 7") and a row; a fault is reported with its place."""
     problems: dict[str, Problem] = {}
