@@ -175,9 +175,9 @@ def takes_rows(trained: Trained, body: Any, measure: Callable[[Sequence[Tokens]]
     """Whether packed rows that share prompts give what plain ones give; tried, since a model may ignore them. From then
     on it has the attention that takes them."""
     tokens = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6, 7, 8), (12, 13)), Tokens((8, 9), (5, 6))]
-    own = body.config._attn_implementation
     if not models.full_attention(body):
         return False
+    own = body.config._attn_implementation
     trained.packed = False
     plain = measure(tokens)
     body.set_attn_implementation(models.ATTENTION)
