@@ -30,8 +30,9 @@ help:
 demo: $(STAMP)
 	@$(BIN)/rlvr train demo --overwrite $(ARGS)
 
+# One worker a core, each with one thread; a file stays with one worker, since its tests share what they trained.
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Pyright is a program for Node.js: its package fetches it from the npm registry when it first runs.
 check: $(STAMP)
