@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import rlvr
-from rlvr import models
+from rlvr import models, plan
 from rlvr import recipe as recipes
 from rlvr.batch import Tokens
 from rlvr.build import build, load
@@ -363,13 +363,13 @@ def test_show_knows_the_size_of_a_runs_model_of_a_named_reference_and_of_the_cri
 ) -> None:
     shutil.copytree(tiny_model, tmp_path / "run" / "model")
     model = {"name": str(tmp_path / "run"), "lora": {}, "reference": str(tiny_model)}
-    assert "reference" in models.estimate(recipes.load(tiny.recipe(tiny_model, model=model, loss=KL)))[-1]
+    assert "reference" in plan.estimate(recipes.load(tiny.recipe(tiny_model, model=model, loss=KL)))[-1]
     sizes = []
     for states in ("full", "8bit"):
         critic = {"model": None, "optimizer": {"states": states}}
         model = {"name": "smollm2-135m-instruct"}
-        line = models.estimate(recipes.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic})))[-1]
-        sizes.append(float(line.partition("critic ")[2].partition(")")[0]))
+        line = plan.estimate(recipes.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic})))[-1]
+        sizes.append(float(line.partition("critic ")[2].partition(",")[0]))
     assert sizes[1] < sizes[0]
 
 
