@@ -65,6 +65,7 @@ def test_the_parts_of_a_plain_run_on_a_cpu_by_hand() -> None:
         ("learn.tokens_per_pass=512", "activations"),
         ("optimizer.states=8bit", "AdamW"),
         ("model.lora={rank: 8}", "AdamW"),
+        ("rollout.engine={name: vllm, tensor_parallel: 2}", "engine"),
     ],
 )
 def test_each_option_that_saves_memory_saves_it_where_it_says(change: str, part: str) -> None:
