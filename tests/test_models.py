@@ -61,10 +61,6 @@ def test_float64_weights_compute_in_float64() -> None:
     assert models.compute_dtype("auto", torch.float64, torch.device("cpu")) is torch.float64
 
 
-def test_the_parameters_of_a_folder_are_counted_without_loading_it(tiny_model: Path) -> None:
-    assert models.parameters(str(tiny_model)) == sum(p.numel() for p in tiny.model().parameters())
-
-
 def test_cuda_where_there_is_none_is_refused_in_one_line() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
