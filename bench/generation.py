@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness import Side, alternate, compared, dtype, facts, model_folder, record
+from harness import LIMIT, Side, alternate, compared, dtype, facts, model_folder, record
 
 WORK = {"--prompts": 8, "--samples": 8, "--tokens": 128, "--prompt-length": 64}
 PEERS = {
@@ -32,6 +32,9 @@ def main() -> None:
     told = facts(args.threads, workload={key.strip("-"): str(value) for key, value in {**work, "--model": ""}.items()})
     found = alternate(sides, args.rounds, args.threads)
     for name in [side.name for side in sides[1:]]:
+        if not found[name]:
+            record(f"generation_{name}", {"not_done_within": LIMIT, **told})
+            continue
         result = compared(found["ours"], found[name], "seconds for 64 sequences of 128 new tokens, median")
         record(f"generation_{name}", {**result, **told})
 

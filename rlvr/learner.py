@@ -3,6 +3,7 @@ over."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -36,13 +37,14 @@ class Objective:
         return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
 
 
-class Shaper:
+class Shaper(ABC):
     """Changes the rewards of a step between the verifier and the estimator; a checkpoint keeps its state."""
 
     kept: tuple[str, ...] = ()  # the names of what changes from step to step
 
+    @abstractmethod
     def __call__(self, scored: Scored) -> Scored:
-        raise NotImplementedError
+        """The same rollouts with other rewards."""
 
     def metrics(self) -> Metrics:
         return Metrics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 BROKEN_IN_A_ROW = 3
 
 
-class Trained:
+class Trained(ABC):
     """A module with master weights in its own dtype and arithmetic in `compute`.
 
     As in FSDP2's mixed precision, gradients of the compute copy are added up in the master's dtype. Where the dtypes
@@ -55,9 +56,9 @@ class Trained:
         self.names, self.copies = [name for name, _ in trainable], [p for _, p in trainable]
         self.master = self.copies
 
+    @abstractmethod
     def outputs_of(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
         """What one forward pass says of its response tokens.   -> [t] each"""
-        raise NotImplementedError
 
     def join(self, world: World) -> None:
         """From here on passes are divided among the ranks of a world, and with `shard` the weights too."""

@@ -228,8 +228,14 @@ class CtrlC:
 
     def log(self, record, kind):
         if kind == "step" and record["step"] == self.step:
-            launcher = multiprocessing.parent_process()
+            launcher, came = multiprocessing.parent_process(), []
+            handler = signal.getsignal(signal.SIGINT)
+            signal.signal(signal.SIGINT, lambda *given: came.append(handler(*given)))
             os.kill(launcher.pid if "RANK" in os.environ else os.getpid(), signal.SIGINT)
+            until = time.monotonic() + 60
+            while not came and time.monotonic() < until:  # it is passed on while this step still runs
+                time.sleep(0.01)
+            signal.signal(signal.SIGINT, handler)
 
     def close(self):
         pass

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common import options
+
 
 class Clock:
     """A tracker that times each step from the record of the step before it; the first steps are the warm-up."""
@@ -34,21 +36,15 @@ class Clock:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--workload", type=Path, required=True)
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", default="float32")
-    args = parser.parse_args()
+    args = options(workload="", warmup=1)
     import rlvr
 
-    rlvr.train(recipe(args, json.loads(args.workload.read_text())), overwrite=True)
+    rlvr.train(recipe(args, json.loads(Path(args.workload).read_text())), overwrite=True)
 
 
 def recipe(args: argparse.Namespace, workload: Mapping[str, Any]) -> dict[str, Any]:
     """The workload as a recipe: GRPO, strictly on policy, one update from all samples of a step."""
-    rows = args.workload.with_suffix(".jsonl")
+    rows = Path(args.workload).with_suffix(".jsonl")
     rows.write_text("".join(f"{json.dumps(row)}\n" for row in workload["problems"]))
     steps = len(workload["problems"]) // workload["problems_per_step"]
     return {

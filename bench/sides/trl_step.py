@@ -13,19 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import options
 from transformers import AutoTokenizer
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--workload", type=Path, required=True)
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--batch", type=int, default=16, help="sequences of one forward and backward pass")
-    parser.add_argument("--cache", default=None, help="cache_implementation of generate, such as static")
-    args = parser.parse_args()
+    # batch: sequences of one forward and backward pass; cache: cache_implementation of generate, such as static
+    args = options(workload="", warmup=1, batch=16, cache="")
     torch.set_num_threads(args.threads)
     measure(args)
 
@@ -35,7 +29,7 @@ def measure(args: argparse.Namespace) -> None:
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    workload = json.loads(args.workload.read_text())
+    workload = json.loads(Path(args.workload).read_text())
     problems, samples = workload["problems_per_step"], workload["samples"]
     steps = len(workload["problems"]) // problems
     tokens: list[int] = []
@@ -70,7 +64,7 @@ def measure(args: argparse.Namespace) -> None:
         temperature=workload["temperature"],
         top_k=0,
         top_p=1.0,
-        cache_implementation=args.cache,
+        cache_implementation=args.cache or None,
         learning_rate=workload["learning_rate"],
         lr_scheduler_type="constant",
         optim="adamw_torch_fused",
