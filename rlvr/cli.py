@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train by a recipe", parents=[whole])
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
-    train.add_argument("--nproc", type=int, default=1, metavar="N", help="so many processes of this machine")
+    train.add_argument("--nproc", type=int, default=1, metavar="N", help="so many processes on each machine")
+    train.add_argument(
+        "--ray", metavar="ADDRESS", help="on a Ray cluster: auto, its address, or local for one made here"
+    )
+    train.add_argument("--nodes", type=int, default=1, metavar="N", help="so many machines of the Ray cluster")
     train.set_defaults(run=_train)
     told = "print the resolved recipe and what it will cost; starts nothing"
     show = commands.add_parser("show", help=told, parents=[whole])
     show.add_argument("--nproc", type=int, default=1, metavar="N", help="plan for so many processes, a GPU each")
+    show.add_argument("--nodes", type=int, default=1, metavar="N", help="with so many processes on each of N machines")
     show.add_argument("--memory", type=float, metavar="GIB", help="refuse what cannot fit into so much for a process")
     show.set_defaults(run=_show)
     _add_eval(commands)
@@ -151,10 +157,14 @@ def _train(options: argparse.Namespace) -> int:
     from rlvr import recipe
 
     recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
-    words = ["train", options.recipe, *options.overrides, *(["--nproc", str(options.nproc)] * (options.nproc > 1))]
+    where = {"--nproc": options.nproc, "--ray": options.ray, "--nodes": options.nodes}
+    given = [str(part) for pair in where.items() if pair[1] not in (1, None) for part in pair]
+    words = ["train", options.recipe, *options.overrides, *given]
     if options.nproc < 1:
         raise UserError(f"--nproc: {options.nproc} processes cannot run anything; give 1 or more")
-    if options.nproc > 1 and "WORLD_SIZE" not in os.environ:
+    if options.nodes < 1 or (options.nodes > 1 and not options.ray):
+        raise UserError(f"--nodes: {options.nodes} machines need --ray with the address of their cluster, such as auto")
+    if (options.nproc > 1 or options.ray) and "WORLD_SIZE" not in os.environ:
         return _launch(options, words)
     from rlvr.run import train
 
@@ -172,10 +182,11 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The same command in several processes."""
-    from rlvr.launch import launch
+    from rlvr.launch import launch, launch_on_ray
 
-    how = [f"--{name}" for name in ("resume", "overwrite") if getattr(options, name)]
-    status, reason = launch(options.nproc, [*words, *how])
+    words = [*words, *(f"--{name}" for name in ("resume", "overwrite") if getattr(options, name))]
+    start = partial(launch_on_ray, options.ray, options.nodes) if options.ray else launch
+    status, reason = start(options.nproc, words)
     if status:
         options.say(reason)
     return status
@@ -187,7 +198,7 @@ def _show(options: argparse.Namespace) -> None:
     resolved = recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
     from rlvr.plan import estimate
 
-    lines = estimate(resolved, options.nproc, options.memory)
+    lines = estimate(resolved, options.nproc * options.nodes, options.memory)
     print(recipe.dump(resolved), end="")
     print("\n".join(f"# {line}" for line in lines))
 

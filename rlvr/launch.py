@@ -1,10 +1,11 @@
-"""Starting the processes of a run on this machine, and ending them together.
+"""Starting the processes of a run, on this machine or on the nodes of a Ray cluster, and ending them together.
 
 Each is told its place by the variables of torchrun, so what runs does not know who launched it.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -12,17 +13,22 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import Any
 
+from rlvr.errors import UserError
 from rlvr.world import LOST
 
 # When one process has failed, the others have so many seconds to end by themselves.
 GRACE = 5.0
+# And when one node has failed, the others have so many to end their processes.
+NODE_GRACE = 3 * GRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +52,118 @@ class Started:
         return 1, f"process {self.rank} of {size} was killed by {signal.Signals(-status).name}; --resume goes on"
 
 
-def launch(size: int, words: Sequence[str]) -> tuple[int, str]:
-    """`rlvr WORDS` in so many processes of this machine.   -> exit status and, where it is not 0, why"""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rlvr.run", "torch.distributed.checkpoint"])  # torch is loaded once
-    place = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
-    place["MASTER_PORT"] = str(_free_port())
-    started: list[Started] = []
-    with _passing_on(started):
-        for rank in range(size):
+class Crew:
+    """The processes of a run on one machine, which begin in `folder`."""
+
+    def __init__(self, folder: str = ".") -> None:
+        self.folder = folder
+        self.started: list[Started] = []
+
+    def address(self) -> tuple[str, str]:
+        """Where rank 0 of a cluster can be met: this node's address and a free port."""
+        import ray
+
+        return ray.util.get_node_ip_address(), str(_free_port())
+
+    def run(
+        self, count: int, words: Sequence[str], node: int = 0, nodes: int = 1, meet: tuple[str, str] | None = None
+    ) -> tuple[int, str]:
+        """`rlvr WORDS` in so many processes of this machine, which is one of `nodes`.   -> as `launch`"""
+        if not os.path.isdir(self.folder):
+            return 1, f"node {node} has no folder {self.folder}; start where all nodes see the same files"
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["rlvr.run", "torch.distributed.checkpoint"])  # torch is loaded once
+        host, port = meet or ("127.0.0.1", str(_free_port()))
+        place = {"WORLD_SIZE": str(nodes * count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": host}
+        for local in range(count):
             said, pipe = context.Pipe(duplex=False)
-            own = place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            process = context.Process(target=_child, args=(list(words), own, pipe))
+            rank = node * count + local
+            own = place | {"MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(local)}
+            process = context.Process(target=_child, args=(list(words), self.folder, own, pipe))
             process.start()
             pipe.close()
-            started.append(Started(rank, process, said))
-        return _ended(started)
+            self.started.append(Started(rank, process, said))
+        return _ended(self.started, nodes * count)
+
+    def interrupt(self) -> None:
+        """Ctrl-C for rank 0, which tells the others when the step has ended."""
+        for first in self.started[:1]:
+            with suppress(ProcessLookupError):
+                os.kill(first.process.pid or 0, signal.SIGINT)
 
 
-def _ended(started: Sequence[Started]) -> tuple[int, str]:
+def launch(count: int, words: Sequence[str]) -> tuple[int, str]:
+    """`rlvr WORDS` in so many processes of this machine.   -> exit status and, where it is not 0, why"""
+    crew = Crew()
+    with _passing_on(crew.interrupt):
+        return crew.run(count, words)
+
+
+def launch_on_ray(address: str, nodes: int, count: int, words: Sequence[str]) -> tuple[int, str]:
+    """`rlvr WORDS` in so many processes on each of so many nodes of a Ray cluster (`auto`, `local` or its address).
+
+    An actor does on its node what `launch` does here.   -> as `launch`; raises UserError where the cluster is too small
+    """
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    _join(address)
+    gpus = count if ray.cluster_resources().get("GPU") else 0
+    needs: dict[str, float] = {"CPU": count, "GPU": gpus} if gpus else {"CPU": count}
+    able = [n for n in ray.nodes() if n["Alive"] and all(n["Resources"].get(k, 0) >= v for k, v in needs.items())]
+    if len(able) < nodes:
+        each = " and ".join(f"{many} {what}" for what, many in needs.items())
+        raise UserError(f"--nodes: {nodes} with {each} each are asked for, and the cluster has {len(able)} such")
+    group = placement_group([needs] * nodes, strategy="STRICT_SPREAD")
+    ray.get(group.ready())
+    place = partial(ray.remote(Crew).options, max_concurrency=2, num_cpus=count, num_gpus=gpus)
+    places = [PlacementGroupSchedulingStrategy(group, i) for i in range(nodes)]
+    crews: list[Any] = [place(scheduling_strategy=where).remote(os.getcwd()) for where in places]
+    meet = ray.get(crews[0].address.remote())
+    running = {crew.run.remote(count, words, i, nodes, meet): i for i, crew in enumerate(crews)}
+    try:
+        with _passing_on(crews[0].interrupt.remote):
+            return _ended_on_ray(running)
+    finally:
+        for crew in crews:
+            ray.kill(crew)
+        remove_placement_group(group)
+
+
+def _join(address: str) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        host, _, port = address.rpartition(":")
+        if host:  # Ray itself would try for five minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(None if address == "local" else address, logging_level=logging.WARNING, ignore_reinit_error=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--ray: no cluster answers at '{address}' ({str(error).splitlines()[0]})") from None
+
+
+def _ended_on_ray(running: Mapping[Any, int]) -> tuple[int, str]:
+    """Wait for all nodes; once one has failed the others have a moment to say why they did."""
+    import ray
+    from ray.exceptions import RayActorError
+
+    left, found, until = list(running), list[tuple[int, str]](), float("inf")
+    while left and time.monotonic() < until:
+        done, left = ray.wait(left, timeout=1)
+        for answer in done:
+            try:
+                found.append(ray.get(answer))
+            except RayActorError:
+                found.append((1, f"node {running[answer]} of {len(running)} was lost; --resume goes on"))
+            if found[-1][0]:
+                until = min(until, time.monotonic() + NODE_GRACE)
+    failed = sorted((end for end in found if end[0]), key=lambda end: end[1] == LOST)
+    return failed[0] if failed else (0, "")
+
+
+def _ended(started: Sequence[Started], size: int) -> tuple[int, str]:
     """Wait for all; once one has failed the others are ended, and the first reason of their own is that of the run."""
     running = {s.process.sentinel: s.process for s in started}
     while running and not any(s.process.exitcode for s in started):
@@ -73,7 +172,7 @@ def _ended(started: Sequence[Started]) -> tuple[int, str]:
     until = time.monotonic() + GRACE
     for process in running.values():
         process.join(max(0.0, until - time.monotonic()))
-    found = [reason for s in started if s.process.exitcode is not None and (reason := s.reason(len(started)))]
+    found = [reason for s in started if s.process.exitcode is not None and (reason := s.reason(size))]
     for stop in (BaseProcess.terminate, BaseProcess.kill):
         left = [process for process in running.values() if process.exitcode is None]
         for process in left:
@@ -83,13 +182,14 @@ def _ended(started: Sequence[Started]) -> tuple[int, str]:
     return found[0] if found else (int(any(s.process.exitcode for s in started)), LOST)
 
 
-def _child(words: Sequence[str], place: dict[str, str], pipe: connection.Connection) -> None:
+def _child(words: Sequence[str], folder: str, place: dict[str, str], pipe: connection.Connection) -> None:
     from rlvr import cli
 
     os.setpgid(0, 0)  # Ctrl-C reaches the launcher, which passes it on once
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the terminal is given back on the way out
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     os.environ |= place
+    os.chdir(folder)
     sys.exit(cli.main(words, say=pipe.send))
 
 
@@ -101,13 +201,11 @@ def _end_with_the_launcher() -> None:
 
 
 @contextmanager
-def _passing_on(started: Sequence[Started]) -> Iterator[None]:
-    """Ctrl-C goes to rank 0, which tells the others when the step has ended."""
+def _passing_on(interrupt: Callable[[], Any]) -> Iterator[None]:
+    """Ctrl-C does this instead of ending the launcher."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        for first in started[:1]:
-            with suppress(ProcessLookupError):
-                os.kill(first.process.pid or 0, number)
+        interrupt()
 
     before = signal.signal(signal.SIGINT, pass_on)
     try:

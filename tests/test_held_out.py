@@ -221,6 +221,32 @@ def test_the_templates_of_the_field_letter_by_letter() -> None:
     assert set(prompts.STOPS) <= set(registry.names("prompt"))
 
 
+# What the chat template of Qwen2.5-Math does with messages that call no tools (its tokenizer_config.json).
+QWEN_CHAT = r"""{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
+{%- else %}
+    {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+
+
+@pytest.mark.parametrize("name", ["math500", "gsm8k", "aime24"])
+def test_the_prompt_of_the_maths_rows_is_that_of_qwen_on_a_qwen_model(name: str) -> None:
+    (row,) = held_out.declared([name])
+    words = tiny.tokenizer()
+    words.chat_template = QWEN_CHAT
+    found = registry.find("prompt", row.prompt.name, "prompt").bind(row.prompt.params, "prompt")
+    assert found(Problem("p", "math", "1 {+} 1?", "2"), words).text == rendered("qwen25-math-cot")
+
+
 def test_few_shot_shows_examples_of_the_recipe_or_the_first_of_a_file(tmp_path: Path) -> None:
     pairs = [{"question": f"{i}?", "answer": f"so {i}\n#### {i}"} for i in range(4)]
     path = tmp_path / "train.jsonl"

@@ -210,11 +210,13 @@ from rlvr.types import Reward
 
 
 def digits(group, context):
-    """The share of digits; on the rank and at the step that the environment names it fails as it says there."""
-    if os.environ.get("TEST_FAIL", "").split()[1:] == [os.environ.get("RANK"), str(context.step)]:
-        if os.environ["TEST_FAIL"].startswith("killed"):
+    """The share of digits; on the rank and at the step that the file `fail` names it fails as it says there."""
+    kind, *where = Path("fail").read_text().split() or [""]
+    if where == [os.environ.get("RANK"), str(context.step)]:
+        if kind in ("killed", "lost"):  # this process, or what launched it
             Path("killed_at").write_text(str(time.time()))
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid() if kind == "killed" else multiprocessing.parent_process().pid, signal.SIGKILL)
+            time.sleep(60)
         raise ValueError("no digits today")
     texts = [member.rollout.text for member in group.members]
     return [Reward(sum(c.isdigit() for c in text) / (1 + len(text)), {}) for text in texts]
@@ -275,7 +277,8 @@ class Place:
     def train(self, recipe: str, name: str, size: int, *words: str, fail: str = "") -> Ended:
         several = ["--nproc", str(size)] if size > 1 else []
         given = ["train", f"{recipe}.yaml", f"run.name={name}", *words, *several]
-        return in_process(*given, cwd=self.path, env={"TEST_FAIL": fail})
+        (self.path / "fail").write_text(fail)
+        return in_process(*given, cwd=self.path)
 
     def run(self, name: str) -> Path:
         return self.path / "runs" / name
