@@ -101,12 +101,12 @@ class Batch:
     mask: Tensor  # [T]
     advantage: Tensor  # [T]
     rollout_logprob: Tensor  # [T]
-    old_logprob: Tensor | None  # [T]
-    ref_logprob: Tensor | None  # [T]
-    value: Tensor | None  # [T] by the critic before this step's updates; None without one
-    returns: Tensor | None  # [T] the critic's target
     total_samples: float
     total_tokens: float
+    old_logprob: Tensor | None = None  # [T]
+    ref_logprob: Tensor | None = None  # [T]
+    value: Tensor | None = None  # [T] by the critic before this step's updates; None without one
+    returns: Tensor | None = None  # [T] the critic's target
 
     def __post_init__(self) -> None:
         assert len(self.group) == len(self.sequences), f"{len(self.group)} groups for {len(self.sequences)} samples"

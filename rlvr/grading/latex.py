@@ -56,6 +56,7 @@ _TOKEN = re.compile(
 _GROUP = r"(?:\{,\}|\\,|\\!,? ?|,\\! ?| |\\ |~|\\;|\\:)"
 _GROUPED = re.compile(rf"[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?")
 _COMMAS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
+_DELIMITERS = re.compile(r"\\[()\[\]]|\$\$")
 _ROW_SPACING = re.compile(r"\\\\ *\[[0-9. ]+[a-z]{2}\]")
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 _RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ", "+-0123456789n")
@@ -115,14 +116,7 @@ def _outer(text: str) -> str:
         if text[end - 1] == "!" and text[end - 2 : end - 1] != "\\":
             break  # a factorial
         end -= 1
-    text = text[:end]
-    for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$")):
-        text = text.replace(opening, " ").replace(closing, " ") if opening != "$" else _without_dollars(text)
-    return text.strip()
-
-
-def _without_dollars(text: str) -> str:
-    return text.replace("\\$", "¤").replace("$", " ")
+    return _DELIMITERS.sub(" ", text[:end]).replace("\\$", "¤").replace("$", " ").strip()
 
 
 def _tokens_of(match: re.Match[str], spaced: bool) -> list[Token] | None:
