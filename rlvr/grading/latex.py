@@ -533,10 +533,7 @@ class _Parser:
             start = self.place
             self.argument(whole=True)
             return _repeating(text, "".join(t.text for t in self.tokens[start : self.place] if t.kind == "number"))
-        mantissa, _, exponent = text.partition("e")
-        digits = mantissa if mantissa[-1] != "." else mantissa + "0"
-        value = Fraction(f"0{digits}" if digits[0] == "." else digits) * Fraction(10) ** int(exponent or 0)
-        return Node("number", name="decimal" if "." in text or exponent else "", value=value)
+        return Node("number", name="decimal" if "." in text or "e" in text else "", value=Fraction(text))
 
     def symbol(self, name: str) -> Node:
         if name in ("e", "i"):
