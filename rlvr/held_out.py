@@ -21,7 +21,7 @@ from rlvr.audit import Overlap, overlap
 from rlvr.benchmarks import BOXED
 from rlvr.build import Benchmark, benchmark_of, load, load_engine, read_problems
 from rlvr.errors import UserError
-from rlvr.evals import ask, mean, summarise
+from rlvr.evals import ask, summarise
 from rlvr.progress import Progress
 from rlvr.recipe import EvalSet, Model, Source, Spec
 from rlvr.rollouts import Rollouts
@@ -316,7 +316,7 @@ def _evaluate(
     if len(seeds) > 1:
         alone = [summarise(column, benchmark.problems)["metrics"]["pass@1"] for column in columns]
         record["seeds"] = {"pass@1": dict(zip(map(str, seeds), alone, strict=True))}
-        record["seeds"] |= {"mean": mean(alone), "deviation": statistics.stdev(alone)}
+        record["seeds"] |= {"mean": statistics.fmean(alone), "deviation": statistics.stdev(alone)}
     return {**record, "time": {"seconds": sum(row["time"]["seconds"] for row in rows)}}
 
 
