@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from rlvr import checkpoint, models, registry
+from rlvr import checkpoint, models, registry, tree
 from rlvr import recipe as recipes
 from rlvr.audit import Overlap, overlap
 from rlvr.benchmarks import BOXED
@@ -27,7 +26,6 @@ from rlvr.recipe import EvalSet, Model, Source, Spec
 from rlvr.rollouts import Rollouts
 from rlvr.seeds import key_of
 from rlvr.trackers import JsonLines, write_whole
-from rlvr.tree import difference
 from rlvr.types import Draw, Problem, Sampling
 
 MAX_TOKENS = 256  # where neither the caller nor the benchmark says
@@ -134,10 +132,7 @@ def overlaps(
 
 
 def _rows_of(path: Path) -> list[Any]:
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    read = tree.loaded(path, str(path))
     rows = read if isinstance(read, list) else [read]
     if not rows or not all(isinstance(row, str | Mapping) for row in rows):
         raise UserError(f"{path}: should be a list of benchmarks, each a name or a row {{name, data, task, prompt}}")
@@ -161,10 +156,8 @@ def _asked(
 def _check(rows: Sequence[EvalSet], seeds: Sequence[int], batch: int) -> None:
     for row in rows:
         recipes.eval_set(row.model_dump(mode="json"))  # what the caller gave is checked as a row is
-        for kind in ("data", "task", "prompt"):
-            spec = getattr(row, kind)
-            if spec is not None:
-                registry.find(kind, spec.name, kind).check(spec.params, f"{row.name}.{kind}")
+        for where, kind, spec in recipes.specs(row, row.name):
+            registry.find(kind, spec.name, kind).check(spec.params, where)
     names = [row.name for row in rows]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -277,7 +270,7 @@ class Folder:
                 for name in ("samples.jsonl", "settings.json", "results.json"):
                     (path / name).unlink(missing_ok=True)
             if kept.is_file():
-                key = difference(settings, json.loads(kept.read_text(encoding="utf-8")))
+                key = tree.difference(settings, json.loads(kept.read_text(encoding="utf-8")))
                 if key is not None:
                     fault = f"an evaluation with another '{key}' lies here"
                     raise UserError(f"{path}: {fault}; choose another --out, or --overwrite")

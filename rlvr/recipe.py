@@ -427,7 +427,7 @@ def dump(recipe: Recipe) -> str:
 
 def check(recipe: Recipe) -> None:
     """Everything that a schema of single keys cannot see; raises UserError."""
-    for where, kind, spec in _specs(recipe):
+    for where, kind, spec in specs(recipe):
         params = dict(spec.params)
         weight = params.pop("weight", 1.0) if kind == "reward" else 1.0
         if kind == "loss":
@@ -484,7 +484,7 @@ def _check_batches(recipe: Recipe) -> None:
         )
 
 
-def _specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, str, Spec]]:
+def specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, str, Spec]]:
     """Every plug-in below a key, with its own key and its kind, which the key says."""
     if isinstance(value, Spec):
         yield where, KINDS.get(kind, kind), value
@@ -492,10 +492,10 @@ def _specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, s
             yield f"{where}.reduction", "reduction", own
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from _specs(getattr(value, name), f"{where}.{name}" if where else name, name)
+            yield from specs(getattr(value, name), f"{where}.{name}" if where else name, name)
     elif isinstance(value, tuple):
         for i, row in enumerate(value):
-            yield from _specs(row, f"{where}.{i}", kind)
+            yield from specs(row, f"{where}.{i}", kind)
 
 
 KINDS = {"terms": "loss", "trackers": "tracker"}  # of plug-ins whose key is not the name of their kind
