@@ -121,12 +121,8 @@ def build(
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
     loaded = load(recipe, world)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
-    asked = Sampling(
-        recipe.eval.samples,
-        recipe.eval.max_tokens or recipe.rollout.max_tokens,
-        recipe.eval.temperature,
-        stop=recipe.rollout.stop,
-    )
+    ask, longest = recipe.eval, recipe.eval.max_tokens or recipe.rollout.max_tokens
+    asked = Sampling(ask.samples, longest, ask.temperature, stop=recipe.rollout.stop)
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit, asked) for row, rows in held_out)
     shared = _shared(recipe, parts, loaded.policy)
     runs = [_run(part, own, loaded, shared, pay) for part, (own, _), pay in zip(parts, read, rewarders, strict=True)]
