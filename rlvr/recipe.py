@@ -57,6 +57,10 @@ class Spec(BaseModel):
     def _write(self) -> dict[str, Any]:
         return {"name": self.name, **self.params}
 
+    def without(self, key: str) -> Spec:
+        """The plug-in without a parameter that is not its own."""
+        return Spec(name=self.name, params={k: v for k, v in self.params.items() if k != key})
+
 
 class Run(Section):
     """`steps` counts updates by reinforcement; a cold start adds its own before them."""
@@ -428,13 +432,11 @@ def dump(recipe: Recipe) -> str:
 def check(recipe: Recipe) -> None:
     """Everything that a schema of single keys cannot see; raises UserError."""
     for where, kind, spec in specs(recipe):
-        params = dict(spec.params)
-        weight = params.pop("weight", 1.0) if kind == "reward" else 1.0
-        if kind == "loss":
-            params.pop("reduction", None)
+        weight = spec.params.get("weight", 1.0) if kind == "reward" else 1.0
+        own = spec.without({"reward": "weight", "loss": "reduction"}.get(kind, ""))
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise UserError(f"{where}.weight: should be a number, not {weight!r}")
-        registry.find(kind, spec.name, f"{where}.name").check(params, where)
+        registry.find(kind, spec.name, f"{where}.name").check(own.params, where)
     names = [held_out.name for held_out in recipe.eval.sets]
     if len(set(names)) < len(names):
         raise UserError("eval.sets: two sets have the same name; give each its own")
