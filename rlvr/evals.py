@@ -18,7 +18,7 @@ from rlvr.build import Benchmark
 from rlvr.grading.extract import last_box
 from rlvr.rollouts import Rollouts
 from rlvr.scores import Z95
-from rlvr.types import Draw, Finish, Problem, Rollout, Sampling, Status, Verdict
+from rlvr.types import Draw, Finish, Problem, Rollout, Status, Verdict
 from rlvr.verify import judge_safely, settle
 from rlvr.world import ALONE, World
 
@@ -40,7 +40,7 @@ def evaluate_one(
     evaluations pair sample by sample."""
     start = time.perf_counter()
     draws, count = [Draw(problem, 0) for problem in world.share(benchmark.problems)], benchmark.sampling.samples
-    own = ask(benchmark, rollouts, draws, benchmark.sampling, step, seed, second)
+    own = ask(benchmark, rollouts, draws, step, seed, second)
     whole = world.joined([own[i : i + count] for i in range(0, len(own), count)])
     rows = [row for problem in whole for row in problem]
     record = {"step": step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
@@ -49,16 +49,10 @@ def evaluate_one(
 
 
 def ask(
-    benchmark: Benchmark,
-    rollouts: Rollouts,
-    draws: Sequence[Draw],
-    sampling: Sampling,
-    step: int,
-    seed: int,
-    second: bool,
+    benchmark: Benchmark, rollouts: Rollouts, draws: Sequence[Draw], step: int, seed: int, second: bool
 ) -> list[dict[str, Any]]:
     """The samples of some problems with their verdicts, as lines of samples.jsonl; `second` asks math-verify too."""
-    found = rollouts(benchmark.render(draws), sampling, seed, "eval", benchmark.name)
+    found = rollouts(benchmark.render(draws), benchmark.sampling, seed, "eval", benchmark.name)
     pending = [judge_safely(benchmark.judge, r.prompt.problem, r.response) for r in found]
     opinions = second_opinions([(r.prompt.problem, r.text) for r in found]) if second else [None] * len(found)
     return [

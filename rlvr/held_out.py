@@ -75,33 +75,13 @@ def evaluate(
             progress.note(line)
         settings = _settings(model, steps, rows, held_out, seeds)
         folder = Folder(Path(out), settings, overwrite) if out is not None else None
-        results = _results(versions, held_out, seeds, folder, batch, progress)
+        results = Evaluator(seeds, folder, batch, progress).results(versions, held_out)
         if folder is not None:
             folder.finish(results)
             if checkpoints is not None:
                 from rlvr.report import write_curves
 
                 progress.note(f"curves: {write_curves(folder.path)}")
-    return results
-
-
-def _results(
-    versions: Sequence[Version],
-    held_out: Sequence[Benchmark],
-    seeds: Sequence[int],
-    folder: Folder | None,
-    batch: int,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """The records of all benchmarks for all weights."""
-    results = []
-    for version in versions:
-        version.enter()
-        for benchmark in held_out:
-            record = _evaluate(benchmark, version, seeds, folder, batch, progress)
-            progress.evaluated(record)
-            progress.note(_small(record))
-            results.append(record)
     return results
 
 
@@ -299,41 +279,56 @@ class Folder:
         write_whole(self.path / "results.json", json.dumps(results, indent=1))
 
 
-def _evaluate(
-    benchmark: Benchmark, version: Version, seeds: Sequence[int], folder: Folder | None, batch: int, progress: Progress
-) -> dict[str, Any]:
-    """The record of one benchmark; the samples of all seeds are those of one evaluation."""
-    columns = [list(_samples(benchmark, version, seed, folder, batch, progress)) for seed in seeds]
-    rows = [row for column in columns for row in column]
-    record = {"step": version.step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
-    if len(seeds) > 1:
-        alone = [summarise(column, benchmark.problems)["metrics"]["pass@1"] for column in columns]
-        record["seeds"] = {"pass@1": dict(zip(map(str, seeds), alone, strict=True))}
-        record["seeds"] |= {"mean": statistics.fmean(alone), "deviation": statistics.stdev(alone)}
-    return {**record, "time": {"seconds": sum(row["time"]["seconds"] for row in rows)}}
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Goes through benchmarks with each seed, about `batch` samples at a time; what the folder holds is not asked."""
 
+    seeds: Sequence[int]
+    folder: Folder | None
+    batch: int
+    progress: Progress
 
-def _samples(
-    benchmark: Benchmark, version: Version, seed: int, folder: Folder | None, batch: int, progress: Progress
-) -> Iterator[dict[str, Any]]:
-    """The samples of one seed in the order of the problems; what the folder holds already is not asked again.
+    def results(self, versions: Sequence[Version], held_out: Sequence[Benchmark]) -> list[dict[str, Any]]:
+        """The records of all benchmarks for all weights."""
+        results = []
+        for version in versions:
+            version.enter()
+            for benchmark in held_out:
+                record = self._record(benchmark, version)
+                self.progress.evaluated(record)
+                self.progress.note(_small(record))
+                results.append(record)
+        return results
 
-    The parts are the same whatever is there, since the neighbours of a sample decide its last bits.
-    """
-    count, place = benchmark.sampling.samples, (benchmark.name, version.step, seed)
-    size = max(1, batch // count)
-    for start in range(0, len(benchmark.problems), size):
-        part = benchmark.problems[start : start + size]
-        known = {} if folder is None else folder.done
-        have = {(p.id, i): known[*place, p.id, i] for p in part for i in range(count) if (*place, p.id, i) in known}
-        if len(have) < len(part) * count:
-            where = f"{benchmark.name} at step {version.step}, seed {seed}"
-            progress.stage(f"{where}: {count * start} of {count * len(benchmark.problems)} samples")
-        for row in _missing(benchmark, version, seed, part, have):
-            have[row["id"], row["index"]] = row
-            if folder is not None:
-                folder.add(row)
-        yield from (have[p.id, i] for p in part for i in range(count))
+    def _record(self, benchmark: Benchmark, version: Version) -> dict[str, Any]:
+        """The record of one benchmark; the samples of all seeds are those of one evaluation."""
+        columns = [list(self._samples(benchmark, version, seed)) for seed in self.seeds]
+        rows = [row for column in columns for row in column]
+        record = {"step": version.step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
+        if len(self.seeds) > 1:
+            alone = [summarise(column, benchmark.problems)["metrics"]["pass@1"] for column in columns]
+            record["seeds"] = {"pass@1": dict(zip(map(str, self.seeds), alone, strict=True))}
+            record["seeds"] |= {"mean": statistics.fmean(alone), "deviation": statistics.stdev(alone)}
+        return {**record, "time": {"seconds": sum(row["time"]["seconds"] for row in rows)}}
+
+    def _samples(self, benchmark: Benchmark, version: Version, seed: int) -> Iterator[dict[str, Any]]:
+        """The samples of one seed in the order of the problems.
+
+        The parts are the same whatever is there, since the neighbours of a sample decide its last bits.
+        """
+        count, place = benchmark.sampling.samples, (benchmark.name, version.step, seed)
+        size, known = max(1, self.batch // count), self.folder.done if self.folder else {}
+        for start in range(0, len(benchmark.problems), size):
+            part = benchmark.problems[start : start + size]
+            have = {(p.id, i): known[*place, p.id, i] for p in part for i in range(count) if (*place, p.id, i) in known}
+            if len(have) < len(part) * count:
+                where = f"{benchmark.name} at step {version.step}, seed {seed}"
+                self.progress.stage(f"{where}: {count * start} of {count * len(benchmark.problems)} samples")
+            for row in _missing(benchmark, version, seed, part, have):
+                have[row["id"], row["index"]] = row
+                if self.folder is not None:
+                    self.folder.add(row)
+            yield from (have[p.id, i] for p in part for i in range(count))
 
 
 def _missing(
@@ -344,10 +339,11 @@ def _missing(
     lacking = {p.id: [i for i in numbers if (p.id, i) not in have] for p in part}
     whole = [Draw(p, 0) for p in part if len(lacking[p.id]) == len(numbers)]
     single = [Draw(p, 0, i) for p in part if len(lacking[p.id]) < len(numbers) for i in lacking[p.id]]
-    for draws, sampling in ((whole, benchmark.sampling), (single, replace(benchmark.sampling, samples=1))):
+    one_by_one = replace(benchmark, sampling=replace(benchmark.sampling, samples=1))
+    for draws, asked in ((whole, benchmark), (single, one_by_one)):
         if draws:
             begun = time.perf_counter()
-            found = ask(benchmark, version.rollouts, draws, sampling, version.step, seed, second=True)
+            found = ask(asked, version.rollouts, draws, version.step, seed, second=True)
             seconds = time.perf_counter() - begun
             for row in found:
                 clock = {**row["time"], "seconds": seconds / len(found)}
