@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rlvr.grading.compare import canonical, compare
 from rlvr.registry import register
+from rlvr.scores import repeated
 from rlvr.seeds import uniform
 from rlvr.types import Context, Group, Reward, Rollout, Verdict
 
@@ -124,10 +125,7 @@ def overlong(
 def repetition(rollout: Rollout, *, ngram: Count = 3, penalty: float = -1.0) -> Reward:
     """The penalty times the share of token n-grams that are repeats (Yeo et al. 2025; TRL
     get_repetition_penalty_reward).   1 1 0 1 1 with n=2: 3 different of 4, so a quarter of the penalty."""
-    ids = rollout.token_ids
-    count = len(ids) - ngram + 1
-    kinds = {ids[i : i + ngram] for i in range(count)}
-    return Reward((1 - len(kinds) / count) * penalty if count > 0 else 0.0)
+    return Reward(repeated(rollout.token_ids, ngram) * penalty)
 
 
 @register("reward", "cosine")
