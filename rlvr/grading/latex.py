@@ -148,8 +148,8 @@ def _command(command: str, spaced: bool) -> list[Token]:
     if command in _SEPARATORS:
         return [Token("separator", _SEPARATORS[command], spaced)]
     name = command[1:]
-    if name in FUNCTION_NAMES and name != "sqrt":
-        return [Token("function", _SPELLED.get(name, name), spaced)]
+    if name in FUNCTION_NAMES:
+        return [_function(name, spaced)]
     return [Token("letter" if command == "i" else "sign", command, spaced)]
 
 
@@ -185,7 +185,7 @@ def _words_read(tokens: list[Token]) -> list[Token] | None:
         if word.lower() in ("and", "or"):
             read.append(Token("separator", word.lower(), True))
         elif word in FUNCTION_NAMES:
-            read.append(_function_word(word, token.spaced))
+            read.append(_function(word, token.spaced))
         elif word in _SYMBOL_WORDS:
             read.append(Token("sign", _SYMBOL_WORDS[word], token.spaced))
         elif _is_text(word, token.spaced, before, after):
@@ -199,7 +199,7 @@ def _words_read(tokens: list[Token]) -> list[Token] | None:
     return read
 
 
-def _function_word(word: str, spaced: bool) -> Token:
+def _function(word: str, spaced: bool) -> Token:
     return Token("sign", "\\sqrt", spaced) if word == "sqrt" else Token("function", _SPELLED.get(word, word), spaced)
 
 
