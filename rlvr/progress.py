@@ -62,7 +62,7 @@ class Progress:
 
     def step(self, record: Mapping[str, Any], sample: Mapping[str, Any] | None) -> None:
         """Show the figures of a finished step (a line of metrics.jsonl) and one of its rollouts."""
-        seconds = number(_times(record).get("step"))
+        seconds = number((record.get("time") or {}).get("step"))
         self._seconds.extend([seconds] if seconds is not None else [])
         self._step = int(record.get("step", self._step + 1))
         self._record, self._sample = record, sample
@@ -131,7 +131,7 @@ class Progress:
 
     def _figures(self) -> list[tuple[str, str]]:
         record = self._record
-        speed = number(_times(record).get("tokens_per_second"))
+        speed = number((record.get("time") or {}).get("tokens_per_second"))
         shown = {
             "reward": _decimal(record.get("reward"), 2),
             "accuracy": percent(record["accuracy"]) if number(record.get("accuracy")) is not None else None,
@@ -259,10 +259,6 @@ def _scored(result: Mapping[str, Any] | None, show: Callable[[float], str]) -> s
     if result is None or value is None:
         return "-"
     return show(value) + (f"\n{interval_text(result['ci95'])}" if result.get("ci95") else "")
-
-
-def _times(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return record.get("time") or {}
 
 
 def _decimal(value: Any, digits: int) -> str | None:
