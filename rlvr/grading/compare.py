@@ -441,14 +441,7 @@ def _infinity(node: Node) -> int:
     return 1 if node == Node("constant", (), "inf") else 0
 
 
-_RULES: tuple[Callable[[Node, Node], bool | None], ...] = (
-    _rule_words,
-    _rule_several,
-    _rule_region,
-    _rule_relation,
-    _rule_ordered,
-    _rule_other,
-)
+_RULES = (_rule_words, _rule_several, _rule_region, _rule_relation, _rule_ordered, _rule_other)
 
 
 def _same_scalar(gold: Node, answer: Node) -> bool:
