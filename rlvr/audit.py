@@ -206,7 +206,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found; `controls` and `verifying` are shares."""
+    """What an audit found; `controls` are shares."""
 
     seen: tuple[Seen, ...]
     refused: tuple[Refused, ...]
@@ -236,12 +236,8 @@ class Audit:
 
     def disagreements(self, grader: str) -> list[Seen]:
         """Responses on which that grader and we differ, each pair of gold and answer once."""
-        found = {
-            (s.problem.answer, s.verdict.answer): s
-            for s in self.seen
-            if s.others[grader] not in (None, s.verdict.correct)
-        }
-        return list(found.values())
+        differing = [s for s in self.seen if s.others[grader] not in (None, s.verdict.correct)]
+        return list({(s.problem.answer, s.verdict.answer): s for s in differing}.values())
 
 
 def audit(path: Path) -> Audit:
