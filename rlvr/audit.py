@@ -229,7 +229,7 @@ class Audit:
         """(grader, agreed, only we accept, only the other accepts) for each other grader."""
         rows = []
         for name in NAMES:
-            pairs = [(s.verdict.correct, s.others[name]) for s in self.seen if s.others[name] is not None]
+            pairs = [(s.verdict.correct, other) for s in self.seen if (other := s.others[name]) is not None]
             ours, theirs = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
             rows.append((name, len(pairs) - ours - theirs, ours, theirs))
         return rows
