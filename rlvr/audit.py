@@ -27,7 +27,6 @@ CONTROL_PROBLEMS = 64
 EXAMPLES = 8
 
 Mode = Literal["mark", "drop", "off"]
-TASKS = ("math", "knights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,16 +200,13 @@ class Seen:
     """One response as it was judged, and what other graders say of it (None: the library did not answer)."""
 
     problem: Problem
-    text: str
     verdict: Verdict
-    library: bool | None
-    string: bool
-    number: bool
+    others: Mapping[str, bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found; `controls` and `verifying` are shares."""
+    """What an audit found; `controls` are shares."""
 
     seen: tuple[Seen, ...]
     refused: tuple[Refused, ...]
@@ -232,20 +228,16 @@ class Audit:
     def table(self) -> list[tuple[str, int, int, int]]:
         """(grader, agreed, only we accept, only the other accepts) for each other grader."""
         rows = []
-        for name in ("library", "string", "number"):
-            pairs = [(s.verdict.correct, getattr(s, name)) for s in self.seen if getattr(s, name) is not None]
+        for name in NAMES:
+            pairs = [(s.verdict.correct, other) for s in self.seen if (other := s.others[name]) is not None]
             ours, theirs = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
             rows.append((name, len(pairs) - ours - theirs, ours, theirs))
         return rows
 
     def disagreements(self, grader: str) -> list[Seen]:
         """Responses on which that grader and we differ, each pair of gold and answer once."""
-        found = {
-            (s.problem.answer, s.verdict.answer): s
-            for s in self.seen
-            if getattr(s, grader) is not None and getattr(s, grader) != s.verdict.correct
-        }
-        return list(found.values())
+        differing = [s for s in self.seen if s.others[grader] not in (None, s.verdict.correct)]
+        return list({(s.problem.answer, s.verdict.answer): s for s in differing}.values())
 
 
 def audit(path: Path) -> Audit:
@@ -257,7 +249,7 @@ def audit(path: Path) -> Audit:
     verdicts = settle([judge_safely(judge, problem, response) for problem, response in rows])
     opinions = second_opinions([(problem, response.text) for problem, response in rows])
     seen = [
-        Seen(problem, response.text, verdict, opinion, *_plainly(problem.answer, response.text))
+        Seen(problem, verdict, {"library": opinion, **_plainly(problem.answer, response.text)})
         for (problem, response), verdict, opinion in zip(rows, verdicts, opinions, strict=True)
     ]
     problems = list({problem.id: problem for problem, _ in rows}.values())
@@ -308,10 +300,10 @@ def _answered(future: Future[bool] | None) -> bool | None:
         return None
 
 
-def _plainly(gold: str, text: str) -> tuple[bool, bool]:
+def _plainly(gold: str, text: str) -> dict[str, bool]:
     """Whether the box is the gold letter by letter, and whether the last number is the gold's."""
-    wanted, last = read_number(gold), last_number(text)
-    return (last_box(text) or "").strip() == gold.strip(), wanted is not None and wanted == read_number(last or "")
+    same_number = read_number(gold) == read_number(last_number(text) or "") is not None
+    return {"string": (last_box(text) or "").strip() == gold.strip(), "number": same_number}
 
 
 NAMES = {"library": "math-verify", "string": "the same string", "number": "the last number"}

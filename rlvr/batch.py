@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,12 +101,12 @@ class Batch:
     mask: Tensor  # [T]
     advantage: Tensor  # [T]
     rollout_logprob: Tensor  # [T]
-    old_logprob: Tensor | None  # [T]
-    ref_logprob: Tensor | None  # [T]
-    value: Tensor | None  # [T] by the critic before this step's updates; None without one
-    returns: Tensor | None  # [T] the critic's target
     total_samples: float
     total_tokens: float
+    old_logprob: Tensor | None = None  # [T]
+    ref_logprob: Tensor | None = None  # [T]
+    value: Tensor | None = None  # [T] by the critic before this step's updates; None without one
+    returns: Tensor | None = None  # [T] the critic's target
 
     def __post_init__(self) -> None:
         assert len(self.group) == len(self.sequences), f"{len(self.group)} groups for {len(self.sequences)} samples"
@@ -117,17 +118,13 @@ class Batch:
 
     def select(self, rows: Sequence[int]) -> Batch:
         """The samples of the given rows, in that order, with the totals of the whole."""
-        lengths = [len(s.response) for s in self.sequences]
-        starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]
-        index = torch.tensor([t for row in rows for t in range(starts[row], starts[row + 1])], dtype=torch.long)
-        owner = torch.tensor([i for i, row in enumerate(rows) for _ in range(lengths[row])], dtype=torch.long)
+        lengths = torch.tensor([len(self.sequences[row].response) for row in rows], dtype=torch.long)
+        index = self.rows(torch.arange(len(self.mask), device=self.mask.device), rows)
         named = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        cut = {name: tensor[index.to(tensor.device)] for name, tensor in named.items()}
-        kept = {
-            "sequences": tuple(self.sequences[row] for row in rows),
-            "group": tuple(self.group[row] for row in rows),
-        }
-        return replace(self, **kept, **cut | {"sample": owner.to(self.mask.device)})
+        cut: dict[str, Any] = {name: tensor[index] for name, tensor in named.items()}
+        cut["sample"] = torch.repeat_interleave(lengths).to(self.mask.device)
+        cut["sequences"], cut["group"] = (tuple(column[row] for row in rows) for column in (self.sequences, self.group))
+        return replace(self, **cut)
 
     def rows(self, tokens: Tensor, rows: Sequence[int]) -> Tensor:
         """The entries of the given rows, in that order.   [T] -> [t]"""

@@ -121,12 +121,8 @@ def build(
     held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
     loaded = load(recipe, world)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
-    asked = Sampling(
-        recipe.eval.samples,
-        recipe.eval.max_tokens or recipe.rollout.max_tokens,
-        recipe.eval.temperature,
-        stop=recipe.rollout.stop,
-    )
+    ask, longest = recipe.eval, recipe.eval.max_tokens or recipe.rollout.max_tokens
+    asked = Sampling(ask.samples, longest, ask.temperature, stop=recipe.rollout.stop)
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit, asked) for row, rows in held_out)
     shared = _shared(recipe, parts, loaded.policy)
     runs = [_run(part, own, loaded, shared, pay) for part, (own, _), pay in zip(parts, read, rewarders, strict=True)]
@@ -279,9 +275,7 @@ def _rewarder(recipe: Recipe, given: Callable[..., Any] | None) -> Rewarder:
         return Rewarder([(name, 1.0, guarded(name, given))])
     rows = []
     for spec in recipe.reward:
-        params = {k: v for k, v in spec.params.items() if k != "weight"}
-        function = registry.find("reward", spec.name, "reward").bind(params, "reward")
-        name = spec.name.rpartition(":")[2]
+        name, function = spec.name.rpartition(":")[2], _bind("reward", spec.without("weight"))
         rows.append((name, float(spec.params.get("weight", 1.0)), guarded(name, function)))
     return Rewarder(rows)
 
@@ -311,8 +305,7 @@ def _learner(recipe: Recipe, shared: Shared) -> Learner:
     terms, own = [], {}
     for spec in recipe.loss.terms:
         name, reduction = spec.name.rpartition(":")[2], recipes.own_reduction(spec, "loss.terms")
-        params = {key: value for key, value in spec.params.items() if key != "reduction"}
-        terms.append((name, _bind("loss", Spec(name=spec.name, params=params))))
+        terms.append((name, _bind("loss", spec.without("reduction"))))
         own |= {name: _bind("reduction", reduction)} if reduction else {}
     needs = needs_of(recipe)
     reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)

@@ -57,10 +57,6 @@ def solved(sequences: Sequence[Tokens], learner: Learner) -> Batch:
         mask=torch.ones_like(zeros),
         advantage=zeros,
         rollout_logprob=zeros,
-        old_logprob=None,
-        ref_logprob=None,
-        value=None,
-        returns=None,
         total_samples=len(sequences),
         total_tokens=count,
     )

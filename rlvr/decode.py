@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,11 @@ class _Layer(DynamicLayer):
 class _Row:
     """One response in the making."""
 
-    slot: int
+    request: int
     key: int
-    tokens: list[int]
-    logprobs: list[float]
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish: Finish = Finish.LENGTH
     ended: bool = False
 
 
@@ -85,34 +86,26 @@ class Decoder:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
         """One generation for each key of each request, in order; longest prompts first, so that waves are even."""
-        done: dict[int, Generation] = {}
+        rows = [_Row(i, key) for i, request in enumerate(requests) for key in request.keys]
+        order = sorted(rows, key=lambda row: -len(requests[row.request].token_ids))
         with torch.inference_mode():
-            for wave in self._waves(requests):
-                done.update(self._decode(wave, requests, sampling))
-        return [done[slot] for slot in range(len(done))]
+            for start in range(0, len(order), self.max_sequences):
+                self._decode(order[start : start + self.max_sequences], requests, sampling)
+        return [Generation(tuple(row.tokens), tuple(row.logprobs), row.finish) for row in rows]
 
-    def _waves(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, _Row]]]:
-        """Parts of at most `max_sequences` rows, each a pair of request and row."""
-        starts = np.cumsum([0, *(len(r.keys) for r in requests)])
-        order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].token_ids), i))
-        rows = [(i, _Row(int(starts[i]) + k, key, [], [])) for i in order for k, key in enumerate(requests[i].keys)]
-        return (rows[at : at + self.max_sequences] for at in range(0, len(rows), self.max_sequences))
-
-    def _decode(
-        self, wave: list[tuple[int, _Row]], requests: Sequence[Request], sampling: Sampling
-    ) -> dict[int, Generation]:
-        asked = list(dict.fromkeys(i for i, _ in wave))
+    def _decode(self, rows: list[_Row], requests: Sequence[Request], sampling: Sampling) -> None:
+        """Fill the rows of a wave."""
+        asked = list(dict.fromkeys(row.request for row in rows))
         ids, mask = self._left_padded([requests[i].token_ids for i in asked])
         layer: Any = functools.partial(_Layer, sampling.max_tokens)
         cache: Any = Cache(layer_class_to_replicate=layer) if self.buffered else DynamicCache(config=self.module.config)
         logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache)
-        owner = torch.tensor([asked.index(i) for i, _ in wave], device=self.device)
+        owner = torch.tensor([asked.index(row.request) for row in rows], device=self.device)
         mask, position, logits = mask[owner], mask.sum(1)[owner], logits[owner]
         cache.reorder_cache(owner)
-        rows, done = [row for _, row in wave], {}
         for step in range(sampling.max_tokens):
             token, logprob = choose(logits, [row.key for row in rows], step, sampling)
-            done.update(self._record(rows, token.tolist(), logprob.tolist(), sampling, step))
+            self._record(rows, token.tolist(), logprob.tolist(), sampling, step)
             alive = torch.tensor([i for i, row in enumerate(rows) if not row.ended], device=self.device)
             if not len(alive):
                 break
@@ -123,23 +116,18 @@ class Decoder:
             mask = F.pad(mask, (0, 1), value=True)
             logits = self._forward(token[:, None], position[:, None], mask, cache)
             position = position + 1
-        return done
 
     def _record(
         self, rows: list[_Row], tokens: list[int], logprobs: list[float], sampling: Sampling, step: int
-    ) -> dict[int, Generation]:
-        """Append the tokens; the generations that end with them. A row that ended earlier waits for its removal."""
-        done: dict[int, Generation] = {}
+    ) -> None:
+        """Append the tokens. A row that ended earlier waits for its removal."""
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             if not row.ended:
                 row.tokens.append(token)
                 row.logprobs.append(logprob)
                 stopped = token in self.ends or self._stops(row, sampling)
+                row.finish = Finish.STOP if stopped else Finish.LENGTH
                 row.ended = stopped or step + 1 == sampling.max_tokens
-                if row.ended:
-                    finish = Finish.STOP if stopped else Finish.LENGTH
-                    done[row.slot] = Generation(tuple(row.tokens), tuple(row.logprobs), finish)
-        return done
 
     def _stops(self, row: _Row, sampling: Sampling) -> bool:
         if not sampling.stop:

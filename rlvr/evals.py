@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rlvr.build import Benchmark
 from rlvr.grading.extract import last_box
 from rlvr.rollouts import Rollouts
 from rlvr.scores import Z95
-from rlvr.types import Draw, Finish, Problem, Rollout, Sampling, Status, Verdict
+from rlvr.types import Draw, Finish, Problem, Rollout, Status, Verdict
 from rlvr.verify import judge_safely, settle
 from rlvr.world import ALONE, World
 
@@ -39,7 +40,7 @@ def evaluate_one(
     evaluations pair sample by sample."""
     start = time.perf_counter()
     draws, count = [Draw(problem, 0) for problem in world.share(benchmark.problems)], benchmark.sampling.samples
-    own = ask(benchmark, rollouts, draws, benchmark.sampling, step, seed, second)
+    own = ask(benchmark, rollouts, draws, step, seed, second)
     whole = world.joined([own[i : i + count] for i in range(0, len(own), count)])
     rows = [row for problem in whole for row in problem]
     record = {"step": step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
@@ -48,16 +49,10 @@ def evaluate_one(
 
 
 def ask(
-    benchmark: Benchmark,
-    rollouts: Rollouts,
-    draws: Sequence[Draw],
-    sampling: Sampling,
-    step: int,
-    seed: int,
-    second: bool,
+    benchmark: Benchmark, rollouts: Rollouts, draws: Sequence[Draw], step: int, seed: int, second: bool
 ) -> list[dict[str, Any]]:
     """The samples of some problems with their verdicts, as lines of samples.jsonl; `second` asks math-verify too."""
-    found = rollouts(benchmark.render(draws), sampling, seed, "eval", benchmark.name)
+    found = rollouts(benchmark.render(draws), benchmark.sampling, seed, "eval", benchmark.name)
     pending = [judge_safely(benchmark.judge, r.prompt.problem, r.response) for r in found]
     opinions = second_opinions([(r.prompt.problem, r.text) for r in found]) if second else [None] * len(found)
     return [
@@ -102,33 +97,33 @@ def _of_tries(
             found[f"pass@{k}"] = [scores.pass_at_k(len(group), sum(map(_right, group)), k) for group in groups]
         chosen = [(group, scores.majority([row["answer"] for row in group])) for group in groups]
         found[f"maj@{count}"] = [float(at is not None and _right(group[at])) for group, at in chosen]
-    return {name: mean(values) for name, values in found.items()}, {k: list(interval(v)) for k, v in found.items()}
+    return {name: fmean(values) for name, values in found.items()}, {k: list(interval(v)) for k, v in found.items()}
 
 
 def _of_texts(rows: Sequence[Row]) -> dict[str, Any]:
     """Shares and means over all samples; None where there is nothing to take the mean of."""
 
     def length(kept: Sequence[Row]) -> float | None:
-        return mean([row["tokens"] for row in kept]) if kept else None
+        return fmean([row["tokens"] for row in kept]) if kept else None
 
     texts = [row["text"] for row in rows]
     formatted = [row for row in rows if row["formatted"]]
     stopped = [row for row in rows if row["finish"] != Finish.LENGTH]
     return {
         "formatted": len(formatted) / len(rows),
-        "pass@1_formatted": mean([_right(row) for row in formatted]) if formatted else None,
-        "boxed": mean([bool(last_box(text)) for text in texts]),
-        "no_answer": mean([row["answer"] is None for row in rows]),
+        "pass@1_formatted": fmean([_right(row) for row in formatted]) if formatted else None,
+        "boxed": fmean([bool(last_box(text)) for text in texts]),
+        "no_answer": fmean([row["answer"] is None for row in rows]),
         "truncated": 1 - len(stopped) / len(rows),
         "length": length(rows),
         "length_correct": length([row for row in rows if _right(row)]),
         "length_wrong": length([row for row in rows if not _right(row)]),
         "length_stopped": length(stopped),
-        "reflection": mean([scores.reflects(text) for text in texts]),
-        "keywords": mean([scores.keywords(text) for text in texts]),
-        "foreign": mean([scores.foreign(text) for text in texts]),
-        "repetition": mean([scores.repetition(text) for text in texts]),
-        "repeats": mean([scores.repeats(text) for text in texts]),
+        "reflection": fmean([scores.reflects(text) for text in texts]),
+        "keywords": fmean([scores.keywords(text) for text in texts]),
+        "foreign": fmean([scores.foreign(text) for text in texts]),
+        "repetition": fmean([scores.repetition(text) for text in texts]),
+        "repeats": fmean([scores.repeats(text) for text in texts]),
     }
 
 
@@ -153,12 +148,7 @@ def _parts(problems: Sequence[Problem], shares: Mapping[str, float], key: str) -
     """Accuracy of each category or level, in the order of their names."""
     known = {p.id: str(p.meta.get(key, "")) for p in problems}
     named = {c: [shares[i] for i in shares if known[i] == c] for c in sorted(set(known.values()) - {""})}
-    return {name: {"pass@1": mean(values), "n": len(values)} for name, values in named.items() if values}
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean, added up without loss."""
-    return math.fsum(values) / len(values)
+    return {name: {"pass@1": fmean(values), "n": len(values)} for name, values in named.items() if values}
 
 
 def sample_row(step: int, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:

@@ -13,21 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from rlvr import checkpoint, models, registry
+from rlvr import checkpoint, models, registry, tree
 from rlvr import recipe as recipes
 from rlvr.audit import Overlap, overlap
 from rlvr.benchmarks import BOXED
 from rlvr.build import Benchmark, benchmark_of, load, load_engine, read_problems
 from rlvr.errors import UserError
-from rlvr.evals import ask, mean, summarise
+from rlvr.evals import ask, summarise
 from rlvr.progress import Progress
 from rlvr.recipe import EvalSet, Model, Source, Spec
 from rlvr.rollouts import Rollouts
 from rlvr.seeds import key_of
 from rlvr.trackers import JsonLines, write_whole
-from rlvr.tree import difference
 from rlvr.types import Draw, Problem, Sampling
 
 MAX_TOKENS = 256  # where neither the caller nor the benchmark says
@@ -77,33 +75,13 @@ def evaluate(
             progress.note(line)
         settings = _settings(model, steps, rows, held_out, seeds)
         folder = Folder(Path(out), settings, overwrite) if out is not None else None
-        results = _results(versions, held_out, seeds, folder, batch, progress)
+        results = Evaluator(seeds, folder, batch, progress).results(versions, held_out)
         if folder is not None:
             folder.finish(results)
             if checkpoints is not None:
                 from rlvr.report import write_curves
 
                 progress.note(f"curves: {write_curves(folder.path)}")
-    return results
-
-
-def _results(
-    versions: Sequence[Version],
-    held_out: Sequence[Benchmark],
-    seeds: Sequence[int],
-    folder: Folder | None,
-    batch: int,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """The records of all benchmarks for all weights."""
-    results = []
-    for version in versions:
-        version.enter()
-        for benchmark in held_out:
-            record = _evaluate(benchmark, version, seeds, folder, batch, progress)
-            progress.evaluated(record)
-            progress.note(_small(record))
-            results.append(record)
     return results
 
 
@@ -134,10 +112,7 @@ def overlaps(
 
 
 def _rows_of(path: Path) -> list[Any]:
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    read = tree.loaded(path, str(path))
     rows = read if isinstance(read, list) else [read]
     if not rows or not all(isinstance(row, str | Mapping) for row in rows):
         raise UserError(f"{path}: should be a list of benchmarks, each a name or a row {{name, data, task, prompt}}")
@@ -161,10 +136,8 @@ def _asked(
 def _check(rows: Sequence[EvalSet], seeds: Sequence[int], batch: int) -> None:
     for row in rows:
         recipes.eval_set(row.model_dump(mode="json"))  # what the caller gave is checked as a row is
-        for kind in ("data", "task", "prompt"):
-            spec = getattr(row, kind)
-            if spec is not None:
-                registry.find(kind, spec.name, kind).check(spec.params, f"{row.name}.{kind}")
+        for where, kind, spec in recipes.specs(row, row.name):
+            registry.find(kind, spec.name, kind).check(spec.params, where)
     names = [row.name for row in rows]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -277,7 +250,7 @@ class Folder:
                 for name in ("samples.jsonl", "settings.json", "results.json"):
                     (path / name).unlink(missing_ok=True)
             if kept.is_file():
-                key = difference(settings, json.loads(kept.read_text(encoding="utf-8")))
+                key = tree.difference(settings, json.loads(kept.read_text(encoding="utf-8")))
                 if key is not None:
                     fault = f"an evaluation with another '{key}' lies here"
                     raise UserError(f"{path}: {fault}; choose another --out, or --overwrite")
@@ -306,41 +279,56 @@ class Folder:
         write_whole(self.path / "results.json", json.dumps(results, indent=1))
 
 
-def _evaluate(
-    benchmark: Benchmark, version: Version, seeds: Sequence[int], folder: Folder | None, batch: int, progress: Progress
-) -> dict[str, Any]:
-    """The record of one benchmark; the samples of all seeds are those of one evaluation."""
-    columns = [list(_samples(benchmark, version, seed, folder, batch, progress)) for seed in seeds]
-    rows = [row for column in columns for row in column]
-    record = {"step": version.step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
-    if len(seeds) > 1:
-        alone = [summarise(column, benchmark.problems)["metrics"]["pass@1"] for column in columns]
-        record["seeds"] = {"pass@1": dict(zip(map(str, seeds), alone, strict=True))}
-        record["seeds"] |= {"mean": mean(alone), "deviation": statistics.stdev(alone)}
-    return {**record, "time": {"seconds": sum(row["time"]["seconds"] for row in rows)}}
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Goes through benchmarks with each seed, about `batch` samples at a time; what the folder holds is not asked."""
 
+    seeds: Sequence[int]
+    folder: Folder | None
+    batch: int
+    progress: Progress
 
-def _samples(
-    benchmark: Benchmark, version: Version, seed: int, folder: Folder | None, batch: int, progress: Progress
-) -> Iterator[dict[str, Any]]:
-    """The samples of one seed in the order of the problems; what the folder holds already is not asked again.
+    def results(self, versions: Sequence[Version], held_out: Sequence[Benchmark]) -> list[dict[str, Any]]:
+        """The records of all benchmarks for all weights."""
+        results = []
+        for version in versions:
+            version.enter()
+            for benchmark in held_out:
+                record = self._record(benchmark, version)
+                self.progress.evaluated(record)
+                self.progress.note(_small(record))
+                results.append(record)
+        return results
 
-    The parts are the same whatever is there, since the neighbours of a sample decide its last bits.
-    """
-    count, place = benchmark.sampling.samples, (benchmark.name, version.step, seed)
-    size = max(1, batch // count)
-    for start in range(0, len(benchmark.problems), size):
-        part = benchmark.problems[start : start + size]
-        known = {} if folder is None else folder.done
-        have = {(p.id, i): known[*place, p.id, i] for p in part for i in range(count) if (*place, p.id, i) in known}
-        if len(have) < len(part) * count:
-            where = f"{benchmark.name} at step {version.step}, seed {seed}"
-            progress.stage(f"{where}: {count * start} of {count * len(benchmark.problems)} samples")
-        for row in _missing(benchmark, version, seed, part, have):
-            have[row["id"], row["index"]] = row
-            if folder is not None:
-                folder.add(row)
-        yield from (have[p.id, i] for p in part for i in range(count))
+    def _record(self, benchmark: Benchmark, version: Version) -> dict[str, Any]:
+        """The record of one benchmark; the samples of all seeds are those of one evaluation."""
+        columns = [list(self._samples(benchmark, version, seed)) for seed in self.seeds]
+        rows = [row for column in columns for row in column]
+        record = {"step": version.step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
+        if len(self.seeds) > 1:
+            alone = [summarise(column, benchmark.problems)["metrics"]["pass@1"] for column in columns]
+            record["seeds"] = {"pass@1": dict(zip(map(str, self.seeds), alone, strict=True))}
+            record["seeds"] |= {"mean": statistics.fmean(alone), "deviation": statistics.stdev(alone)}
+        return {**record, "time": {"seconds": sum(row["time"]["seconds"] for row in rows)}}
+
+    def _samples(self, benchmark: Benchmark, version: Version, seed: int) -> Iterator[dict[str, Any]]:
+        """The samples of one seed in the order of the problems.
+
+        The parts are the same whatever is there, since the neighbours of a sample decide its last bits.
+        """
+        count, place = benchmark.sampling.samples, (benchmark.name, version.step, seed)
+        size, known = max(1, self.batch // count), self.folder.done if self.folder else {}
+        for start in range(0, len(benchmark.problems), size):
+            part = benchmark.problems[start : start + size]
+            have = {(p.id, i): known[*place, p.id, i] for p in part for i in range(count) if (*place, p.id, i) in known}
+            if len(have) < len(part) * count:
+                where = f"{benchmark.name} at step {version.step}, seed {seed}"
+                self.progress.stage(f"{where}: {count * start} of {count * len(benchmark.problems)} samples")
+            for row in _missing(benchmark, version, seed, part, have):
+                have[row["id"], row["index"]] = row
+                if self.folder is not None:
+                    self.folder.add(row)
+            yield from (have[p.id, i] for p in part for i in range(count))
 
 
 def _missing(
@@ -351,10 +339,11 @@ def _missing(
     lacking = {p.id: [i for i in numbers if (p.id, i) not in have] for p in part}
     whole = [Draw(p, 0) for p in part if len(lacking[p.id]) == len(numbers)]
     single = [Draw(p, 0, i) for p in part if len(lacking[p.id]) < len(numbers) for i in lacking[p.id]]
-    for draws, sampling in ((whole, benchmark.sampling), (single, replace(benchmark.sampling, samples=1))):
+    one_by_one = replace(benchmark, sampling=replace(benchmark.sampling, samples=1))
+    for draws, asked in ((whole, benchmark), (single, one_by_one)):
         if draws:
             begun = time.perf_counter()
-            found = ask(benchmark, version.rollouts, draws, sampling, version.step, seed, second=True)
+            found = ask(asked, version.rollouts, draws, version.step, seed, second=True)
             seconds = time.perf_counter() - begun
             for row in found:
                 clock = {**row["time"], "seconds": seconds / len(found)}

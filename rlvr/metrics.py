@@ -6,12 +6,12 @@ Totals and counts are kept until the end, so no average of averages can arise. T
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from rlvr import scores
 from rlvr.types import Finish, Sample, SampleGroup, Status, flatten
@@ -20,27 +20,17 @@ from rlvr.world import World
 if TYPE_CHECKING:
     from rlvr.gather import Gathered
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 _seconds: dict[str, float] = {}
 
 
-def timed(stage: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Count the seconds of every call under the name of a stage."""
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                _seconds[stage] = _seconds.get(stage, 0.0) + time.perf_counter() - start
-
-        return call
-
-    return decorate
+@contextlib.contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Count the seconds of a block, or of every call of a function, under the name of a stage."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _seconds[stage] = _seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def take() -> dict[str, float]:

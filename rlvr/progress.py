@@ -51,25 +51,25 @@ class Progress:
         if self._live:
             self._live.stop()
             if self._step:  # the display is gone now; where the run stood stays readable
-                self._print(self._line())
+                self.note(self._line())
 
     def stage(self, text: str) -> None:
         """Say what is going on now; plain output repeats no text, so a stage of every step is printed once."""
         self._stage = text
         if not self._live and text not in self._stages:
-            self._print(f"{text} …")
+            self.note(f"{text} …")
         self._stages.add(text)
 
     def step(self, record: Mapping[str, Any], sample: Mapping[str, Any] | None) -> None:
         """Show the figures of a finished step (a line of metrics.jsonl) and one of its rollouts."""
-        seconds = number(_times(record).get("step"))
+        seconds = number((record.get("time") or {}).get("step"))
         self._seconds.extend([seconds] if seconds is not None else [])
         self._step = int(record.get("step", self._step + 1))
         self._record, self._sample = record, sample
         if self._live:
             self._live.refresh()
         else:
-            self._print(" · ".join(filter(None, [self._line(), self._short_sample()])))
+            self.note(" · ".join(filter(None, [self._line(), self._short_sample()])))
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """Print the result of an evaluation (a line of evals.jsonl), which stays above the live display."""
@@ -82,11 +82,11 @@ class Progress:
         interval = (record.get("ci95") or {}).get("pass@1")
         figures += [f"95 % interval {interval_text(interval)}"] if interval else []
         figures += [f"{problems} problems"] if problems else []
-        self._print(" · ".join(figures), "bold")
+        self.note(" · ".join(figures), "bold")
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, style: str = "") -> None:
         """Print a line that stays."""
-        self._print(text)
+        self.out.print(Text(self._safe(text), style=style), soft_wrap=not self.out.is_terminal)
 
     def summary(self, summary: Mapping[str, Any], report: Path) -> None:
         """Print the table of before and after, and where the report lies."""
@@ -106,8 +106,8 @@ class Progress:
             shares = (_scored(result.get(key), partial(percent, digits=1)) for key in columns)
             table.add_row(about, *shares, self._plain(_scored(result.get("gain"), signed)))
         self.out.print(table)
-        self._print(f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}")
-        self._print(f"report: {report}", "bold")
+        self.note(f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}")
+        self.note(f"report: {report}", "bold")
 
     def __rich__(self) -> RenderableType:
         """The live display as it stands now."""
@@ -131,7 +131,7 @@ class Progress:
 
     def _figures(self) -> list[tuple[str, str]]:
         record = self._record
-        speed = number(_times(record).get("tokens_per_second"))
+        speed = number((record.get("time") or {}).get("tokens_per_second"))
         shown = {
             "reward": _decimal(record.get("reward"), 2),
             "accuracy": percent(record["accuracy"]) if number(record.get("accuracy")) is not None else None,
@@ -186,9 +186,6 @@ class Progress:
         text = "".join(letter if letter.isprintable() else " " for letter in text)
         text = self._plain(text)
         return text.encode(self.out.encoding, "replace").decode(self.out.encoding)
-
-    def _print(self, text: str, style: str = "") -> None:
-        self.out.print(Text(self._safe(text), style=style), soft_wrap=not self.out.is_terminal)
 
 
 def duration(seconds: float | None) -> str:
@@ -262,10 +259,6 @@ def _scored(result: Mapping[str, Any] | None, show: Callable[[float], str]) -> s
     if result is None or value is None:
         return "-"
     return show(value) + (f"\n{interval_text(result['ci95'])}" if result.get("ci95") else "")
-
-
-def _times(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return record.get("time") or {}
 
 
 def _decimal(value: Any, digits: int) -> str | None:

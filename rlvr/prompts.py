@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr.errors import UserError, suggest
 from rlvr.registry import register
 from rlvr.tasks.files import file
+from rlvr.tree import asset
 from rlvr.types import Problem, Rendered
 
 if TYPE_CHECKING:
@@ -50,49 +51,21 @@ def plain(
     return Rendered(template.replace("{question}", problem.question) + prefill, prefill)
 
 
-QWEN = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
-R1 = (
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant"
-    " first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning"
-    " process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think>"
-    " reasoning process here </think> <answer> answer here </answer>. User: {question}. Assistant:"
-)
-# Where a model that goes on by itself begins the next question: an evaluation ends its answers there as well. The
-# reference also ends those of abel at "Answer:" and those of Qwen at the words "user" and "assistant", which cuts
-# answers in their middle, and is left out.
-STOPS: Mapping[str, tuple[str, ...]] = {
-    "abel": ("Question:",),
-    "simple": ("Question:",),
-    "few_shot": ("\n\nQuestion:",),
-    "deepseek-r1": ("\nUser:",),
-}
+TEMPLATES = asset("prompts")
+STOPS: Mapping[str, tuple[str, ...]] = {name: tuple(stops) for name, stops in TEMPLATES["stops"].items()}
 
 
-@register("prompt", "qwen25-math-cot")
-def qwen25_math_cot(problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The template of Qwen2.5-Math, with which SimpleRL v0 and One-Shot-RLVR evaluate."""
-    return Rendered(QWEN.replace("{system}", BOXED).replace("{question}", problem.question))
+def _published(name: str, template: str) -> None:
+    """Register a template of `assets/prompts.yaml`, a text with the place `{question}` in it."""
+
+    def rendered(problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+        return plain(problem, tokenizer, template=template)
+
+    register("prompt", name)(rendered)
 
 
-@register("prompt", "qwen-boxed")
-def qwen_boxed(problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The template of SimpleRL-Zoo for models that follow instructions: the box is asked for after the question."""
-    system = QWEN.replace("{system}", "You are a helpful assistant.")
-    return Rendered(system.replace("{question}", f"{problem.question}\n{BOXED}"))
-
-
-@register("prompt", "simple")
-@register("prompt", "abel")
-def abel(problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The template of SimpleRL-Zoo for weak base models, which its scripts call abel and its paper simple."""
-    return Rendered(f"Question:\n{problem.question}\nAnswer:\nLet's think step by step.\n")
-
-
-@register("prompt", "deepseek-r1")
-def deepseek_r1(problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """The template of DeepSeek-R1-Zero (table 1 of its paper), for base models."""
-    return Rendered(R1.replace("{question}", problem.question))
+for _name, _template in TEMPLATES["texts"].items():
+    _published(_name, _template)
 
 
 @register("prompt", "few_shot")

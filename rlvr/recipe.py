@@ -57,6 +57,10 @@ class Spec(BaseModel):
     def _write(self) -> dict[str, Any]:
         return {"name": self.name, **self.params}
 
+    def without(self, key: str) -> Spec:
+        """The plug-in without a parameter that is not its own."""
+        return Spec(name=self.name, params={k: v for k, v in self.params.items() if k != key})
+
 
 class Run(Section):
     """`steps` counts updates by reinforcement; a cold start adds its own before them."""
@@ -427,14 +431,12 @@ def dump(recipe: Recipe) -> str:
 
 def check(recipe: Recipe) -> None:
     """Everything that a schema of single keys cannot see; raises UserError."""
-    for where, kind, spec in _specs(recipe):
-        params = dict(spec.params)
-        weight = params.pop("weight", 1.0) if kind == "reward" else 1.0
-        if kind == "loss":
-            params.pop("reduction", None)
+    for where, kind, spec in specs(recipe):
+        weight = spec.params.get("weight", 1.0) if kind == "reward" else 1.0
+        own = spec.without({"reward": "weight", "loss": "reduction"}.get(kind, ""))
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise UserError(f"{where}.weight: should be a number, not {weight!r}")
-        registry.find(kind, spec.name, f"{where}.name").check(params, where)
+        registry.find(kind, spec.name, f"{where}.name").check(own.params, where)
     names = [held_out.name for held_out in recipe.eval.sets]
     if len(set(names)) < len(names):
         raise UserError("eval.sets: two sets have the same name; give each its own")
@@ -484,7 +486,7 @@ def _check_batches(recipe: Recipe) -> None:
         )
 
 
-def _specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, str, Spec]]:
+def specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, str, Spec]]:
     """Every plug-in below a key, with its own key and its kind, which the key says."""
     if isinstance(value, Spec):
         yield where, KINDS.get(kind, kind), value
@@ -492,10 +494,10 @@ def _specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, s
             yield f"{where}.reduction", "reduction", own
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from _specs(getattr(value, name), f"{where}.{name}" if where else name, name)
+            yield from specs(getattr(value, name), f"{where}.{name}" if where else name, name)
     elif isinstance(value, tuple):
         for i, row in enumerate(value):
-            yield from _specs(row, f"{where}.{i}", kind)
+            yield from specs(row, f"{where}.{i}", kind)
 
 
 KINDS = {"terms": "loss", "trackers": "tracker"}  # of plug-ins whose key is not the name of their kind

@@ -24,25 +24,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from rlvr.errors import UserError, suggest
 
 # Where the built-ins of each kind live; a package is searched whole, so adding a file to it is enough.
-HOMES: Mapping[str, str] = {
-    "data": "rlvr.tasks",
-    "task": "rlvr.tasks",
-    "gate": "rlvr.tasks",
-    "prompt": "rlvr.prompts",
-    "reward": "rlvr.rewards",
-    "gather": "rlvr.gather",
-    "filter": "rlvr.gather",
-    "ranking": "rlvr.select",
-    "select": "rlvr.select",
-    "advantage": "rlvr.advantage",
-    "loss": "rlvr.loss",
-    "reduction": "rlvr.loss",
-    "correction": "rlvr.loss",
-    "schedule": "rlvr.optim",
-    "engine": "rlvr.engines",
-    "tracker": "rlvr.trackers",
-    "benchmark": "rlvr.benchmarks",
+_KINDS: Mapping[str, str] = {
+    "rlvr.tasks": "data task gate",
+    "rlvr.prompts": "prompt",
+    "rlvr.rewards": "reward",
+    "rlvr.gather": "gather filter",
+    "rlvr.select": "ranking select",
+    "rlvr.advantage": "advantage",
+    "rlvr.loss": "loss reduction correction",
+    "rlvr.optim": "schedule",
+    "rlvr.engines": "engine",
+    "rlvr.trackers": "tracker",
+    "rlvr.benchmarks": "benchmark",
 }
+HOMES: Mapping[str, str] = {kind: home for home, kinds in _KINDS.items() for kind in kinds.split()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from rich.table import Column, Table
 
 from rlvr import charts, findings, scores
 from rlvr.errors import RunError, UserError
-from rlvr.evals import crossed_interval, interval, mean, paired_gain
+from rlvr.evals import crossed_interval, interval, paired_gain
 from rlvr.findings import Record, RunData, evaluated, load, percent, template
 from rlvr.progress import interval_text, number, signed
 from rlvr.trackers import JsonLines, write_whole
@@ -370,7 +371,7 @@ def beside(first: Path, second: Path) -> Iterator[Pair]:
         changes = [b - a for a, b in zip(*shares, strict=True)]
         yield Pair(
             benchmark=name,
-            shares=(mean(shares[0]), mean(shares[1])),
+            shares=(fmean(shares[0]), fmean(shares[1])),
             gain=paired_gain(*shares),
             p=scores.sign_flip([round(change * math.lcm(*counts)) for change in changes]),
             detectable=scores.detectable(changes, paired=True),

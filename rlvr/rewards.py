@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rlvr.grading.compare import canonical, compare
 from rlvr.registry import register
+from rlvr.scores import repeated
 from rlvr.seeds import uniform
 from rlvr.types import Context, Group, Reward, Rollout, Verdict
 
@@ -21,21 +22,19 @@ Count = Annotated[int, Field(ge=1)]
 @register("reward", "correct")
 def correct(verdict: Verdict, *, right: float = 1.0, wrong: float = 0.0) -> Reward:
     """1 for a correct answer, else 0."""
-    value = right if verdict.correct else wrong
-    return Reward(value, {"correct": value})
+    return Reward(right if verdict.correct else wrong)
 
 
 @register("reward", "one_shot")
 def one_shot(verdict: Verdict) -> Reward:
     """1 for a correct answer, else 0 (One-Shot-RLVR `deepscaler.py`, compute_score)."""
-    return Reward(float(verdict.correct), {"one_shot": float(verdict.correct)})
+    return Reward(float(verdict.correct))
 
 
 @register("reward", "simplerl_v0")
 def simplerl_v0(verdict: Verdict, *, right: float = 1.0, wrong: float = -0.5, unboxed: float = -1.0) -> Reward:
     """+1 right, -0.5 wrong, -1 without a box even where the answer is right (SimpleRL-Zero, `experience_maker.py`)."""
-    value = (right if verdict.correct else wrong) if verdict.formatted else unboxed
-    return Reward(value, {"simplerl_v0": value})
+    return Reward((right if verdict.correct else wrong) if verdict.formatted else unboxed)
 
 
 @register("reward", "simplerl_zoo")
@@ -43,19 +42,16 @@ def simplerl_zoo(verdict: Verdict, *, variant: Literal["mix", "independent"] = "
     """`mix` is 1 or 0; `independent` is 1, 0.5 right without a box, -0.5 wrong in a box, else the penalty
     (SimpleRL-Zoo, `hf_math_verify.py`, compute_score)."""
     if variant == "mix":
-        value = float(verdict.correct)
-    elif verdict.correct:
-        value = 1.0 if verdict.formatted else 0.5
-    else:
-        value = -0.5 if verdict.formatted else penalty
-    return Reward(value, {"simplerl_zoo": value})
+        return Reward(float(verdict.correct))
+    if verdict.correct:
+        return Reward(1.0 if verdict.formatted else 0.5)
+    return Reward(-0.5 if verdict.formatted else penalty)
 
 
 @register("reward", "format_only")
 def format_only(verdict: Verdict, *, right: float = 1.0, wrong: float = 0.0) -> Reward:
     """Pays for the form alone (the box, the tags), whatever stands in it: the control that shows reward hacking."""
-    value = right if verdict.formatted else wrong
-    return Reward(value, {"format_only": value})
+    return Reward(right if verdict.formatted else wrong)
 
 
 @register("reward", "logic_rl")
@@ -81,7 +77,7 @@ def random(
         uniform("reward", context.seed, context.step, r.prompt.problem.id, r.prompt.draw.copy, r.index)
         for r in (member.rollout for member in group.members)
     ]
-    return [Reward(value, {"random": value}) for value in (right if draw < share else wrong for draw in draws)]
+    return [Reward(right if draw < share else wrong) for draw in draws]
 
 
 @register("reward", "majority_vote")
@@ -97,8 +93,7 @@ def majority_vote(group: Group, *, right: float = 1.0, wrong: float = 0.0) -> li
         votes.append(known)
     counted = Counter(vote for vote in votes if vote is not None and canonical(vote))
     winner = counted.most_common(1)[0][0] if counted else None
-    values = [right if winner is not None and vote == winner else wrong for vote in votes]
-    return [Reward(value, {"majority_vote": value}) for value in values]
+    return [Reward(right if winner is not None and vote == winner else wrong) for vote in votes]
 
 
 _STEP = re.compile(r"(?im)^[ \t>*#-]*(?:step\s*[0-9]+|[0-9]+[.)]\s)")
@@ -123,19 +118,14 @@ def overlong(
     With a limit of 20, a buffer of 5 and a factor of 1, 16 tokens cost 0.2 and 20 tokens 1.
     """
     beyond = len(rollout.token_ids) - ((max_tokens or context.max_tokens) - buffer)
-    value = -min(max(beyond / buffer, 0.0), 1.0) * factor
-    return Reward(value, {"overlong": value})
+    return Reward(-min(max(beyond / buffer, 0.0), 1.0) * factor)
 
 
 @register("reward", "repetition")
 def repetition(rollout: Rollout, *, ngram: Count = 3, penalty: float = -1.0) -> Reward:
     """The penalty times the share of token n-grams that are repeats (Yeo et al. 2025; TRL
     get_repetition_penalty_reward).   1 1 0 1 1 with n=2: 3 different of 4, so a quarter of the penalty."""
-    ids = rollout.token_ids
-    count = len(ids) - ngram + 1
-    kinds = {ids[i : i + ngram] for i in range(count)}
-    value = (1 - len(kinds) / count) * penalty if count > 0 else 0.0
-    return Reward(value, {"repetition": value})
+    return Reward(repeated(rollout.token_ids, ngram) * penalty)
 
 
 @register("reward", "cosine")
@@ -152,5 +142,4 @@ def cosine(
     limit (Yeo et al. 2025, Demystifying Long Chain-of-Thought, section 4): a right answer should be short."""
     shortest, longest = right if verdict.correct else wrong
     progress = min(len(rollout.token_ids) / (max_tokens or context.max_tokens), 1.0)
-    value = longest + 0.5 * (shortest - longest) * (1 + math.cos(progress * math.pi))
-    return Reward(value, {"cosine": value})
+    return Reward(longest + 0.5 * (shortest - longest) * (1 + math.cos(progress * math.pi)))

@@ -68,9 +68,13 @@ def foreign(text: str) -> float:
 
 def repetition(text: str, size: int = 4) -> float:
     """The share of word n-grams that occurred before.   repetition("a b a b a b", 2) -> 0.6"""
-    words = text.split()
-    count = len(words) - size + 1
-    return 1 - len({tuple(words[i : i + size]) for i in range(count)}) / count if count > 0 else 0.0
+    return repeated(text.split(), size)
+
+
+def repeated(items: Sequence[str | int], size: int) -> float:
+    """The share of n-grams that occurred before."""
+    count = len(items) - size + 1
+    return 1 - len({tuple(items[i : i + size]) for i in range(count)}) / count if count > 0 else 0.0
 
 
 WINDOW, SENTENCE, ALIKE = 10, 20, 0.85

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,19 @@ def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.uint64]) -> NDArray
 def uniform(*parts: int | str) -> float:
     """A single number in [0, 1) named by its parts."""
     return float(uniforms(np.array([key_of(*parts)], np.uint64), np.zeros(1, np.uint64))[0])
+
+
+Split = Literal["train", "test"]
+TEST_SHARE = 0.25
+
+
+def side_of(name: str, text: str) -> Split:
+    """The split that a generated problem belongs to, by the hash of its text, whatever seed it was made with.
+
+    >>> side_of("arithmetic-split", "What is 9 + 3?")
+    'test'
+    """
+    return "test" if uniform(name, text) < TEST_SHARE else "train"
 
 
 @functools.lru_cache(maxsize=16)  # an epoch's order is asked for again with every problem drawn

@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -232,19 +231,13 @@ def ranked(
 ) -> list[Ranked]:
     """`top` ranks from `start` on of a registered ranking of what `source` holds; raises UserError."""
     rule = registry.find("ranking", method, "--method")
-    read = read_answers if "answers" in rule.needs else read_history
-    return _ranks(rule.bind(options, f"--method {method}"), read, source, start, top)
-
-
-def _ranks(
-    rule: Callable[[Any], Ranking], read: Callable[..., Any], source: str | Path, start: int, top: int | None
-) -> list[Ranked]:
+    bound = rule.bind(options, f"--method {method}")
     for name, value in (("start", start), ("top", top)):
         if value is not None and value < 1:
             raise UserError(f"{name}: should be at least 1, not {value}")
-    held = read(source)
+    held = read_answers(source) if "answers" in rule.needs else read_history(source)
     try:
-        ranking = rule(held)
+        ranking: Ranking = bound(held)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     if start > len(ranking):
@@ -297,9 +290,8 @@ def _ruled(name: str, rule: Callable[..., Ranking], key: str = "history") -> Non
     def chosen(
         problems: Sequence[Problem], *, top: Count | None = None, start: Count = 1, repeat: Repeat = (1,), **own: Any
     ) -> list[Problem]:
-        source, read = own.pop(key), read_answers if key == "samples" else read_history
-        ranks = _ranks(partial(rule, **own), read, source, start, top)
-        return _repeated(_found(problems, ranks, key, source), repeat)
+        source = own.pop(key)
+        return _repeated(_found(problems, ranked(source, name, own, start, top), key, source), repeat)
 
     offered = [p for f in (chosen, rule) for p in signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY]
     place = Parameter(key, Parameter.KEYWORD_ONLY, annotation=str)

@@ -151,16 +151,8 @@ class Wandb:
         wandb = _import("wandb", "wandb")
         mark = Path(folder) / "wandb_id"
         known = mark.read_text().strip() if mark.exists() else None
-        self._run = wandb.init(
-            project=project,
-            entity=entity,
-            name=run_name,
-            config=dict(config),
-            dir=str(folder),
-            mode=mode,
-            id=known,
-            resume="allow",
-        )
+        page = {"project": project, "entity": entity, "name": run_name, "id": known, "resume": "allow"}
+        self._run = wandb.init(**page, config=dict(config), dir=str(folder), mode=mode)
         mark.write_text(f"{self._run.id}\n")
         # Our own axis: wandb's must not go back, and a resumed run repeats the steps after its checkpoint.
         self._run.define_metric("*", step_metric="step")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Container, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,19 @@ import yaml
 
 from rlvr.errors import UserError, suggest
 
+PACKAGE = Path(__file__).parent
 Tree = dict[str, Any]
 Pair = tuple[str, Any]
 
 
 def shipped(kind: str = "recipe") -> list[str]:
     """The names of the recipes (or sweeps) that come with the package."""
-    files = (resources.files("rlvr") / f"{kind}s").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    return sorted(path.stem for path in (PACKAGE / f"{kind}s").glob("*.yaml"))
 
 
 def asset(name: str) -> Any:
     """What a YAML file of the package says that is data of the code beside it: words, signs, published sets."""
-    return yaml.safe_load((resources.files("rlvr") / "assets" / f"{name}.yaml").read_text("utf-8"))
+    return yaml.safe_load((PACKAGE / "assets" / f"{name}.yaml").read_text("utf-8"))
 
 
 def read(
@@ -67,35 +66,34 @@ def laid(under: Tree, over: Tree, sections: Mapping[str, Any]) -> Tree:
 def _source(source: str | Path | Mapping[str, Any], kind: str) -> tuple[str, Tree, Path | None]:
     if isinstance(source, Mapping):
         return kind, plain(dict(source)), None
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
-            raise UserError(f"{source}: no such {kind} file")
-        try:
-            return path.stem, _parsed(path.read_text(encoding="utf-8"), str(source), kind), path.parent
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source}: cannot be read as UTF-8 text: {error}") from None
-    known = shipped(kind)
-    if str(source) not in known:
-        raise UserError(f"unknown {kind} '{source}'{suggest(str(source), known)}; or give the path of a YAML file")
-    text = (resources.files("rlvr") / f"{kind}s" / f"{source}.yaml").read_text("utf-8")
-    return str(source), _parsed(text, str(source), kind), None
+    path, where = Path(source), str(source)
+    if path.suffix not in {".yaml", ".yml"} and not path.is_file():
+        known = shipped(kind)
+        if where not in known:
+            raise UserError(f"unknown {kind} '{where}'{suggest(where, known)}; or give the path of a YAML file")
+        path = PACKAGE / f"{kind}s" / f"{where}.yaml"
+    if not path.is_file():
+        raise UserError(f"{where}: no such {kind} file")
+    tree = loaded(path, where)
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: a {kind} is a mapping of {KEYS[kind]}")
+    return path.stem, tree, path.parent
 
 
 KEYS = {"recipe": "sections such as model, train and rollout", "sweep": "keys such as recipe, seeds and arms"}
 
 
-def _parsed(text: str, where: str, kind: str) -> Tree:
+def loaded(path: Path, where: str) -> Any:
+    """What a YAML file holds; raises UserError."""
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: cannot be read as UTF-8 text: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date may have a thirteenth month
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
         raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: a {kind} is a mapping of {KEYS[kind]}")
-    return tree
 
 
 def pairs(overrides: Mapping[str, Any] | Sequence[str | Pair]) -> list[Pair]:

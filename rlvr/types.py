@@ -177,7 +177,7 @@ class Reward:
     """What a response is worth to the recipe; training reads only `value`, `parts` are logged by name."""
 
     value: float
-    parts: Mapping[str, float]
+    parts: Mapping[str, float] = field(default_factory=dict[str, float])  # none: the value itself is logged
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,7 @@ def _gold(problem: Problem) -> Any:
 def _of_lists(given: Any, count: int, name: str) -> list[Reward]:
     """Rewards from numbers, or from a mapping of `rewards`, `scores` and `extra_logs`, all of which are logged."""
     if not isinstance(given, Mapping):
-        return [Reward(value, {}) for value in _numbers(given)]
+        return [Reward(value) for value in _numbers(given)]
     _check_has(given, "rewards", name)
     rewards = _numbers(given["rewards"])
     _check_count(rewards, count, name)
@@ -284,4 +284,4 @@ def _as_reward(value: Any) -> Reward:
     if isinstance(value, Mapping):
         parts = {str(name): float(part) for name, part in value.items()}
         return Reward(sum(parts.values()), parts)
-    return Reward(float(value), {})
+    return Reward(float(value))

@@ -207,7 +207,8 @@ def _rule_several(gold: Node, answer: Node) -> bool | None:
     if len(names) != len(others) and max(len(names), len(others)) > 1 and not (names and others):
         wanted = [_value_of(node) for node in wanted]  # x = 1, y = 2 as written, an answer's in the order of names
         return _in_order(wanted, _coordinates(answer) or given)
-    wanted, given = _without_names(wanted, given)
+    if not (names and others) or (len(names) == 1 and names == others):
+        wanted, given = ([_value_of(node) for node in items] for items in (wanted, given))
     wanted, given = _distinct(wanted), _distinct(given)
     return len(wanted) == len(given) and _matched(wanted, given)
 
@@ -238,14 +239,6 @@ def _signed(node: Node, *, upper: bool) -> Node:
         inner = _signed(node.parts[0], upper=upper)
         return inner if (node.kind == "pm") == upper else Node("neg", (inner,))
     return replace(node, parts=tuple(_signed(part, upper=upper) for part in node.parts)) if node.parts else node
-
-
-def _without_names(wanted: list[Node], given: list[Node]) -> tuple[list[Node], list[Node]]:
-    """Without `x =` before each, where both have the same one name or either has none."""
-    left, right = _names(wanted), _names(given)
-    if left and right and (len(left) > 1 or left != right):
-        return wanted, given
-    return [_value_of(node) for node in wanted], [_value_of(node) for node in given]
 
 
 def _names(items: Sequence[Node]) -> set[Node]:
@@ -448,14 +441,7 @@ def _infinity(node: Node) -> int:
     return 1 if node == Node("constant", (), "inf") else 0
 
 
-_RULES: tuple[Callable[[Node, Node], bool | None], ...] = (
-    _rule_words,
-    _rule_several,
-    _rule_region,
-    _rule_relation,
-    _rule_ordered,
-    _rule_other,
-)
+_RULES = (_rule_words, _rule_several, _rule_region, _rule_relation, _rule_ordered, _rule_other)
 
 
 def _same_scalar(gold: Node, answer: Node) -> bool:

@@ -56,6 +56,7 @@ _TOKEN = re.compile(
 _GROUP = r"(?:\{,\}|\\,|\\!,? ?|,\\! ?| |\\ |~|\\;|\\:)"
 _GROUPED = re.compile(rf"[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?")
 _COMMAS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
+_DELIMITERS = re.compile(r"\\[()\[\]]|\$\$")
 _ROW_SPACING = re.compile(r"\\\\ *\[[0-9. ]+[a-z]{2}\]")
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 _RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ", "+-0123456789n")
@@ -115,14 +116,7 @@ def _outer(text: str) -> str:
         if text[end - 1] == "!" and text[end - 2 : end - 1] != "\\":
             break  # a factorial
         end -= 1
-    text = text[:end]
-    for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$")):
-        text = text.replace(opening, " ").replace(closing, " ") if opening != "$" else _without_dollars(text)
-    return text.strip()
-
-
-def _without_dollars(text: str) -> str:
-    return text.replace("\\$", "¤").replace("$", " ")
+    return _DELIMITERS.sub(" ", text[:end]).replace("\\$", "¤").replace("$", " ").strip()
 
 
 def _tokens_of(match: re.Match[str], spaced: bool) -> list[Token] | None:
@@ -154,8 +148,8 @@ def _command(command: str, spaced: bool) -> list[Token]:
     if command in _SEPARATORS:
         return [Token("separator", _SEPARATORS[command], spaced)]
     name = command[1:]
-    if name in FUNCTION_NAMES and name != "sqrt":
-        return [Token("function", _SPELLED.get(name, name), spaced)]
+    if name in FUNCTION_NAMES:
+        return [_function(name, spaced)]
     return [Token("letter" if command == "i" else "sign", command, spaced)]
 
 
@@ -191,7 +185,7 @@ def _words_read(tokens: list[Token]) -> list[Token] | None:
         if word.lower() in ("and", "or"):
             read.append(Token("separator", word.lower(), True))
         elif word in FUNCTION_NAMES:
-            read.append(_function_word(word, token.spaced))
+            read.append(_function(word, token.spaced))
         elif word in _SYMBOL_WORDS:
             read.append(Token("sign", _SYMBOL_WORDS[word], token.spaced))
         elif _is_text(word, token.spaced, before, after):
@@ -205,7 +199,7 @@ def _words_read(tokens: list[Token]) -> list[Token] | None:
     return read
 
 
-def _function_word(word: str, spaced: bool) -> Token:
+def _function(word: str, spaced: bool) -> Token:
     return Token("sign", "\\sqrt", spaced) if word == "sqrt" else Token("function", _SPELLED.get(word, word), spaced)
 
 
@@ -539,10 +533,7 @@ class _Parser:
             start = self.place
             self.argument(whole=True)
             return _repeating(text, "".join(t.text for t in self.tokens[start : self.place] if t.kind == "number"))
-        mantissa, _, exponent = text.partition("e")
-        digits = mantissa if mantissa[-1] != "." else mantissa + "0"
-        value = Fraction(f"0{digits}" if digits[0] == "." else digits) * Fraction(10) ** int(exponent or 0)
-        return Node("number", name="decimal" if "." in text or exponent else "", value=value)
+        return Node("number", name="decimal" if "." in text or "e" in text else "", value=Fraction(text))
 
     def symbol(self, name: str) -> Node:
         if name in ("e", "i"):

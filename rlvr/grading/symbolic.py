@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,9 @@ _HEDGE = re.compile(r"\\(?:text|mbox|mathrm|textbf) *\{|\bor\b|\\vee|\\lor|\\app
 def guard(gold: str, answer: str) -> str:
     r"""Why the pair is not handed to the library, or "".   guard("x", r"\int_0^1 x\,dx") -> "operators" """
     for text in (gold, answer):
-        depth = deepest = 0
-        for bracket in _DEPTH.finditer(text):
-            depth += 1 if bracket[0] in "{([" else -1
-            deepest = max(deepest, depth)
+        depths = accumulate(1 if bracket in "{([" else -1 for bracket in _DEPTH.findall(text))
         crowded = text.count("^") > 12 or len(re.findall(r"\\[dt]?frac|\\sqrt", text)) > 16 or text.count("&") > 64
-        if len(text) > MAX_LENGTH or deepest > MAX_DEPTH or crowded or _STACKED.search(text):
+        if len(text) > MAX_LENGTH or max(depths, default=0) > MAX_DEPTH or crowded or _STACKED.search(text):
             return "size"
     if not set(_SPECIAL.findall(answer)) <= set(_SPECIAL.findall(gold)):
         return "operators"

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from rlvr.errors import UserError
 from rlvr.registry import register
-from rlvr.seeds import key_of, uniform
+from rlvr.seeds import Split, key_of, side_of
 from rlvr.tree import asset
 from rlvr.types import Problem
 
 Kind = Literal["add", "sub", "mul", "div", "two_step", "word", "word_two_step"]
 Level = Literal[1, 2, 3]
-Split = Literal["train", "test"]
 Range = tuple[int, int]
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-TEST_SHARE = 0.25
 TRIES = 600  # so many draws in a row without a new question: the cell is taken for exhausted
 
 # The ranges of the two operands by sign and level, disjoint between levels; those of "/" are quotient and divisor.
@@ -78,9 +77,7 @@ def arithmetic(
     return list(found.values())
 
 
-def split_of(question: str) -> Split:
-    """The split that a question belongs to, by its hash.   split_of("What is 9 + 3?") -> "test" """
-    return "test" if uniform("arithmetic-split", question) < TEST_SHARE else "train"
+split_of = partial(side_of, "arithmetic-split")  # of a question
 
 
 def _new(cell: tuple[str, int], split: Split, known: dict[str, Problem], rng: random.Random) -> Exercise | None:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import answers_in
@@ -17,11 +17,10 @@ from rlvr.grading.symbolic import ENVIRONMENT, Died, Killable, Late, serve
 from rlvr.grading.units import read_number
 from rlvr.grading.values import exact, walk
 from rlvr.registry import register
-from rlvr.seeds import uniform
+from rlvr.seeds import Split, side_of
 from rlvr.tasks.math import Forms
 from rlvr.types import Problem, Response, Status, Verdict
 
-TEST_SHARE = 0.25
 SECONDS = 5.0  # for one answer
 MAKE_SECONDS = 120.0  # for CHUNK problems
 CHUNK = 200
@@ -74,12 +73,7 @@ _WORKER = Killable(__file__, ENVIRONMENT)
 
 @register("data", "gym")
 def gym(
-    *,
-    dataset: str,
-    count: int = 1000,
-    seed: int = 0,
-    config: Mapping[str, Any] = {},
-    split: Literal["train", "test"] = "train",
+    *, dataset: str, count: int = 1000, seed: int = 0, config: Mapping[str, Any] = {}, split: Split = "train"
 ) -> list[Problem]:
     """Distinct problems of a data set of reasoning-gym; a question belongs to one split whatever the seed.
 
@@ -95,7 +89,7 @@ def gym(
     for start in range(0, size, CHUNK):
         for index, entry in enumerate(_make(dataset, settings, start, min(start + CHUNK, size)), start):
             question = entry["question"]
-            wanted = question not in found and entry["answer"].strip() and split_of(question) == split
+            wanted = question not in found and entry["answer"].strip() and side_of("gym-split", question) == split
             if wanted and len(found) < count:
                 meta = {"dataset": dataset, "config": settings, "index": index, "category": dataset}
                 name = f"gym/{dataset}/{split}/{seed}/{index}"
@@ -103,11 +97,6 @@ def gym(
         if len(found) == count:
             return list(found.values())
     raise UserError(f"gym: count={count} is too many: '{dataset}' has only {len(found)} questions in split '{split}'")
-
-
-def split_of(question: str) -> str:
-    """The split that a question belongs to, by its hash."""
-    return "test" if uniform("gym-split", question) < TEST_SHARE else "train"
 
 
 @register("task", "gym")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from rlvr.errors import UserError
 from rlvr.grading.extract import after_thinking, check_tags, final_turn
 from rlvr.registry import register
-from rlvr.seeds import key_of, uniform
+from rlvr.seeds import Split, key_of, side_of
 from rlvr.tree import asset
 from rlvr.types import Problem, Response, Status, Verdict
 
@@ -226,10 +226,8 @@ def _clauses(text: str, name: str) -> list[str]:
     return [clause for part in parts if (clause := _LEAD.sub("", part, count=1) if _LEAD.match(part) else part)]
 
 
-Split = Literal["train", "test"]
 Form = Literal["leaf", "not", "and", "or", "if", "iff"]
 
-TEST_SHARE = 0.25
 TRIES = 5000  # so many draws in a row without a new puzzle end the search
 ALL_WORLDS_UP_TO = 3  # more people make 16 worlds and more, too long to list all of them
 
@@ -286,9 +284,7 @@ def solution_text(names: list[str], statements: list[list], roles: list[bool], *
     return f"<think>{thinking}</think><answer>{answer_text(names, roles)}</answer>"
 
 
-def split_of(key: str) -> Split:
-    """The split of a puzzle, by the hash of its names and statements."""
-    return "test" if uniform("knights-split", key) < TEST_SHARE else "train"
+split_of = functools.partial(side_of, "knights-split")  # of the names and statements of a puzzle
 
 
 @register("task", "knights")
