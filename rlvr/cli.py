@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from rlvr.errors import Interrupted, RunError, UserError
+from rlvr.launch import LAUNCHED, launch, launch_on_ray
 
 
 def _say(message: str) -> None:
@@ -160,17 +161,22 @@ def _train(options: argparse.Namespace) -> int:
     where = {"--nproc": options.nproc, "--ray": options.ray, "--nodes": options.nodes}
     given = [str(part) for pair in where.items() if pair[1] not in (1, None) for part in pair]
     words = ["train", options.recipe, *options.overrides, *given]
-    if options.nproc < 1:
-        raise UserError(f"--nproc: {options.nproc} processes cannot run anything; give 1 or more")
-    if options.nodes < 1 or (options.nodes > 1 and not options.ray):
+    _check_processes(options)
+    if options.nodes > 1 and not options.ray:
         raise UserError(f"--nodes: {options.nodes} machines need --ray with the address of their cluster, such as auto")
-    if (options.nproc > 1 or options.ray) and "WORLD_SIZE" not in os.environ:
+    if given and LAUNCHED not in os.environ:
         return _launch(options, words)
     from rlvr.run import train
 
     options.again = words
     train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
     return 0
+
+
+def _check_processes(options: argparse.Namespace) -> None:
+    for name in ("nproc", "nodes"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name}: {getattr(options, name)} cannot run anything; give 1 or more")
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -182,8 +188,10 @@ def _sweep(options: argparse.Namespace) -> None:
 
 def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The same command in several processes."""
-    from rlvr.launch import launch, launch_on_ray
-
+    if "WORLD_SIZE" in os.environ:
+        raise UserError(
+            "WORLD_SIZE: another launcher has set it; unset it, or leave --nproc, --nodes and --ray to that one"
+        )
     words = [*words, *(f"--{name}" for name in ("resume", "overwrite") if getattr(options, name))]
     start = partial(launch_on_ray, options.ray, options.nodes) if options.ray else launch
     status, reason = start(options.nproc, words)
@@ -195,6 +203,7 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
 def _show(options: argparse.Namespace) -> None:
     from rlvr import recipe
 
+    _check_processes(options)
     resolved = recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
     from rlvr.plan import estimate
 
@@ -308,7 +317,7 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from rlvr.report import compare, is_evaluation, write_beside, write_curves, write_report
+    from rlvr.report import compare, is_evaluation, pooled_gain, write_beside, write_curves, write_report
 
     evaluations = [is_evaluation(path) for path in options.runs]
     if any(evaluations):
@@ -320,8 +329,6 @@ def _report(options: argparse.Namespace) -> None:
     if len(options.runs) == 1:
         print(write_report(options.runs[0]))
         return
-    from rlvr.folder import pooled_gain
-
     print(compare(options.runs, options.out))
     gain = pooled_gain(options.runs)
     if gain is not None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rlvr.errors import RunError, UserError
-from rlvr.evals import Evaluation, crossed_interval, paired_gain, sample_row
+from rlvr.evals import Evaluation, paired_gain, sample_row
 from rlvr.findings import solved
 from rlvr.recipe import Recipe
 from rlvr.step import StepResult
@@ -178,25 +176,6 @@ def _before_after(path: Path, evals: list[dict[str, Any]], name: str, last: int,
     if cold is not None and cold in at:
         found |= {"after_cold_start": result(cold), "gain_over_cold_start": gain(cold)}
     return found
-
-
-def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
-    """The gain over several runs (seeds) on the first held-out set, paired by problem, with its interval over problems
-    and runs.
-
-    None where the runs are not finished or did not ask the same number of problems.
-    """
-    columns = []
-    for run in runs:
-        if not (run / "summary.json").is_file():
-            return None
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        name, steps = next(iter(summary["evals"]), None), (0, summary["steps"])
-        columns.append([_shares(run / "samples" / f"eval-{name}-{step:06d}.jsonl") for step in steps])
-    if len({len(shares) for pair in columns for shares in pair}) != 1:
-        return None
-    gains = np.array([np.subtract(after, before) for before, after in columns]).T  # [problems, runs]
-    return {"pass@1": float(gains.mean()), "ci95": list(crossed_interval(gains)), "n": len(gains)}
 
 
 def _shares(path: Path) -> list[float]:

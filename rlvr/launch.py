@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +26,11 @@ from typing import Any
 from rlvr.errors import UserError
 from rlvr.world import LOST
 
+LAUNCHED = "RLVR_LAUNCHED"  # in the environment of what was started here
 # When one process has failed, the others have so many seconds to end by themselves.
 GRACE = 5.0
-# And when one node has failed, the others have so many to end their processes.
-NODE_GRACE = 3 * GRACE
+# Ray takes about 15 seconds to see that a node is gone, while the processes of the others see it at once.
+NODE_GRACE = 45.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,12 @@ class Started:
 
 
 class Crew:
-    """The processes of a run on one machine, which begin in `folder`."""
+    """The processes of a run on one machine, which begin in `folder`; a `marker` there is a file of the launcher's."""
 
-    def __init__(self, folder: str = ".") -> None:
-        self.folder = folder
+    def __init__(self, folder: str = ".", marker: str = ".") -> None:
+        self.folder, self.marker = folder, marker
         self.started: list[Started] = []
+        self.asked = False
 
     def address(self) -> tuple[str, str]:
         """Where rank 0 of a cluster can be met: this node's address and a free port."""
@@ -69,8 +72,8 @@ class Crew:
         self, count: int, words: Sequence[str], node: int = 0, nodes: int = 1, meet: tuple[str, str] | None = None
     ) -> tuple[int, str]:
         """`rlvr WORDS` in so many processes of this machine, which is one of `nodes`.   -> as `launch`"""
-        if not os.path.isdir(self.folder):
-            return 1, f"node {node} has no folder {self.folder}; start where all nodes see the same files"
+        if not os.path.exists(self.marker):
+            return 1, f"node {node} of {nodes} sees another {self.folder}; start in a folder that all nodes share"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["rlvr.run", "torch.distributed.checkpoint"])  # torch is loaded once
         host, port = meet or ("127.0.0.1", str(_free_port()))
@@ -83,10 +86,13 @@ class Crew:
             process.start()
             pipe.close()
             self.started.append(Started(rank, process, said))
+        if self.asked:
+            self.interrupt()
         return _ended(self.started, nodes * count)
 
     def interrupt(self) -> None:
         """Ctrl-C for rank 0, which tells the others when the step has ended."""
+        self.asked = True
         for first in self.started[:1]:
             with suppress(ProcessLookupError):
                 os.kill(first.process.pid or 0, signal.SIGINT)
@@ -104,27 +110,28 @@ def launch_on_ray(address: str, nodes: int, count: int, words: Sequence[str]) ->
 
     An actor does on its node what `launch` does here.   -> as `launch`; raises UserError where the cluster is too small
     """
+    _join(address)
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    _join(address)
     gpus = count if ray.cluster_resources().get("GPU") else 0
     needs: dict[str, float] = {"CPU": count, "GPU": gpus} if gpus else {"CPU": count}
+    each = " and ".join(f"{many} {what}" for what, many in needs.items())
     able = [n for n in ray.nodes() if n["Alive"] and all(n["Resources"].get(k, 0) >= v for k, v in needs.items())]
     if len(able) < nodes:
-        each = " and ".join(f"{many} {what}" for what, many in needs.items())
         raise UserError(f"--nodes: {nodes} with {each} each are asked for, and the cluster has {len(able)} such")
-    group = placement_group([needs] * nodes, strategy="STRICT_SPREAD")
-    ray.get(group.ready())
+    group, crews = placement_group([needs] * nodes, strategy="STRICT_SPREAD"), list[Any]()
     place = partial(ray.remote(Crew).options, max_concurrency=2, num_cpus=count, num_gpus=gpus)
-    places = [PlacementGroupSchedulingStrategy(group, i) for i in range(nodes)]
-    crews: list[Any] = [place(scheduling_strategy=where).remote(os.getcwd()) for where in places]
-    meet = ray.get(crews[0].address.remote())
-    running = {crew.run.remote(count, words, i, nodes, meet): i for i, crew in enumerate(crews)}
     try:
-        with _passing_on(crews[0].interrupt.remote):
-            return _ended_on_ray(running)
+        if not group.wait(10):
+            print(f"waiting for {nodes} nodes with {each} free on each", flush=True)
+        ray.get(group.ready())
+        with tempfile.NamedTemporaryFile(prefix=".rlvr-", dir=os.getcwd()) as marker:
+            for node in range(nodes):
+                where = PlacementGroupSchedulingStrategy(group, node)
+                crews.append(place(scheduling_strategy=where).remote(os.getcwd(), marker.name))
+            return _run_on_ray(crews, count, words)
     finally:
         for crew in crews:
             ray.kill(crew)
@@ -132,35 +139,52 @@ def launch_on_ray(address: str, nodes: int, count: int, words: Sequence[str]) ->
 
 
 def _join(address: str) -> None:
-    import ray
-
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise UserError(f"--ray: Ray cannot be loaded ({error}): pip install 'rlvr[ray]'") from None
     try:
         host, _, port = address.rpartition(":")
         if host:  # Ray itself would try for five minutes
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(None if address == "local" else address, logging_level=logging.WARNING, ignore_reinit_error=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--ray: no cluster answers at '{address}' ({str(error).splitlines()[0]})") from None
+        ray.init(address, logging_level=logging.WARNING, ignore_reinit_error=True)
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        raise UserError(f"--ray: no cluster answers at '{address}' ({' '.join(str(error).split())})") from None
 
 
-def _ended_on_ray(running: Mapping[Any, int]) -> tuple[int, str]:
-    """Wait for all nodes; once one has failed the others have a moment to say why they did."""
+def _run_on_ray(crews: Sequence[Any], count: int, words: Sequence[str]) -> tuple[int, str]:
+    """Wait for all nodes, or for the first reason of a failure; a lost node may be seen after what it caused."""
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayError
 
-    left, found, until = list(running), list[tuple[int, str]](), float("inf")
-    while left and time.monotonic() < until:
-        done, left = ray.wait(left, timeout=1)
-        for answer in done:
-            try:
-                found.append(ray.get(answer))
-            except RayActorError:
-                found.append((1, f"node {running[answer]} of {len(running)} was lost; --resume goes on"))
-            if found[-1][0]:
-                until = min(until, time.monotonic() + NODE_GRACE)
-    failed = sorted((end for end in found if end[0]), key=lambda end: end[1] == LOST)
-    return failed[0] if failed else (0, "")
+    try:
+        meet = ray.get(crews[0].address.remote())
+    except RayError as error:
+        return 1, _lost(error, 0, len(crews))
+    running = {crew.run.remote(count, words, i, len(crews), meet): i for i, crew in enumerate(crews)}
+    left, until, failed = list(running), float("inf"), 0
+    with _passing_on(crews[0].interrupt.remote):
+        while left and time.monotonic() < until:
+            done, left = ray.wait(left, timeout=1)
+            for answer in done:
+                try:
+                    status, reason = ray.get(answer)
+                except RayError as error:
+                    status, reason = 1, _lost(error, running[answer], len(crews))
+                if status and reason != LOST:
+                    return status, reason
+                if status:
+                    failed, until = status, min(until, time.monotonic() + NODE_GRACE)
+    silent = f"node {running[left[0]]} of {len(crews)} does not answer; --resume goes on" if left else LOST
+    return failed, silent if failed else ""
+
+
+def _lost(error: Exception, node: int, nodes: int) -> str:
+    if getattr(error, "actor_init_failed", False):
+        return f"node {node} of {nodes} cannot start rlvr: {str(error).strip().splitlines()[-1]}"
+    return f"node {node} of {nodes} was lost ({type(error).__name__}); --resume goes on"
 
 
 def _ended(started: Sequence[Started], size: int) -> tuple[int, str]:
@@ -177,8 +201,9 @@ def _ended(started: Sequence[Started], size: int) -> tuple[int, str]:
         left = [process for process in running.values() if process.exitcode is None]
         for process in left:
             stop(process)
+        until = time.monotonic() + GRACE
         for process in left:
-            process.join(GRACE)
+            process.join(max(0.0, until - time.monotonic()))
     return found[0] if found else (int(any(s.process.exitcode for s in started)), LOST)
 
 
@@ -186,9 +211,10 @@ def _child(words: Sequence[str], folder: str, place: dict[str, str], pipe: conne
     from rlvr import cli
 
     os.setpgid(0, 0)  # Ctrl-C reaches the launcher, which passes it on once
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the terminal is given back on the way out
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
-    os.environ |= place
+    os.environ |= place | {LAUNCHED: "yes"}
     os.chdir(folder)
     sys.exit(cli.main(words, say=pipe.send))
 

@@ -48,6 +48,26 @@ def write_report(run: Path) -> Path:
     return write_page(Path(run) / "report.html", page)
 
 
+def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
+    """The gain over several runs (seeds) on the first held-out set, paired by problem, with its interval over problems
+    and runs.
+
+    None where the runs are not finished or did not ask the same number of problems.
+    """
+    columns = []
+    for run in runs:
+        if not (run / "summary.json").is_file():
+            return None
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        name, steps = next(iter(summary["evals"]), None), (0, summary["steps"])
+        files = [run / "samples" / f"eval-{name}-{step:06d}.jsonl" for step in steps]
+        columns.append([list(findings.solved(JsonLines.read(file)).values()) for file in files])
+    if len({len(shares) for pair in columns for shares in pair}) != 1:
+        return None
+    gains = np.array([np.subtract(after, before) for before, after in columns]).T  # [problems, runs]
+    return {"pass@1": float(gains.mean()), "ci95": list(crossed_interval(gains)), "n": len(gains)}
+
+
 def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write one page that sets several runs side by side."""
     loaded = [load(run) for run in runs]

@@ -10,7 +10,7 @@ import pytest
 
 from rlvr.evals import crossed_interval, paired_gain
 from rlvr.findings import split_gain
-from rlvr.folder import pooled_gain
+from rlvr.report import pooled_gain
 
 Z = 1.959963984540054
 

@@ -82,7 +82,7 @@ def test_a_killed_worker_ends_the_run_with_its_reason_and_the_run_resumes(place:
 def test_a_lost_node_ends_the_run_with_its_reason_and_one_process_resumes_it(place: Place, cluster: str) -> None:
     ended = place.train("grpo", "lost", 1, "--ray", cluster, "--nodes", "2", fail="lost 1 3")
     assert time.time() - float((place.path / "killed_at").read_text()) < 60
-    assert (ended.status, ended.err) == (1, "rlvr: node 1 of 2 was lost; --resume goes on\n")
+    assert (ended.status, ended.err) == (1, "rlvr: node 1 of 2 was lost (ActorDiedError); --resume goes on\n")
     ended = place.train("grpo", "lost", 1, "--resume")
     assert ended.status == 0, ended.err
     assert_near(records(place.run("lost")), records(place.whole("grpo", 1)))

@@ -393,7 +393,7 @@ def test_world_whose_run_lies_there_already_says_so_once(place: Place) -> None:
 
 def test_world_of_no_process_is_refused(place: Place) -> None:
     ended = in_process("train", "grpo.yaml", "--nproc", "0", cwd=place.path)
-    assert (ended.status, ended.err) == (2, "rlvr: --nproc: 0 processes cannot run anything; give 1 or more\n")
+    assert (ended.status, ended.err) == (2, "rlvr: --nproc: 0 cannot run anything; give 1 or more\n")
 
 
 @pytest.mark.parametrize(
