@@ -80,7 +80,7 @@ def test_the_alarm_needs_no_fall(run: Path) -> None:
     edit(run / "evals.jsonl", change)
     (run / "summary.json").unlink()
     shutil.rmtree(run / "samples")
-    assert alarms(load(run))[0][0] == "Training improves, held-out problems do not"
+    assert alarms(load(run))[0][0] == "Training improves, held-out problems not measurably"
     edit(run / "metrics.jsonl", lambda r: {"accuracy": 0.0})
     (heading, text), *_ = alarms(load(run))
     assert heading == "The reward may be hacked"
