@@ -22,7 +22,7 @@ help:
 	@echo "make check   lint, formatting and types"
 	@echo "make format  apply the formatter and the safe fixes of the linter"
 	@echo "make bench   time generation, update and step beside transformers, vLLM and TRL (ARGS=update for one)"
-	@echo "make kills   kill 100 runs at random moments, resume them, and compare (about 10 minutes)"
+	@echo "make kills   kill 100 runs at random moments, resume them, and compare"
 	@echo "make vllm    test the engine of vLLM in an environment of its own, .venv-vllm"
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make clean   remove $(VENV), $(VLLM), .bench and caches; runs/ stays"

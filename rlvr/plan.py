@@ -1,7 +1,7 @@
 """What a run will cost, before it starts: rollouts, tokens, and the memory of each process with where it goes.
 
 The terms are those of the parts themselves (Trained, Decoder, Policy), so that the peak of a process on a CPU is met
-within 15 %; docs/performance.md has the comparison.
+within 15 %; docs/scale.md has the comparison.
 """
 
 from __future__ import annotations
