@@ -21,9 +21,6 @@ from rlvr.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 
-# What the page names and this version does not have yet: take it out when it lands.
-PENDING = frozenset({"--ray", "--nodes"})
-
 # The command of the article, the arguments of its program beside it, and what later versions call the same.
 OPENRLHF = """
     ref_num_nodes ref_num_gpus_per_node reward_num_nodes reward_num_gpus_per_node critic_num_nodes
@@ -175,16 +172,8 @@ def known_options(capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("row", [p for p in ALL if p.values[0].options])
-def test_options_of_the_command_line_exist_or_are_said_to_be_planned(row: Row, known_options: set[str]) -> None:
-    names = {option.split()[0] for option in row.options}
-    assert names <= known_options | PENDING
-    assert row.note.startswith("planned") == bool(names & PENDING)
-
-
-def test_what_is_pending_is_named_on_the_page_and_has_not_landed(known_options: set[str]) -> None:
-    named = {option.split()[0] for rows in ROWS.values() for row in rows for option in row.options}
-    assert named >= PENDING
-    assert PENDING & known_options == set(), "take what has landed out of PENDING, and 'planned' off the page"
+def test_options_of_the_command_line_exist(row: Row, known_options: set[str]) -> None:
+    assert {option.split()[0] for option in row.options} <= known_options
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", PAGE, re.S), ids=lambda b: b.splitlines()[0])
