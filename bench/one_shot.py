@@ -34,14 +34,16 @@ def splits(runs: Path) -> Iterator[str]:
     """A row for each arm that has finished runs, means over their seeds."""
     arms = list(dict.fromkeys(path.parent.name.rpartition("-")[0] for path in sorted(runs.glob("*/summary.json"))))
     for arm in arms:
-        found = [run.parent for run in runs.glob(f"{arm}-*/summary.json")]
-        last = [json.loads((run / "summary.json").read_text(encoding="utf-8"))["steps"] for run in found]
-        e0, p0, q0 = (fmean(values) for values in zip(*(shares(run, 0) for run in found), strict=True))
-        e1, p1, q1 = (fmean(values) for values in zip(*map(shares, found, last), strict=True))
-        ending = (e1 - e0) * (p0 + p1 - q0 - q1) / 2
-        right = (e0 + e1) / 2 * (p1 - p0) + (1 - (e0 + e1) / 2) * (q1 - q0)
+        columns = []
+        for path in runs.glob(f"{arm}-*/summary.json"):
+            last = json.loads(path.read_text(encoding="utf-8"))["steps"]
+            (e0, p0, q0), (e1, p1, q1) = shares(path.parent, 0), shares(path.parent, last)
+            ending = (e1 - e0) * (p0 + p1 - q0 - q1) / 2
+            right = (e0 + e1) / 2 * (p1 - p0) + (1 - (e0 + e1) / 2) * (q1 - q0)
+            columns.append((e0, e1, p0, p1, q0, q1, ending + right, ending, right))
+        e0, e1, p0, p1, q0, q1, *gains = (fmean(values) for values in zip(*columns, strict=True))
         pairs = " | ".join(f"{100 * a:.0f} % → {100 * b:.0f} %" for a, b in ((e0, e1), (p0, p1), (q0, q1)))
-        yield f"| {arm} | {pairs} | " + " | ".join(f"{100 * x:+.1f}" for x in (ending + right, ending, right)) + " |"
+        yield f"| {arm} | {pairs} | " + " | ".join(f"{100 * x:+.1f}" for x in gains) + " |"
 
 
 def shares(run: Path, step: int) -> tuple[float, float, float]:
