@@ -396,6 +396,13 @@ def test_world_of_no_process_is_refused(place: Place) -> None:
     assert (ended.status, ended.err) == (2, "rlvr: --nproc: 0 cannot run anything; give 1 or more\n")
 
 
+def test_world_that_another_launcher_made_is_not_started_again(place: Place) -> None:
+    ended = in_process("train", "grpo.yaml", "--nproc", "2", cwd=place.path, env={"WORLD_SIZE": "1"})
+    assert ended.status == 2
+    assert ended.err.startswith("rlvr: WORLD_SIZE: another launcher has set it")
+    assert ended.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("sections", "fault"),
     [
