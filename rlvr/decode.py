@@ -23,6 +23,8 @@ from rlvr import models
 from rlvr.seeds import uniforms
 from rlvr.types import Finish, Generation, Request, Sampling
 
+# From so many rows on MKL's own layout of a weight pays.
+LAID = 4
 # Waves shrink when at least this share of their rows has finished: a copy of the cache costs about one step.
 FINISHED_SHARE = 0.25
 
@@ -47,6 +49,26 @@ class _Layer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         return self.used
+
+
+class _Linear(torch.nn.Linear):
+    """A linear layer whose weight lies as MKL's product of exactly so many rows reads it, which takes 0.3 to 0.9 of the
+    time of the plain one on a processor."""
+
+    rows = 0
+    laid: Tensor | None = None
+
+    def lay(self, rows: int) -> None:
+        """For steps of so many rows; few take no less time so, and give the memory back."""
+        self.rows = rows if rows >= LAID else 0
+        self.laid = None  # before the next is made
+        if self.rows:
+            self.laid = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, rows)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.numel() != self.rows * self.in_features:
+            return super().forward(input)
+        return torch.ops.mkl._mkl_linear(input, self.laid, self.weight, self.bias, self.rows)
 
 
 @dataclass
@@ -76,6 +98,11 @@ class Decoder:
         self.device = module.device
         self.ends = end_tokens(module, tokenizer)
         self.head = self.module.get_output_embeddings()
+        self.layers = [layer for layer in self.module.modules() if type(layer) is torch.nn.Linear]
+        if self.device.type != "cpu" or compute is not torch.float32 or not torch.backends.mkl.is_available():
+            self.layers = []
+        for layer in self.layers:
+            layer.__class__ = _Linear
         self.direct_head = models.bare_head(self.module)
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -103,6 +130,7 @@ class Decoder:
         owner = torch.tensor([asked.index(row.request) for row in rows], device=self.device)
         mask, position, logits = mask[owner], mask.sum(1)[owner], logits[owner]
         cache.reorder_cache(owner)
+        self._lay(len(rows))
         for step in range(sampling.max_tokens):
             token, logprob = choose(logits, [row.key for row in rows], step, sampling)
             self._record(rows, token.tolist(), logprob.tolist(), sampling, step)
@@ -113,9 +141,15 @@ class Decoder:
                 rows = [rows[i] for i in alive.tolist()]
                 token, position, mask = token[alive], position[alive], mask[alive]
                 cache.reorder_cache(alive)
+                self._lay(len(rows))
             mask = F.pad(mask, (0, 1), value=True)
             logits = self._forward(token[:, None], position[:, None], mask, cache)
             position = position + 1
+        self._lay(0)
+
+    def _lay(self, rows: int) -> None:
+        for layer in self.layers:
+            layer.lay(rows)
 
     def _record(
         self, rows: list[_Row], tokens: list[int], logprobs: list[float], sampling: Sampling, step: int

@@ -182,6 +182,24 @@ def test_log_probabilities_are_those_of_the_plain_model_for_other_architectures(
         assert np.allclose(answer.logprobs, plain.tolist(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="MKL is what lays weights out")
+def test_weights_are_laid_out_for_the_rows_of_a_step_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid = list[int]()
+    lay = decode._Linear.lay
+    monkeypatch.setattr(decode._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1])
+    module = sharp(dtype=torch.float32)
+    module.generation_config.eos_token_id = ENDS
+    engine = Decoder(module, tiny.tokenizer(), torch.float32, 128)
+    keys = tuple(range(40))
+    answers = engine.generate([Request(prompts(1, 9)[0], keys)], SAMPLING)
+    found = list(dict.fromkeys(laid))
+    assert found[0] == 40 and len(found) > 3 and found == sorted(found, reverse=True)  # as the finished leave
+    assert found[-1] == 0 and all(layer.laid is None for layer in engine.layers)  # the memory is given back
+    policy = Policy(module, torch.float32, 4096, tiny.tokenizer())
+    scores = policy.logprobs([Tokens(prompts(1, 9)[0], a.token_ids) for a in answers], SAMPLING.temperature)
+    assert torch.allclose(scores, torch.tensor([x for a in answers for x in a.logprobs]), atol=1e-3)
+
+
 def test_responses_of_one_batch_end_at_different_steps() -> None:
     """What the tests of independence below rest on: waves shrink while others go on."""
     found = decoder(ends=ENDS).generate(requests(8), SAMPLING)

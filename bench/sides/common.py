@@ -28,13 +28,19 @@ def prompts(count: int, length: int, vocabulary: int) -> list[list[int]]:
     return [[100 + (7919 * (i + 1) + 104729 * at) % (vocabulary - 200) for at in range(length)] for i in range(count)]
 
 
-def measure(work: Callable[[], int], repeats: int, warm: Callable[[], object] | None = None) -> None:
-    """Prints the seconds of each call of `work`, which returns the number of tokens, after an unmeasured one."""
+def measure(
+    work: Callable[[], int], repeats: int, warm: Callable[[], object] | None = None, wanted: int | None = None
+) -> None:
+    """Prints the seconds of each call of `work`, which returns the number of tokens, after an unmeasured one.
+
+    SystemExit where it is another number than `wanted`, since a side that fails may be quick."""
     (warm or work)()
     for _ in range(repeats):
         start = time.perf_counter()
         tokens = work()
         seconds = time.perf_counter() - start
+        if tokens != (wanted or tokens):
+            sys.exit(f"{tokens} tokens in place of {wanted}")
         print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_gb": peak_gb()}), flush=True)
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     def work(tokens: int = args.tokens) -> int:
         return sum(len(done.token_ids) for done in engine.generate(asked, Sampling(args.samples, tokens, 0.7)))
 
-    measure(work, args.repeats, lambda: work(4))
+    measure(work, args.repeats, lambda: work(4), args.prompts * args.samples * args.tokens)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,15 @@ def main() -> None:
         )  # fmt: skip
 
     def work(tokens: int = args.tokens) -> int:
+        if args.mode == "continuous":  # has threads of its own, which inference mode would not reach
+            found = model.generate_batch(inputs=ids, generation_config=config(tokens), progress_bar=False)
+            return sum(len(row.generated_tokens) for row in found.values())
         with torch.inference_mode():
-            if args.mode == "continuous":
-                found = model.generate_batch(inputs=ids, generation_config=config(tokens), progress_bar=False)
-                return sum(len(row.generated_tokens) for row in found.values())
             batch = torch.tensor(ids)
             out = model.generate(batch, attention_mask=torch.ones_like(batch), generation_config=config(tokens))
             return (out.shape[1] - batch.shape[1]) * len(out)
 
-    measure(work, args.repeats, lambda: work(4))
+    measure(work, args.repeats, lambda: work(4), args.prompts * args.samples * args.tokens)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main() -> None:
         found = model.generate(asked, sampling, use_tqdm=False)
         return sum(len(done.token_ids) for row in found for done in row.outputs)
 
-    measure(work, args.repeats, lambda: work(4))
+    measure(work, args.repeats, lambda: work(4), args.prompts * args.samples * args.tokens)
 
 
 if __name__ == "__main__":
