@@ -14,34 +14,15 @@ from typing import Any, Literal
 import numpy as np
 
 from rlvr.progress import number
+from rlvr.tree import asset
 
 Unit = Literal["share", "number"]
 Point = tuple[float, float | None]
 LETTER = 7.2  # width of a letter of a label in pixels, about
 SMOOTH_FROM = 12  # curves with at least so many points get a running mean
 
-# Key of a step's record, heading, unit. Reward, accuracy and the shares with an evaluation of their own come apart.
-PLAIN: tuple[tuple[str, str, Unit], ...] = (
-    ("length", "Response length, tokens", "number"),
-    ("truncated", "Truncated responses", "share"),
-    ("no_answer", "Responses without an answer", "share"),
-    ("entropy", "Entropy per token", "number"),
-    ("kl", "KL to the reference", "number"),
-    ("no_signal", "Groups without signal", "share"),
-    ("repetition", "Repeated phrases", "share"),
-    ("foreign", "Letters outside ASCII", "share"),
-    ("grad_norm", "Gradient norm", "number"),
-    ("loss", "Loss", "number"),
-    ("clipped", "Clipped tokens", "share"),
-    ("mismatch", "Log-probability gap of engine and trainer", "number"),
-    ("kl_coef", "Coefficient of the KL in the reward", "number"),
-    ("critic/explained_variance", "Variance of the returns that the critic explains", "number"),
-    ("critic/loss", "Loss of the critic", "number"),
-    ("critic/clipped", "Clipped values of the critic", "share"),
-    ("time/tokens_per_second", "Generated tokens per second", "number"),
-)
-# Not worth a chart while they are zero.
-ALARMING = ("no_answer", "repetition", "foreign", "clipped", "mismatch", "critic/clipped")
+# Reward, accuracy and the shares with an evaluation of their own come apart.
+PLAIN: Sequence[Mapping[str, Any]] = asset("charts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +154,10 @@ def run_charts(
         chart("Reward and its parts" if len(parts) > 1 else "Reward", reward, cold=cold),
         chart("Well-formed answers (boxed, tagged)", form, "share", cold=cold),
     ]
-    for key, title, unit in PLAIN:
-        points = column(metrics, *key.split("/"))
-        if key not in ALARMING or any(y for _, y in points):
-            charts.append(chart(title, [Series(title, points)], unit, cold=cold))
+    for row in PLAIN:
+        points = column(metrics, *row["key"].split("/"))
+        if not row.get("alarming") or any(y for _, y in points):
+            charts.append(chart(row["title"], [Series(row["title"], points)], row["unit"], cold=cold))
     return [chart for chart in charts if chart]
 
 
