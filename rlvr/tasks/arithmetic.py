@@ -15,27 +15,12 @@ from rlvr.types import Problem
 
 Kind = Literal["add", "sub", "mul", "div", "two_step", "word", "word_two_step"]
 Level = Literal[1, 2, 3]
-Range = tuple[int, int]
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 TRIES = 600  # so many draws in a row without a new question: the cell is taken for exhausted
 
-# The ranges of the two operands by sign and level, disjoint between levels; those of "/" are quotient and divisor.
-RANGES: dict[tuple[str, int], tuple[Range, Range]] = {
-    ("+", 1): ((1, 9), (1, 9)), ("+", 2): ((10, 30), (2, 30)), ("+", 3): ((31, 99), (11, 99)),
-    ("-", 1): ((1, 10), (1, 10)), ("-", 2): ((11, 30), (2, 30)), ("-", 3): ((31, 99), (11, 99)),
-    ("*", 1): ((1, 9), (1, 5)), ("*", 2): ((2, 12), (6, 12)), ("*", 3): ((13, 99), (2, 9)),
-    ("/", 1): ((1, 9), (2, 5)), ("/", 2): ((2, 12), (6, 12)), ("/", 3): ((13, 99), (2, 9)),
-}  # fmt: skip
-TERMS: dict[int, Range] = {1: (1, 9), 2: (10, 30), 3: (31, 99)}
-FACTORS: dict[int, Range] = {1: (2, 5), 2: (2, 9), 3: (4, 12)}
-
-# How a two-step expression is worked out: the first step, then the second with its result r.
-FORMS: dict[str, tuple[str, str]] = {
-    "a + b * c": ("b * c", "a + r"), "a * b + c": ("a * b", "r + c"), "a * b - c": ("a * b", "r - c"),
-    "(a - b) + c": ("a - b", "r + c"), "(a + b) - c": ("a + b", "r - c"), "a - (b + c)": ("b + c", "a - r"),
-    "(a + b) * c": ("a + b", "r * c"),
-}  # fmt: skip
+_NUMBERS = asset("arithmetic")
+RANGES, TERMS, FACTORS, FORMS = (_NUMBERS[part] for part in ("ranges", "terms", "factors", "forms"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +119,7 @@ def _work(step: str, values: dict[str, int]) -> tuple[int, str]:
 
 
 def _operands(sign: str, level: int, rng: random.Random) -> tuple[int, int]:
-    first, second = (rng.randint(*bounds) for bounds in RANGES[sign, level])
+    first, second = (rng.randint(*bounds) for bounds in RANGES[sign][level])
     return (first * second, second) if sign == "/" else (first, second)
 
 
