@@ -31,15 +31,9 @@ _SEPARATORS = {",": ",", ";": ",", "\\vee": "or", "\\lor": "or", "\\wedge": "and
 _JOINS = {"and": "and", "or": "or", ", and": "and", ",and": "and", ", or": "or", "and/or": "or", "&": "and", ",": ","}
 FUNCTION_NAMES = frozenset(NOTATION["functions"].split())
 _SPELLED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
-_SYMBOL_WORDS = {
-    **dict.fromkeys(("infinity", "infty", "inf", "oo"), "\\infty"), "pi": "\\pi", "Pi": "\\pi",
-    **{name: f"\\{name}" for name in ("theta", "alpha", "beta", "lambda")},
-}  # fmt: skip
+_SYMBOL_WORDS: dict[str, str] = NOTATION["symbol_words"]
 
-_STYLED = (
-    r"\\(?:text|textbf|textit|textrm|textsf|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathcal|bm|boldsymbol"
-    r"|operatorname\*?|rm)"
-)
+_STYLED = rf"\\(?:{'|'.join(NOTATION['styled'].split())})"
 _TOKEN = re.compile(
     rf"(?P<space>(?:\s|~)+)"
     rf"|\\begin *\{{(?P<env>(?:[pbvVB]|small)?matrix|array)\}}(?: *\{{[lrc| ]*\}})?(?P<body>.*?)\\end *\{{(?P=env)\}}"
@@ -678,10 +672,7 @@ class _Parser:
         return Node("rows", tuple(rows), name)
 
 
-_OPENERS = frozenset(
-    "\\frac \\binom \\sqrt { ( [ \\{ \\langle \\lfloor \\lceil \\lvert \\overline \\vec \\hat \\bar \\mathbb "
-    "\\ldots \\dots \\cdots".split()
-)
+_OPENERS = frozenset(NOTATION["openers"].split())
 
 
 def _differential(node: Node) -> bool:
