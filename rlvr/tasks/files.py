@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeGuard
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import last_box
 from rlvr.registry import register
+from rlvr.tree import asset
 from rlvr.types import Problem
 
 
@@ -67,22 +68,11 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"row {index}", row) for index, row in enumerate(table.to_pylist()))
 
 
-QUESTIONS = ("question", "problem", "quiz", "prompt", "input")
+_COLUMNS = asset("columns")
+QUESTIONS, ANSWERS, KEPT = (_COLUMNS[part] for part in ("question", "answer", "kept"))
 TRUTH = "reward_model.ground_truth"  # verl's gold
 PUZZLE = "solution_text_format"  # Logic-RL's gold: lines such as "(1) Zoey is a knight"
-# What says that it is the truth goes before `answer`, which many files use for a worked text.
-ANSWERS = (
-    f"{TRUTH}.{PUZZLE}", TRUTH, PUZZLE, "ground_truth_answer", "ground_truth",
-    "gt_answer", "answer", "final_answer", "target", "solution",
-)  # fmt: skip
 FIELDS = ("id", "question", "answer", "solution")  # every other key of `columns` names an entry of meta
-# Entries of meta that are kept without being named, each from the first of its places that a row has.
-KEPT: Mapping[str, tuple[str, ...]] = {
-    "level": ("level", "extra_info.level"),
-    "category": ("subject", "extra_info.subject", "subfield", "type", "data_source"),
-    "data_source": ("data_source",),
-    "extra_info": ("extra_info",),
-}
 
 Row = Mapping[str, Any]
 Unanswered = Literal["refuse", "drop"]  # what becomes of a row whose answer is empty; dropping renumbers no other
