@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
-from rlvr.registry import register
+from rlvr.registry import Count, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +104,6 @@ def value_loss(value: Tensor, batch: Batch, clip: float | None) -> tuple[Tensor,
     return plain.maximum(bounded) / 2, (bounded > plain).to(plain.dtype)
 
 
-Count = Annotated[int, Field(ge=1)]
 Estimator = Literal["k1", "abs", "k2", "k3"]
 
 

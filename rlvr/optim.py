@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
-from pydantic import Field
-
-from rlvr.registry import register
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from rlvr.registry import Share, register
 
 
 @register("schedule", "constant")

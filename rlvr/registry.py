@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from rlvr.errors import UserError, suggest
 
@@ -38,6 +38,10 @@ _KINDS: Mapping[str, str] = {
     "rlvr.benchmarks": "benchmark",
 }
 HOMES: Mapping[str, str] = {kind: home for home, kinds in _KINDS.items() for kind in kinds.split()}
+
+# What the parameters of many plug-ins are.
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from rlvr.grading.compare import canonical, compare
-from rlvr.registry import register
+from rlvr.registry import Count, Share, register
 from rlvr.scores import repeated
 from rlvr.seeds import uniform
 from rlvr.types import Context, Group, Reward, Rollout, Verdict
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 @register("reward", "correct")

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field
 
 from rlvr import registry
 from rlvr.errors import UserError, suggest
-from rlvr.registry import register
+from rlvr.registry import Count, Share, register
 from rlvr.seeds import permutation
 from rlvr.trackers import JsonLines
 from rlvr.types import Problem
@@ -29,8 +29,6 @@ Histories = Mapping[str, Sequence[float]]  # the accuracies of each problem, one
 Answers = Mapping[str, Mapping[str | None, int]]  # how often each answer was given to each problem; None is no answer
 Ranking = list[tuple[str, float]]  # ids with their scores, first the one to train on
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 # One number for all selected problems, or one for each.
 Repeat = Annotated[
     tuple[Count, ...],
