@@ -18,7 +18,7 @@ from typing import Protocol
 from rlvr.registry import register
 from rlvr.rollouts import Rollouts
 from rlvr.seeds import key_of, permutation, uniform
-from rlvr.types import Context, Draw, Finish, Problem, Prompt, SampleGroup, Sampling
+from rlvr.types import Context, Draw, Finish, Problem, Prompt, Sample, SampleGroup, Sampling
 from rlvr.verify import Rewarder, Verifier
 
 
@@ -150,15 +150,11 @@ def no_signal(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
 def overlong(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
     """Responses that were cut off at the limit carry no loss (DAPO, 2025, section 3.4; `remove_clip` of
     SimpleRL-Zoo)."""
-    return [
-        replace(
-            group,
-            samples=tuple(
-                replace(s, trained=s.trained and s.rollout.finish is not Finish.LENGTH) for s in group.samples
-            ),
-        )
-        for group in groups
-    ]
+
+    def marked(sample: Sample) -> Sample:
+        return replace(sample, trained=sample.trained and sample.rollout.finish is not Finish.LENGTH)
+
+    return [replace(group, samples=tuple(map(marked, group.samples))) for group in groups]
 
 
 def no_baseline(groups: Sequence[SampleGroup], prompts: Sequence[Prompt], context: Context) -> Sequence[SampleGroup]:
