@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Protocol
 
+from rlvr.recipe import Adaptive
 from rlvr.registry import register
 from rlvr.rollouts import Rollouts
 from rlvr.seeds import key_of, permutation, uniform
@@ -32,14 +32,6 @@ class SourceState:
     last: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
-class Resting(Protocol):
-    """A problem whose accuracy at its last visit was not between `low` and `high` is passed over `rest` times."""
-
-    low: float
-    high: float
-    rest: int
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The problems of all sources with their weights, their order, and the rests of those that adapt."""
@@ -48,7 +40,7 @@ class Sources:
     weights: tuple[float, ...]
     seed: int
     given: tuple[bool, ...] = ()  # whether a source keeps the order of its file
-    resting: tuple[Resting | None, ...] = ()
+    resting: tuple[Adaptive | None, ...] = ()
 
     @property
     def key(self) -> int:
