@@ -203,9 +203,8 @@ def reinforce(
 @register("advantage", "reinforce_pp")
 def reinforce_pp(scored: Scored, world: World, *, gamma: float = 1.0, eps: float = 1e-8, slack: float = 0.0) -> Tensor:
     """The discounted reward that follows a token, whitened over all tokens of the batch (REINFORCE++, Hu 2025)."""
-    return whiten(
-        reward_to_go(scored.token_reward, scored.sample, scored.mask, gamma), scored.mask, eps=eps, slack=slack
-    )
+    follows = reward_to_go(scored.token_reward, scored.sample, scored.mask, gamma)
+    return whiten(follows, scored.mask, eps=eps, slack=slack)
 
 
 @register("advantage", "reinforce_pp_baseline")

@@ -149,11 +149,10 @@ class Batch:
 
 
 def _check_tokens(stage: Scored | Batch, names: Sequence[str]) -> None:
+    wanted = stage.sample.shape
     for name in names:
         tensor = getattr(stage, name)
-        assert tensor is None or tensor.shape == stage.sample.shape, (
-            f"{name} is {tensor.shape}, expected {stage.sample.shape}"
-        )
+        assert tensor is None or tensor.shape == wanted, f"{name} is {tensor.shape}, expected {wanted}"
 
 
 def tokens_of(samples: Sequence[Sample]) -> tuple[Tokens, ...]:

@@ -89,9 +89,8 @@ class Chart:
     def margins(self) -> tuple[float, float]:
         """Pixels that the numbers need at the left and the labels at the right."""
         numbers = max(len(self.show(tick)) for tick in self.ticks()[1])
-        return max(LETTER * numbers + 4, 40.0), max(
-            LETTER * max(len(self.label(one)) for one in self.series) + 12, 46.0
-        )
+        labels = max(len(self.label(one)) for one in self.series)
+        return max(LETTER * numbers + 4, 40.0), max(LETTER * labels + 12, 46.0)
 
     def label(self, one: Series) -> str:
         name = one.name if len(one.name) <= 12 else one.name[:11] + "…"

@@ -64,9 +64,8 @@ class Rollouts:
         keys = [tuple(key_of(*seed, p.problem.id, n) for n in ns) for p, ns in zip(prompts, numbers, strict=True)]
         requests = [Request(p.token_ids, k) for p, k in zip(prompts, keys, strict=True)]
         generations = iter(self.engine.generate(requests, sampling))
-        return [
-            self._rollout(p, n, next(generations), sampling) for p, ns in zip(prompts, numbers, strict=True) for n in ns
-        ]
+        asked = [(p, n) for p, ns in zip(prompts, numbers, strict=True) for n in ns]
+        return [self._rollout(p, n, next(generations), sampling) for p, n in asked]
 
     def _rollout(self, prompt: Prompt, number: int, generation: Generation, sampling: Sampling) -> Rollout:
         text = self.tokenizer.decode(generation.token_ids, skip_special_tokens=True)

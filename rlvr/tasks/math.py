@@ -66,9 +66,8 @@ def math(
     if refused:
         return verdict(False, f"guard:{refused}", Status.UNPARSEABLE)
     future: Future[Verdict] = Future()
-    symbolic.ask(problem.answer, answer, seconds).add_done_callback(
-        lambda done: future.set_result(_settled(done, verdict))
-    )
+    asked = symbolic.ask(problem.answer, answer, seconds)
+    asked.add_done_callback(lambda done: future.set_result(_settled(done, verdict)))
     return future
 
 
