@@ -204,13 +204,11 @@ def _is_text(word: str, spaced: bool, before: Token | None, after: Token | None)
     if word.lower() in UNIT_WORDS:
         return True
     if len(word) == 2:
-        beside_word = bool(
-            (after and after.kind == "word" and len(after.text) > 2) or (before and before.kind == "text")
-        )
-        return beside_word or (word.isupper() and before is None and after is None)
-    alone = before is None or (
-        before.kind in ("number", "word", "text", "separator") and (spaced or before.kind == "separator")
-    )
+        before_word = after is not None and after.kind == "word" and len(after.text) > 2
+        after_text = before is not None and before.kind == "text"
+        return before_word or after_text or (word.isupper() and before is None and after is None)
+    apart = spaced and before is not None and before.kind in ("number", "word", "text")
+    alone = before is None or before.kind == "separator" or apart
     return alone and (after is None or after.kind in ("word", "separator", "text"))
 
 
@@ -248,6 +246,9 @@ class Node:
     parts: tuple[Node, ...] = ()
     name: str = ""
     value: Fraction | None = None
+
+
+MINUS_ONE = Node("neg", (Node("number", value=Fraction(1)),))
 
 
 class _Unknown(Exception):
@@ -572,7 +573,7 @@ class _Parser:
         node = Node("call", (*parts, base) if base else parts, f"{name}_" if base else name)
         if exponent is None:
             return node
-        if exponent == Node("neg", (Node("number", value=Fraction(1)),)):
+        if exponent == MINUS_ONE:
             return Node("call", parts, f"arc{name}")
         return Node("pow", (node, exponent))
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
-from rlvr.grading.latex import NOTATION, UNIT_SPELLINGS, Node, parse
+from rlvr.grading.latex import MINUS_ONE, NOTATION, UNIT_SPELLINGS, Node, parse
 from rlvr.grading.values import exact
 
 Units = tuple[tuple[str, Fraction], ...]
@@ -68,10 +68,7 @@ def _factors(node: Node) -> list[Node]:
         first, *rest = _factors(node.parts[0])
         return [replace(node, parts=(first,)), *rest]
     if node.kind == "div" and _only_text(node.parts[1]) and not _only_text(node.parts[0]):
-        return [
-            *_factors(node.parts[0]),
-            Node("pow", (node.parts[1], Node("neg", (Node("number", value=Fraction(1)),)))),
-        ]
+        return [*_factors(node.parts[0]), Node("pow", (node.parts[1], MINUS_ONE))]
     return [node]
 
 
@@ -105,7 +102,7 @@ def _small(node: Node) -> Fraction | None:
 def _spelled(text: str, power: Fraction, units: dict[str, Fraction]) -> bool:
     """`square centimeters`, `m/s^2`, `miles per hour`, or any plain words."""
     words = text.strip("() ").rstrip(".,;")
-    if not _PLAIN.fullmatch(words) or any(w.lower() in _MEANING for w in re.split(r"[^A-Za-z]+", words)):
+    if not _PLAIN.fullmatch(words) or not plain_words(words):
         return False
     words = words.replace("mph", "mile/h").replace(" per ", "/")
     for place, side in enumerate(words.split("/")):
