@@ -23,6 +23,7 @@ from rlvr.engines import Engine
 from rlvr.errors import UserError
 from rlvr.gather import GreedyBaseline, Sources, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
+from rlvr.loss import supervised, token_mean
 from rlvr.policy import Policy, Proof
 from rlvr.prompts import STOPS
 from rlvr.recipe import EvalSet, Model, Optimizer, Recipe, Source, Spec, apart, needs_of
@@ -403,9 +404,7 @@ def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
         return None
     for rows in run.sources.problems:
         check_solutions(rows)
-    objective = Objective(
-        [("supervised", _bind("loss", Spec(name="supervised")))], _bind("reduction", Spec(name="token"))
-    )
+    objective = Objective([("supervised", supervised)], token_mean)
     options = recipe.cold_start
     policy = run.learner.policy
     updates = _updates(policy, _adamw(policy, options.optimizer), options.optimizer, options.steps)
