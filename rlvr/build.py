@@ -20,7 +20,7 @@ from rlvr.batch import Split
 from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.critic import Critic, ValueModel, value_head
 from rlvr.engines import Engine
-from rlvr.errors import UserError
+from rlvr.errors import UserError, optional
 from rlvr.gather import GreedyBaseline, Sources, no_baseline
 from rlvr.learner import KlInReward, Learner, Objective, Reference, RunningScale, Shaper
 from rlvr.loss import supervised, token_mean
@@ -373,11 +373,8 @@ def _adamw(model: Trained, options: Optimizer) -> torch.optim.Optimizer:
     settings = {"lr": options.lr, "betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
     if options.states == "full":
         return torch.optim.AdamW(model.master, fused=True, **settings)
-    try:
-        from torchao.optim import AdamW8bit
-    except ImportError:
-        raise UserError("optimizer.states: 8bit needs the package torchao; pip install torchao") from None
-    return AdamW8bit(model.master, **settings)
+    low_memory = optional("torchao.optim", "optimizer.states: 8bit needs the package torchao; pip install torchao")
+    return low_memory.AdamW8bit(model.master, **settings)
 
 
 def _updates(model: Trained, optimizer: torch.optim.Optimizer, options: Optimizer, total: int) -> Updates:

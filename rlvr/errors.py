@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -16,6 +18,14 @@ class RunError(Exception):
 
 class Interrupted(Exception):
     """The user asked to stop; everything is saved."""
+
+
+def optional(module: str, fault: str) -> Any:
+    """A module of an extra; raises UserError where it cannot be imported, with the reason in place of `{error}`."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(fault.replace("{error}", str(error))) from None
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from rlvr.batch import Tokens
-from rlvr.errors import RunError, UserError, suggest
+from rlvr.errors import RunError, UserError, optional, suggest
 from rlvr.recipe import Lora
 from rlvr.world import whole
 
@@ -213,14 +213,11 @@ def device_of(wanted: str) -> torch.device:
 
 def add_lora(module: Any, options: Lora, seed: int) -> None:
     """Put adapters on the named layers; only they train. Raises UserError where PEFT is missing or no layer matches."""
-    try:
-        from peft import LoraConfig
-    except ImportError:
-        raise UserError("model.lora: needs the package peft; pip install peft") from None
+    peft = optional("peft", "model.lora: needs the package peft; pip install peft")
     targets = options.targets if isinstance(options.targets, str) else list(options.targets)
     torch.manual_seed(seed)  # PEFT draws the first matrix of each adapter from the global generator
     try:
-        module.add_adapter(LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets))
+        module.add_adapter(peft.LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets))
     except (ValueError, re.error) as error:  # `targets` may be a regular expression
         raise UserError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
     embedding = module.get_input_embeddings()

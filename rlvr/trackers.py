@@ -6,16 +6,14 @@ folder, its keyword-only parameters come from the recipe, and it answers `log` a
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, Protocol
 
-from rlvr.errors import RunError, UserError
+from rlvr.errors import RunError, UserError, optional
 from rlvr.registry import register
 
 Kind = Literal["step", "eval"]
@@ -188,11 +186,8 @@ def _named(record: Mapping[str, Any], kind: Kind) -> dict[str, float]:
     return dict(flatten({key: value for key, value in record.items() if key != "step"}, prefix))
 
 
-def _import(module: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"tracker '{extra}' cannot be loaded ({error}): pip install 'rlvr[{extra}]'") from None
+def _import(module: str, extra: str) -> Any:
+    return optional(module, f"tracker '{extra}' cannot be loaded ({{error}}): pip install 'rlvr[{extra}]'")
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

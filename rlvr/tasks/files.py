@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from rlvr.errors import UserError, suggest
+from rlvr.errors import UserError, optional, suggest
 from rlvr.grading.extract import last_box
 from rlvr.registry import register
 from rlvr.tree import asset
@@ -136,10 +136,7 @@ def hub(
     task: str | None = None,
 ) -> list[Problem]:
     """The problems of a Hugging Face data set.   hub(dataset="openai/gsm8k", subset="main", answer_after="####")"""
-    try:
-        import datasets  # heavy, and an extra
-    except ImportError:
-        raise UserError(f"data set '{dataset}': needs the package datasets; pip install datasets") from None
+    datasets = optional("datasets", f"data set '{dataset}': needs the package datasets; pip install datasets")
     files = {"data_files": data_files} if data_files else {}
     try:
         rows = datasets.load_dataset(dataset, subset, split=split, **files)
