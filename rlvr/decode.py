@@ -98,7 +98,7 @@ class Decoder:
         self.device = module.device
         self.ends = end_tokens(module, tokenizer)
         self.head = self.module.get_output_embeddings()
-        self.layers = [layer for layer in self.module.modules() if type(layer) is torch.nn.Linear]
+        self.layers: list[Any] = [layer for layer in self.module.modules() if type(layer) is torch.nn.Linear]
         if self.device.type != "cpu" or compute is not torch.float32 or not torch.backends.mkl.is_available():
             self.layers = []
         for layer in self.layers:

@@ -78,6 +78,10 @@ class Crew:
         context.set_forkserver_preload(["rlvr.run", "torch.distributed.checkpoint"])  # torch is loaded once
         host, port = meet or ("127.0.0.1", str(_free_port()))
         place = {"WORLD_SIZE": str(nodes * count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": host}
+        if meet:
+            import ray
+
+            place["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # for engines that live apart
         for local in range(count):
             said, pipe = context.Pipe(duplex=False)
             rank = node * count + local

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AttentionInterface
 
-from rlvr.batch import Tokens
+from rlvr.batch import Laid, Tokens
 from rlvr.errors import RunError, UserError, optional, suggest
 from rlvr.recipe import Lora
 from rlvr.world import whole
@@ -139,7 +139,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    rows: Sequence[tuple[int, Tensor | None]] | None = None,
+    rows: Sequence[Laid] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Our attention for transformers: for packed rows, each within itself; for decoding, where the query heads that
@@ -149,15 +149,27 @@ def attend(
     """
     batch, heads, length, size = query.shape
     if rows is not None:
-        lengths = [size for size, _ in rows]
+        lengths = [sum(sizes) for sizes, _ in rows]
         parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-        out = [_attended(*part, mask, scaling) for part, (_, mask) in zip(parts, rows, strict=True)]
-        return torch.cat(out, 1), None
+        return torch.cat([_row(*part, *laid, scaling) for part, laid in zip(parts, rows, strict=True)], 1), None
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
         out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
         return out.reshape(batch, 1, heads, size), None
     return _attended(query, key, value, attention_mask, scaling), None
+
+
+def _row(
+    query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], masks: Sequence[Tensor], scaling: float | None
+) -> Tensor:
+    """Attention of a row: of one text, or of a prompt and then of each response to the prompt and itself."""
+    if not masks:
+        return _attended(query, key, value, None, scaling)
+    (first, *queries), (prompt, *keys), (start, *values) = (x.split(sizes, 2) for x in (query, key, value))
+    found = [_attended(first, prompt, start, None, scaling)]
+    for asking, own, said, mask in zip(queries, keys, values, masks, strict=True):
+        found.append(_attended(asking, torch.cat([prompt, own], 2), torch.cat([start, said], 2), mask, scaling))
+    return torch.cat(found, 1)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:

@@ -104,8 +104,9 @@ def memory(recipe: Recipe, shape: Shape, processes: int = 1) -> dict[str, float]
     sharded = processes > 1 and recipe.model.shard != "none" and against_shards(recipe) is None
     split = processes if sharded else 1
     trained = 0 if recipe.model.lora else shape.parameters  # adapters are a small part of a model
-    apart = recipe.rollout.engine.params.get("tensor_parallel", 1)
-    held = {"process": PROCESS, "engine": compute * shape.parameters / apart}
+    engine = recipe.rollout.engine.params
+    own = 0 if engine.get("engines") else 1 / engine.get("tensor_parallel", 1)
+    held = {"process": PROCESS, "engine": own * compute * shape.parameters}
     copies = compute * shape.parameters if recipe.model.lora or (master != compute and not sharded) else 0
     held["policy"] = (master * trained) / split + copies
     held["AdamW"] = _states(recipe.optimizer, master) * trained / split

@@ -266,11 +266,13 @@ class Eval(Section):
 
 class Checkpoint(Section):
     """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep` stay, and that of
-    the step with the highest pass@1 on the held-out set `best`."""
+    the step with the highest pass@1 on the held-out set `best`. In the `background` a thread writes a copy while the
+    next steps are made (None: where there is a GPU, since on a processor the copy takes memory that training needs)."""
 
     every: int = Field(default=0, ge=0)
     keep: int = Field(default=1, ge=1)
     best: str | None = None
+    background: bool | None = None
 
 
 class Recipe(Section):

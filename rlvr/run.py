@@ -57,6 +57,7 @@ class Session:
     recipe: Recipe
     built: Built
     folder: RunFolder
+    saver: checkpoint.Saver
     progress: Progress
     trackers: Sequence[Tracker] = ()
     world: World = ALONE
@@ -113,7 +114,10 @@ def train(
         folder = _folder(path, resume, overwrite, world)
         stack.callback(folder.close)
         folder.write("recipe.yaml", recipes.dump(resolved))
-        session = Session(resolved, built, folder, progress, _trackers(resolved, path) if world.writes else (), world)
+        saver = _saver(resolved, built, folder, world)
+        stack.callback(saver.close)
+        trackers = _trackers(resolved, path) if world.writes else ()
+        session = Session(resolved, built, folder, saver, progress, trackers, world)
         stack.callback(lambda: [tracker.close() for tracker in session.trackers])
         stack.enter_context(_graceful(session))
         state = _restore(session) if resume else State(0, built.run.sources.start())
@@ -124,6 +128,11 @@ def _folder(path: Path, resume: bool, overwrite: bool, world: World) -> RunFolde
     if not world.writes:
         return WatchedFolder(path)
     return RunFolder(path) if resume else RunFolder.create(path, overwrite)
+
+
+def _saver(recipe: Recipe, built: Built, folder: RunFolder, world: World) -> checkpoint.Saver:
+    asked, on_gpu = recipe.checkpoint.background, built.run.learner.policy.device.type != "cpu"
+    return checkpoint.Saver(folder.checkpoints, recipe.checkpoint.keep, world, on_gpu if asked is None else asked)
 
 
 def _refusals(refused: Sequence[Refused]) -> list[str]:
@@ -231,6 +240,8 @@ def _save_if_due(session: Session, phase: Phase, state: State) -> None:
     best = _best(session)
     if stopping or last or (every and state.step % every == 0) or state.step == best:
         _save(session, phase, state)
+    if stopping or last:
+        session.saver.wait()
     if stopping:
         raise Interrupted(f"stopped after step {state.step} and saved; go on with")
 
@@ -239,9 +250,7 @@ def _save(session: Session, phase: Phase, state: State) -> None:
     session.progress.stage("saving a checkpoint")
     source = asdict(state.source) | {"problems": session.built.problems_key}
     position = {"step": state.step, "phase": phase.name, "source": source}
-    keep, best = session.recipe.checkpoint.keep, _best(session)
-    learner, world = phase.learner, session.world
-    checkpoint.save(session.folder.checkpoints, learner.saved(), learner.state(), position, keep, world, best)
+    session.saver(phase.learner.saved(), phase.learner.state(), position, _best(session))
     metrics.take()
 
 

@@ -76,7 +76,7 @@ class Trained(ABC):
         inputs: dict[str, Any] = {"input_ids": part.input_ids, "position_ids": part.position_ids}
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         if part.rows is not None:  # for our attention, to which models hand on what they do not know
-            inputs["rows"] = tuple((size, None if m is None else m.to(self.device)) for size, m in part.rows)
+            inputs["rows"] = tuple((sizes, tuple(mask.to(self.device) for mask in masks)) for sizes, masks in part.rows)
         out = module(**inputs, use_cache=False)
         return getattr(out, field)[part.row.to(self.device), part.column.to(self.device)]
 

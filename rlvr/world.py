@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,15 @@ class World:
 
     rank: int = 0
     size: int = 1
+    group: Any = None  # of torch.distributed; None is that of all processes
+
+    def apart(self) -> World:
+        """The same processes with exchanges of their own, for a thread beside the loop; all ranks ask together."""
+        if self.size == 1:
+            return self
+        import torch.distributed as dist
+
+        return replace(self, group=dist.new_group(backend="gloo", timeout=PATIENCE))
 
     @property
     def writes(self) -> bool:
@@ -77,7 +86,7 @@ class World:
             import torch.distributed as dist
 
             with _together():
-                dist.all_reduce(tensor)
+                dist.all_reduce(tensor, group=self.group)
         return tensor
 
     def _all(self, item: Any) -> list[Any]:
@@ -88,7 +97,7 @@ class World:
 
         found: list[Any] = [None] * self.size
         with _together():
-            dist.all_gather_object(found, item)
+            dist.all_gather_object(found, item, group=self.group)
         return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from test_resume import Ended, assert_same, in_process, rows
 import rlvr
 from rlvr import checkpoint, cli
 from rlvr.errors import RunError, UserError
+from rlvr.world import ALONE
 
 PLUGINS = '''
 import math
@@ -660,6 +662,41 @@ def test_the_last_checkpoints_are_kept_and_no_others(tmp_path: Path) -> None:
         checkpoint.save(tmp_path, {"w": torch.ones(2)}.items(), {}, {"step": step}, keep=2)
     assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000004", "step-000005"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000005"]
+
+
+def test_a_checkpoint_in_the_background_is_of_the_moment_when_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    begin, go = checkpoint._begin, threading.Event()
+    monkeypatch.setattr(checkpoint, "_begin", lambda *given: (go.wait(30), begin(*given)))
+    saver = checkpoint.Saver(tmp_path, 2, ALONE, background=True)
+    weight, learner = torch.ones(2), {"moments": torch.ones(2)}
+    saver([("w", weight)], learner, {"step": 1}, None)
+    weight.fill_(2.0)  # the next update
+    learner["moments"].fill_(2.0)
+    assert checkpoint.saved(tmp_path) == []
+    go.set()
+    saver([("w", weight)], learner, {"step": 2}, None)
+    saver.close()
+    first, second = checkpoint.saved(tmp_path)
+    assert checkpoint.tensors(first)["w"].tolist() == [1.0, 1.0]
+    assert torch.load(first / "learner.pt")["moments"].tolist() == [1.0, 1.0]
+    assert checkpoint.tensors(second)["w"].tolist() == [2.0, 2.0]
+
+
+def test_what_fails_in_the_background_is_raised_by_the_next_checkpoint(tmp_path: Path) -> None:
+    import torch
+
+    saver = checkpoint.Saver(tmp_path, 1, ALONE, background=True)
+    saver([("w", torch.ones(2))], {}, {"step": 1}, None)
+    saver.wait()
+    (tmp_path / ".unfinished").write_text("a file where a folder has to be made")
+    saver([("w", torch.ones(2))], {}, {"step": 2}, None)
+    with pytest.raises(RunError, match=r"^cannot save the checkpoint .*the last good one is .*step-000001"):
+        saver([("w", torch.ones(2))], {}, {"step": 3}, None)
+    saver.close()
 
 
 def test_a_damaged_reference_is_named_in_one_line_or_made_again(shell: Shell) -> None:

@@ -198,7 +198,7 @@ def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> Non
     batch = batch_of(learner, groups_of())
     assert learner.policy.packed
     shared = gradients(learner, [batch])
-    assert any(any(mask is not None for _, mask in part.rows or ()) for part in learner.policy.passes(batch.sequences))
+    assert any(any(masks for _, masks in part.rows or ()) for part in learner.policy.passes(batch.sequences))
     learner.policy.packed = False
     assert all(part.rows is None for part in learner.policy.passes(batch.sequences))
     assert close(gradients(learner, [batch]), shared)

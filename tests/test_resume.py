@@ -211,6 +211,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "refilled": {"gather": {"name": "refill", "max_attempts": 3}, "filter": ["no_signal"]},
     "schedule": {"optimizer": {"lr": 1e-2, "schedule": {"name": "cosine", "final": 0.1}, "warmup": 2}},
     "bfloat16": {"model": {"compute": "bfloat16"}},
+    "saved in the background": {"checkpoint": {"every": 1, "background": True}},
 }
 
 
@@ -301,6 +302,7 @@ STOPS = {
     "refilled": [3],
     "schedule": [1],
     "bfloat16": [3],
+    "saved in the background": [3, 6],
 }
 
 

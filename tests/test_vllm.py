@@ -7,7 +7,10 @@ runs this file there, and so does the automated check. One engine serves all tes
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from rlvr import decode, seeds
 from rlvr import recipe as recipes
 from rlvr.batch import Tokens
 from rlvr.build import load
-from rlvr.engines.vllm import Vllm, _chunks, vllm
+from rlvr.engines.vllm import Apart, Vllm, _chunks, vllm
 from rlvr.errors import RunError, UserError
 from rlvr.policy import Policy
 from rlvr.types import Finish, Generation, Request, Sampling
@@ -31,6 +34,7 @@ needs_vllm = pytest.mark.skipif(
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+ENGINE = {"name": "vllm", "max_length": 128, "cache_gb": 0.25}
 SHAPE: dict[str, Any] = {"vocab_size": len(tiny.tokenizer()), "hidden_size": 128, "intermediate_size": 192}
 SHAPE |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
 SHAPE |= {"max_position_embeddings": 256, "eos_token_id": 1, "pad_token_id": 0, "initializer_range": 0.15}
@@ -167,11 +171,10 @@ def test_a_run_learns_and_a_skipped_transfer_ends_it(tmp_path: Path, monkeypatch
 
     model("tied").save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
-    engine = {"name": "vllm", "max_length": 128, "cache_gb": 0.25}
     recipe = tiny.recipe(
         tmp_path / "model",
         run={"name": "vllm", "steps": 3, "folder": str(tmp_path / "runs"), "threads": 1},
-        rollout={"engine": engine, "problems": 2, "samples": 4, "max_tokens": 8},
+        rollout={"engine": ENGINE, "problems": 2, "samples": 4, "max_tokens": 8},
         checkpoint={"every": 1},
     )
     train(recipe)
@@ -184,6 +187,50 @@ def test_a_run_learns_and_a_skipped_transfer_ends_it(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Receiver, "receive", lambda self, weights: None)
     with pytest.raises(RunError, match="version 1 did not arrive"):
         loaded.rollouts.load(loaded.policy.weights(), version=1)
+
+
+@needs_vllm
+def test_each_of_two_processes_has_an_engine(tmp_path: Path) -> None:
+    model("tied").save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    for name, engine, processes in (("local", {"name": "local"}, 1), ("vllm", ENGINE, 2)):
+        recipe = tiny.recipe(
+            tmp_path / "model",
+            run={"name": name, "steps": 2, "folder": str(tmp_path / "runs"), "threads": 1},
+            rollout={"engine": engine, "problems": 2, "samples": 4, "max_tokens": 8},
+        )
+        (tmp_path / f"{name}.yaml").write_text(recipes.yaml.safe_dump(recipe))
+        command = [sys.executable, "-m", "rlvr", "train", f"{name}.yaml", "--nproc", str(processes)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    said = [
+        [json.loads(line)["text"] for line in (tmp_path / f"runs/{name}/samples/train-000001.jsonl").open()]
+        for name in ("local", "vllm")
+    ]
+    assert said[0] == said[1] and len(said[0]) == 8
+    rows = [json.loads(line) for line in (tmp_path / "runs/vllm/metrics.jsonl").open()]
+    assert len(rows) == 2 and all(0 <= row["mismatch"] < 1e-3 for row in rows)
+
+
+@needs_vllm
+def test_engines_apart_answer_as_the_local_one_and_a_lost_one_ends_the_run() -> None:
+    import ray
+
+    module = model("tied", 3)
+    there = vllm(model("tied", 99), tiny.tokenizer(), torch.float32, engines=2, max_length=128, cache_gb=0.25)
+    assert isinstance(there, Apart) and len(there.actors) == 2
+    there.load(module.named_parameters(), 7)
+    assert there.version == 7
+    asked = [Request((5 + i, 8, 11), tuple(range(10 * i, 10 * i + 2 + i % 2))) for i in range(5)]
+    sampling = Sampling(max_tokens=12, temperature=0.9)
+    found, wanted = there.generate(asked, sampling), local(module).generate(asked, sampling)
+    assert [answer.token_ids for answer in found] == [answer.token_ids for answer in wanted] and len(found) == 12
+    with pytest.raises(UserError, match=r"^rollout.engine.max_length"):
+        there.generate(asked, Sampling(max_tokens=1000))
+    ray.kill(there.actors[1])
+    with pytest.raises(RunError, match=r"^rollout.engine: an engine of vllm was lost"):
+        there.generate(asked, sampling)
+    ray.shutdown()
 
 
 # --- What needs no vLLM
@@ -203,9 +250,9 @@ def test_without_vllm_the_message_says_what_to_install(tiny_model: Path) -> None
         load(recipes.load(tiny.recipe(tiny_model, rollout={"engine": "vllm"})))
 
 
-def test_float64_and_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float64_and_one_model_over_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^model.compute: vllm computes in float32 or bfloat16, not in float64"):
         vllm(model("tied"), tiny.tokenizer(), torch.float64)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"^rollout.engine: vllm does not go with --nproc yet"):
-        vllm(model("tied"), tiny.tokenizer(), torch.float32)
+    with pytest.raises(UserError, match=r"^rollout.engine.tensor_parallel: beside several processes"):
+        vllm(model("tied"), tiny.tokenizer(), torch.float32, tensor_parallel=2)

@@ -252,7 +252,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "cold_start": {"steps": 1, "problems": 3},
         "filter": ["no_signal"],
     },
-    "ppo": {**PPO, "train": [{"data": ADD}], "learn": {"minibatches": 3, "epochs": 2}},
+    "ppo": {
+        **PPO,
+        "train": [{"data": ADD}],
+        "learn": {"minibatches": 3, "epochs": 2},
+        "checkpoint": {"every": 2, "keep": 3, "background": True},
+    },
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from rlvr.errors import RunError, UserError
+from rlvr.errors import RunError, UserError, optional
 from rlvr.registry import register
 from rlvr.types import Finish, Generation, Request, Sampling
 
@@ -53,19 +54,23 @@ def vllm(
     tensor_parallel: Annotated[int, Field(ge=1)] = 1,
     eager: bool | None = None,
     sleep: bool = True,
-) -> Vllm:
+    engines: Annotated[int, Field(ge=0)] = 0,
+) -> Vllm | Apart:
     """At most `max_sequences` responses at a time, of at most `max_length` tokens with their prompts (None: what the
     model and the cache allow).
 
     `memory` is the engine's share of a GPU, `cache_gb` fixes its cache instead (2 on a processor); `tensor_parallel`
     GPUs hold one model; `eager` compiles nothing (None: on a processor); with `sleep` the memory of a GPU is given back
-    between calls.
+    between calls. With `engines` so many live apart from each process of the run, in Ray actors on GPUs of their own.
     """
     from rlvr.decode import end_tokens
 
     dtype = str(compute).removeprefix("torch.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("rollout.engine: vllm does not go with --nproc yet; take one process, or the local engine")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not engines
+    if several and tensor_parallel > 1:
+        raise UserError(
+            "rollout.engine.tensor_parallel: beside several processes it needs engines of their own: engines=1"
+        )
     if dtype == "float64":
         raise UserError("model.compute: vllm computes in float32 or bfloat16, not in float64; or take the local engine")
     if importlib.util.find_spec("vllm") is None:
@@ -83,33 +88,41 @@ def vllm(
         "kv_cache_memory_bytes": None if gigabytes is None else int(gigabytes * 2**30),
         "tensor_parallel_size": tensor_parallel,
         "enforce_eager": cpu if eager is None else eager,
-        "enable_sleep_mode": sleep and not cpu,
+        "enable_sleep_mode": sleep and not cpu and not engines,
+        # Each process has an engine of its own, in the process group that is there.
+        "distributed_executor_backend": "external_launcher" if several else None,
     }
-    with tempfile.TemporaryDirectory(prefix="rlvr-vllm-") as folder:
-        _describe(module, tokenizer, Path(folder))
-        return Vllm(folder, end_tokens(module, tokenizer), options)
+    files, ends = _described(module, tokenizer), sorted(end_tokens(module, tokenizer))
+    if engines:
+        return Apart(engines, 0 if cpu else tensor_parallel, files, ends, options)
+    return Vllm(files, ends, options)
 
 
-def _describe(module: Any, tokenizer: Any, folder: Path) -> None:
-    """A model's folder without its weights."""
+def _described(module: Any, tokenizer: Any) -> dict[str, bytes]:
+    """The files of a model's folder without its weights."""
     config = copy.deepcopy(module.config)
     config.architectures = [type(module).__name__]
-    config.save_pretrained(folder)
-    if module.generation_config is not None:
-        module.generation_config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        if module.generation_config is not None:
+            module.generation_config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 class Vllm:
-    """vLLM over the model that a folder describes, whose weights come by `load`. It knows nothing of who trains, so it
+    """vLLM over the model that some files describe, whose weights come by `load`. It knows nothing of who trains, so it
     may live in a process of its own."""
 
-    def __init__(self, folder: str, ends: Iterable[int], options: Mapping[str, Any]) -> None:
-        self.ends, self.version, self.sleeps = sorted(ends), -1, bool(options["enable_sleep_mode"])
+    def __init__(self, files: Mapping[str, bytes], ends: list[int], options: Mapping[str, Any]) -> None:
+        self.ends, self.version, self.sleeps = ends, -1, bool(options["enable_sleep_mode"])
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        with _own_threads():
+        with _own_threads(), tempfile.TemporaryDirectory(prefix="rlvr-vllm-") as folder:
             from vllm import LLM
+
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
 
             try:
                 self.llm = LLM(
@@ -181,6 +194,55 @@ class Vllm:
         """Give the memory of a GPU back; the weights wait in that of the processor."""
         if self.sleeps:
             self.llm.sleep(level=1)
+
+
+class _Actor(Vllm):
+    """In a Ray actor, which fetches the parts of the weights from the object store."""
+
+    def load_parts(self, parts: Sequence[Any], version: int) -> None:
+        import ray
+
+        self.load((pair for part in parts for pair in ray.get(part)), version)
+
+
+class Apart:
+    """Engines in Ray actors, each on `gpus` of its own; a request is answered by one of them. The cluster is that of
+    the run, or else one on this machine."""
+
+    def __init__(self, count: int, gpus: int, *asked: Any) -> None:
+        ray = optional("ray", "rollout.engine.engines: they need Ray ({error}): pip install 'rlvr[ray]'")
+        ray.init(logging_level=logging.WARNING, ignore_reinit_error=True)
+        make: Any = ray.remote(_Actor).options(num_gpus=gpus)
+        self.actors, self.version = [make.remote(*asked) for _ in range(count)], -1
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Each part goes once into the object store, from which all engines take it."""
+        import ray
+
+        parts = [ray.put([(name, weight.detach().cpu()) for name, weight in part]) for part in _chunks(weights)]
+        self._all([actor.load_parts.remote(parts, version) for actor in self.actors])
+        self.version = version
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
+        """As Vllm.generate."""
+        count = len(self.actors)
+        shares = [actor.generate.remote(requests[i::count], sampling) for i, actor in enumerate(self.actors)]
+        answers = [iter(answer) for answer in self._all(shares)]
+        return [next(answers[i % count]) for i, request in enumerate(requests) for _ in request.keys]
+
+    def _all(self, asked: Sequence[Any]) -> list[Any]:
+        """The answers of all engines; RunError where one is lost."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return ray.get(list(asked))
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise RunError(
+                f"rollout.engine: an engine of vllm was lost ({type(error).__name__}); --resume goes on"
+            ) from error
 
 
 def _generation(answer: Any) -> Generation:
