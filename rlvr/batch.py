@@ -20,7 +20,7 @@ from rlvr.seeds import permutation
 from rlvr.types import Sample, SampleGroup
 from rlvr.world import ALONE, World
 
-# A row of shared responses grows no longer than this, since its attention costs the square of its length.
+# A row of shared responses grows no longer than this, since it is dealt to a rank and to a pass as a whole.
 ROW_TOKENS = 768
 
 

@@ -130,3 +130,11 @@ def test_the_files_that_contributing_names_exist() -> None:
     )
     assert names
     assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_the_reference_page_is_what_the_code_says() -> None:
+    """In a process of its own, since other tests register plug-ins."""
+    show = "import runpy; print(runpy.run_path('docs/reference.py')['page'](), end='')"
+    made = subprocess.run([sys.executable, "-c", show], cwd=ROOT, capture_output=True, text=True, check=True)
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert page == made.stdout, "make it anew: python docs/reference.py"
