@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import io
 import json
 import os
 import re
@@ -25,6 +25,9 @@ from torch import Tensor
 from rlvr.errors import RunError
 from rlvr.world import ALONE, World
 
+Named = Iterable[tuple[str, Tensor]]
+Facts = Mapping[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -37,9 +40,9 @@ class Checkpoint:
 
 def save(
     folder: Path,
-    tensors: Iterable[tuple[str, Tensor]],
-    learner: Mapping[str, Any],
-    position: Mapping[str, Any],
+    tensors: Named,
+    learner: Facts,
+    position: Facts,
     keep: int,
     world: World = ALONE,
     best: int | None = None,
@@ -82,35 +85,41 @@ class Saver:
         self.thread = ThreadPoolExecutor(1, "checkpoint") if background else None
         self.writing: Future[Path] | None = None
 
-    def __call__(
-        self,
-        tensors: Iterable[tuple[str, Tensor]],
-        learner: Mapping[str, Any],
-        position: Mapping[str, Any],
-        best: int | None,
-    ) -> None:
-        """As `save`; in the background what went wrong is raised by the next call, or by `wait`."""
+    def __call__(self, tensors: Named, learner: Facts, position: Facts, best: int | None) -> None:
+        """As `save`; in the background what went wrong is raised by `check`, the next call, `wait` or `close`."""
         self.wait()
         if self.thread is None:
             save(self.folder, tensors, learner, position, self.keep, self.world, best)
             return
-        copies = [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in tensors]
-        kept = copy.deepcopy(learner), position, self.keep, self.world, best
-        self.writing = self.thread.submit(save, self.folder, copies, *kept)
+        # Of what all ranks hold alike, each copies a share.
+        rank, size, whole = self.world.rank, self.world.size, io.BytesIO()
+        own = [(name, t) for i, (name, t) in enumerate(tensors) if hasattr(t, "full_tensor") or i % size == rank]
+        copies = [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in own]
+        torch.save(dict(learner), whole)  # states of eight bits cannot be copied otherwise
+        kept = torch.load(io.BytesIO(whole.getvalue()), "cpu", weights_only=True)
+        self.writing = self.thread.submit(save, self.folder, copies, kept, position, self.keep, self.world, best)
+
+    def check(self) -> None:
+        """Raises what went wrong in the background, where that is known by now."""
+        if self.writing and self.writing.done():
+            self.wait()
 
     def wait(self) -> None:
         """Until what was asked for is on the disk."""
-        writing, self.writing = self.writing, None
-        if writing:
-            writing.result()
+        if self.writing:
+            error = self.writing.exception()
+            self.writing = None
+            if error:
+                raise error
 
     def close(self) -> None:
         """The last checkpoint is written to its end, also where the run fails."""
         if self.thread:
             self.thread.shutdown()
+            self.wait()
 
 
-def _begin(aside: Path, learner: Mapping[str, Any], position: Mapping[str, Any]) -> None:
+def _begin(aside: Path, learner: Facts, position: Facts) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     torch.save(dict(learner), aside / "learner.pt")
@@ -208,7 +217,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def save_weights(folder: Path, weights: Iterable[tuple[str, Tensor]], world: World = ALONE) -> None:
+def save_weights(folder: Path, weights: Named, world: World = ALONE) -> None:
     """Whole weights alone, under a name of their own; when this returns, every rank can read them."""
     if world.writes:
         _write_weights(folder, weights)
@@ -217,7 +226,7 @@ def save_weights(folder: Path, weights: Iterable[tuple[str, Tensor]], world: Wor
     world.told(lambda: None)  # wait for rank 0
 
 
-def _write_weights(folder: Path, weights: Iterable[tuple[str, Tensor]]) -> None:
+def _write_weights(folder: Path, weights: Named) -> None:
     """On the disk and moved into place in one step."""
     aside = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)

@@ -66,7 +66,7 @@ class _Linear(torch.nn.Linear):
             self.laid = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, rows)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.numel() != self.rows * self.in_features:
+        if self.laid is None or input.numel() != self.rows * self.in_features:
             return super().forward(input)
         return torch.ops.mkl._mkl_linear(input, self.laid, self.weight, self.bias, self.rows)
 
@@ -116,8 +116,11 @@ class Decoder:
         rows = [_Row(i, key) for i, request in enumerate(requests) for key in request.keys]
         order = sorted(rows, key=lambda row: -len(requests[row.request].token_ids))
         with torch.inference_mode():
-            for start in range(0, len(order), self.max_sequences):
-                self._decode(order[start : start + self.max_sequences], requests, sampling)
+            try:
+                for start in range(0, len(order), self.max_sequences):
+                    self._decode(order[start : start + self.max_sequences], requests, sampling)
+            finally:
+                self._lay(0)
         return [Generation(tuple(row.tokens), tuple(row.logprobs), row.finish) for row in rows]
 
     def _decode(self, rows: list[_Row], requests: Sequence[Request], sampling: Sampling) -> None:
@@ -145,7 +148,6 @@ class Decoder:
             mask = F.pad(mask, (0, 1), value=True)
             logits = self._forward(token[:, None], position[:, None], mask, cache)
             position = position + 1
-        self._lay(0)
 
     def _lay(self, rows: int) -> None:
         for layer in self.layers:

@@ -138,7 +138,8 @@ class Proof:
         """Raises RunError where the weights did not arrive."""
         policy, size, tolerance = self.policy, self.policy.world.size, TOLERANCE[self.policy.compute]
         prompt = tuple(policy.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
-        answers = policy.world.joined(engine.generate([Request(prompt, PROBE_KEYS)], PROBE_SAMPLING))
+        each = [Request(prompt, PROBE_KEYS)] * getattr(engine, "count", 1)  # one for each of several engines
+        answers = policy.world.joined(engine.generate(each, PROBE_SAMPLING))
         scores = policy.logprobs([Tokens(prompt, a.token_ids) for a in answers], PROBE_SAMPLING.temperature)
         parts = scores.split([len(a.token_ids) for a in answers])
         before = self.last

@@ -238,6 +238,7 @@ def _save_if_due(session: Session, phase: Phase, state: State) -> None:
     every, stopping = session.recipe.checkpoint.every, session.world.any(session.stopping)
     last = state.step == session.phases[-1].end
     best = _best(session)
+    session.saver.check()
     if stopping or last or (every and state.step % every == 0) or state.step == best:
         _save(session, phase, state)
     if stopping or last:

@@ -41,7 +41,8 @@ class World:
             return self
         import torch.distributed as dist
 
-        return replace(self, group=dist.new_group(backend="gloo", timeout=PATIENCE))
+        with _together():
+            return replace(self, group=dist.new_group(backend="gloo", timeout=PATIENCE))
 
     @property
     def writes(self) -> bool:

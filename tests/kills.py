@@ -72,7 +72,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "optimizer": {"lr": 1e-2, "schedule": "cosine", "warmup": 1},
     },
     "ppo": {
-        "checkpoint": {"every": 1, "keep": 2, "background": True},
         "advantage": "gae",
         "critic": {"optimizer": {"lr": 1e-2}},
         "reward_kl": {"coef": 0.05, "target": 0.1, "horizon": 10},

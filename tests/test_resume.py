@@ -377,6 +377,17 @@ def test_resume_after_a_kill_at_any_change_of_a_file_equals_the_undisturbed_run(
     assert_same(place.run(name), place.whole("plain"))
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.7, 0.9])
+def test_resume_after_a_kill_beside_a_save_in_the_background_equals_the_undisturbed_run(
+    place: Place, share: float
+) -> None:
+    variant = "saved in the background"
+    name, write = f"killed_beside_{share}", max(1, round(share * place.writes(variant)))
+    assert place.train(variant, name, kill_before_write=write).status == -signal.SIGKILL
+    resume(place, variant, name)
+    assert_same(place.run(name), place.whole(variant))
+
+
 @pytest.mark.parametrize("write", range(1, 9))
 def test_resume_or_a_new_start_goes_on_after_a_kill_at_each_of_the_first_changes(place: Place, write: int) -> None:
     """A run that was killed before it had its recipe is no obstacle to one of the same name."""

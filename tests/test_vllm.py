@@ -26,7 +26,7 @@ from rlvr.batch import Tokens
 from rlvr.build import load
 from rlvr.engines.vllm import Apart, Vllm, _chunks, vllm
 from rlvr.errors import RunError, UserError
-from rlvr.policy import Policy
+from rlvr.policy import Policy, Proof
 from rlvr.types import Finish, Generation, Request, Sampling
 
 needs_vllm = pytest.mark.skipif(
@@ -227,6 +227,12 @@ def test_engines_apart_answer_as_the_local_one_and_a_lost_one_ends_the_run() -> 
     assert [answer.token_ids for answer in found] == [answer.token_ids for answer in wanted] and len(found) == 12
     with pytest.raises(UserError, match=r"^rollout.engine.max_length"):
         there.generate(asked, Sampling(max_tokens=1000))
+    # One that keeps its old weights is found by the proof, which asks each.
+    prove = Proof(Policy(module, torch.float32, 4096, tiny.tokenizer()))
+    prove(there)
+    ray.get(there.actors[1].load_parts.remote([ray.put(list(model("tied", 4).named_parameters()))], 8))
+    with pytest.raises(RunError, match="did not arrive in the engine"):
+        prove(there)
     ray.kill(there.actors[1])
     with pytest.raises(RunError, match=r"^rollout.engine: an engine of vllm was lost"):
         there.generate(asked, sampling)

@@ -93,6 +93,8 @@ def vllm(
         "distributed_executor_backend": "external_launcher" if several else None,
     }
     files, ends = _described(module, tokenizer), sorted(end_tokens(module, tokenizer))
+    if engines and not cpu and "RAY_ADDRESS" not in os.environ:
+        raise UserError("rollout.engine.engines: on GPUs they need a cluster that knows which are free: --ray local")
     if engines:
         return Apart(engines, 0 if cpu else tensor_parallel, files, ends, options)
     return Vllm(files, ends, options)
@@ -212,8 +214,11 @@ class Apart:
     def __init__(self, count: int, gpus: int, *asked: Any) -> None:
         ray = optional("ray", "rollout.engine.engines: they need Ray ({error}): pip install 'rlvr[ray]'")
         ray.init(logging_level=logging.WARNING, ignore_reinit_error=True)
-        make: Any = ray.remote(_Actor).options(num_gpus=gpus)
-        self.actors, self.version = [make.remote(*asked) for _ in range(count)], -1
+        wanted, there = count * gpus * int(os.environ.get("WORLD_SIZE", "1")), ray.cluster_resources().get("GPU", 0)
+        if wanted > there:
+            raise UserError(f"rollout.engine.engines: {wanted} GPUs are asked for, and the cluster has {there:g}")
+        make: Any = ray.remote(_Actor).options(num_gpus=gpus, num_cpus=0)
+        self.actors, self.count, self.version = [make.remote(*asked) for _ in range(count)], count, -1
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Each part goes once into the object store, from which all engines take it."""
@@ -225,10 +230,9 @@ class Apart:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
         """As Vllm.generate."""
-        count = len(self.actors)
-        shares = [actor.generate.remote(requests[i::count], sampling) for i, actor in enumerate(self.actors)]
+        shares = [actor.generate.remote(requests[i :: self.count], sampling) for i, actor in enumerate(self.actors)]
         answers = [iter(answer) for answer in self._all(shares)]
-        return [next(answers[i % count]) for i, request in enumerate(requests) for _ in request.keys]
+        return [next(answers[i % self.count]) for i, request in enumerate(requests) for _ in request.keys]
 
     def _all(self, asked: Sequence[Any]) -> list[Any]:
         """The answers of all engines; RunError where one is lost."""
