@@ -21,6 +21,7 @@ import yaml
 
 from rlvr.errors import Interrupted, RunError, UserError
 from rlvr.launch import LAUNCHED, launch, launch_on_ray
+from rlvr.tree import asset
 
 
 def _say(message: str) -> None:
@@ -57,101 +58,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+TYPES = {"int": int, "float": float, "path": Path}
+
+
 def _parser() -> argparse.ArgumentParser:
+    """The commands of `assets/commands.yaml`."""
     parser = argparse.ArgumentParser(prog="rlvr", description="Reinforcement learning with verifiable rewards.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    whole = argparse.ArgumentParser(add_help=False)
-    whole.add_argument("recipe", help="a YAML file or the name of a shipped recipe")
-    whole.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as rollout.samples=4")
-    train = commands.add_parser("train", help="train by a recipe", parents=[whole])
-    train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    train.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
-    train.add_argument("--nproc", type=int, default=1, metavar="N", help="so many processes on each machine")
-    train.add_argument(
-        "--ray", metavar="ADDRESS", help="on a Ray cluster: auto, its address, or local for one made here"
-    )
-    train.add_argument("--nodes", type=int, default=1, metavar="N", help="so many machines of the Ray cluster")
-    train.set_defaults(run=_train)
-    told = "print the resolved recipe and what it will cost; starts nothing"
-    show = commands.add_parser("show", help=told, parents=[whole])
-    show.add_argument("--nproc", type=int, default=1, metavar="N", help="plan for so many processes, a GPU each")
-    show.add_argument("--nodes", type=int, default=1, metavar="N", help="with so many processes on each of N machines")
-    show.add_argument("--memory", type=float, metavar="GIB", help="refuse what cannot fit into so much for a process")
-    show.set_defaults(run=_show)
-    _add_eval(commands)
-    data = commands.add_parser("data", help="write generated problems as JSON lines", add_help=False)
-    data.add_argument("task")
-    data.add_argument("options", nargs=argparse.REMAINDER, metavar="--key value")
-    data.set_defaults(run=_data)
-    grade = commands.add_parser("grade", help="verify answers: JSON lines with gold and prediction")
-    grade.add_argument("file", type=Path, metavar="FILE.jsonl")
-    grade.add_argument("--out", type=Path, metavar="OUT.jsonl", help="where the verdicts go; else standard output")
-    grade.add_argument("--task", choices=("math", "knights"), default="math")
-    grade.set_defaults(run=_grade)
-    audit = commands.add_parser("audit", help="compare the verdicts of a run or file with other graders")
-    audit.add_argument("path", type=Path, metavar="RUN-or-FILE")
-    audit.add_argument("--out", type=Path, metavar="PAGE.html")
-    audit.add_argument("--benchmarks", metavar="A,B", help="which of their problems stand in the training problems")
-    audit.add_argument("--data", type=Path, metavar="DIR", help="where the files of published benchmarks lie")
-    audit.set_defaults(run=_audit)
-    report = commands.add_parser("report", help="(re)build the report of a run, or compare several")
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="or one or two folders of rlvr eval")
-    report.add_argument("--out", type=Path, default=Path("compare.html"), help="where a comparison goes")
-    report.set_defaults(run=_report)
-    _add_select(commands)
-    _add_sweep(commands)
+    runs = {"train": _train, "show": _show, "eval": _eval, "data": _data, "grade": _grade, "audit": _audit}
+    runs |= {"report": _report, "select": _select, "sweep": _sweep}
+    for name, settings in asset("commands").items():
+        arguments = settings.pop("arguments")
+        command = commands.add_parser(name, **settings)
+        command.set_defaults(run=runs[name])
+        for argument, options in arguments.items():
+            told: dict[str, Any] = {key: TYPES[value] if key == "type" else value for key, value in options.items()}
+            command.add_argument(argument, **told)
     return parser
-
-
-def _add_eval(commands: Any) -> None:
-    evaluate = commands.add_parser(
-        "eval", help="evaluate a model on benchmarks; the same command goes on where it ended"
-    )
-    evaluate.add_argument("model", help="a model folder, hub id or built-in model, or a run with --checkpoints")
-    evaluate.add_argument(
-        "--benchmarks", required=True, metavar="A,B", help="names, data files, a YAML file of rows, or '{name: …}'"
-    )
-    evaluate.add_argument("--prompt", help="a template in place of the benchmark's own; a name or '{name: …, …}'")
-    evaluate.add_argument("--samples", type=int, help="answers to each problem")
-    evaluate.add_argument("--temperature", type=float, help="0 is greedy")
-    evaluate.add_argument("--top-p", type=float)
-    evaluate.add_argument("--max-tokens", type=int, help="of an answer")
-    evaluate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends an answer; may be repeated")
-    evaluate.add_argument("--seed", default="0", metavar="S[,S]", help="several are pooled and shown apart")
-    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first problems of each benchmark")
-    evaluate.add_argument("--data", type=Path, metavar="DIR", help="where the files of published benchmarks lie")
-    evaluate.add_argument(
-        "--checkpoints", metavar="all|STEP,STEP", help="those of a run, into one table and curves; 0 is before training"
-    )
-    evaluate.add_argument("--batch", type=int, default=64, help="samples asked at once; a kill loses at most so many")
-    evaluate.add_argument("--out", type=Path, default=Path("eval"))
-    evaluate.add_argument("--overwrite", action="store_true", help="replace an evaluation that lies in --out")
-    evaluate.set_defaults(run=_eval)
-
-
-def _add_select(commands: Any) -> None:
-    own = "options of the method: pass_rate has --low, --high, --target and --of mean|last, random has --seed"
-    select = commands.add_parser("select", help="rank training problems by their accuracy history", epilog=own)
-    select.add_argument(
-        "history", type=Path, metavar="HISTORY", help="a run, its history.jsonl, or JSON {id: [accuracy, …]}"
-    )
-    select.add_argument(
-        "--method", required=True, help="historical_variance, lim, pass_rate, random, or uncertainty (of the samples)"
-    )
-    select.add_argument("--top", type=int, help="how many ranks; all where it is left out")
-    select.add_argument("--start", type=int, default=1, help="the first rank")
-    select.add_argument("--out", type=Path, metavar="OUT.jsonl", help="where the lines go; else standard output")
-    select.set_defaults(run=_select)
-
-
-def _add_sweep(commands: Any) -> None:
-    sweep = commands.add_parser("sweep", help="run the arms of an experiment with several seeds")
-    sweep.add_argument("file", metavar="FILE", help="a YAML file or the name of a shipped sweep")
-    sweep.add_argument("--resume", action="store_true", help="go on; finished runs are not run again")
-    sweep.add_argument("--overwrite", action="store_true", help="train all runs again")
-    sweep.add_argument("--parallel", type=int, default=1, metavar="N", help="so many runs side by side")
-    sweep.add_argument("--table", action="store_true", help="only make the table and the figure again")
-    sweep.set_defaults(run=_sweep)
 
 
 def _train(options: argparse.Namespace) -> int:
