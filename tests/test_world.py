@@ -267,6 +267,7 @@ class Place:
     def __init__(self, path: Path, model: Path) -> None:
         self.path = path
         (path / "plugins.py").write_text(PLUGINS)
+        (path / "fail").write_text("")
         for name, sections in RUNS.items():
             base: dict[str, Any] = {
                 "optimizer": {"lr": 1e-2},
