@@ -121,9 +121,8 @@ def memory(recipe: Recipe, shape: Shape, processes: int = 1) -> dict[str, float]
     # The activations of a pass are freed while its gradients come; those of an earlier pass are there from the start.
     updating = {"activations": left, "gradients": gradients if passes > 1 else max(0.0, gradients - left)}
     generating = {"keys and values": _cache(recipe, shape, compute, processes)}
-    if (
-        not on_gpu and compute == 4 and recipe.rollout.engine.name == "local"
-    ):  # weights as the processor's products read them (see decode)
+    # The weights once more, as the processor's products read them (see decode).
+    if recipe.rollout.engine.name == "local" and compute == 4 and not on_gpu:
         generating["engine's layout"] = 4 * shape.parameters
     working = max(updating, generating, key=lambda part: sum(part.values()))
     return {name: size / GIB for name, size in (held | working).items() if size}

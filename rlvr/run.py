@@ -240,18 +240,18 @@ def _save_if_due(session: Session, phase: Phase, state: State) -> None:
     best = _best(session)
     session.saver.check()
     if stopping or last or (every and state.step % every == 0) or state.step == best:
-        _save(session, phase, state)
+        _save(session, phase, state, best)
     if stopping or last:
         session.saver.wait()
     if stopping:
         raise Interrupted(f"stopped after step {state.step} and saved; go on with")
 
 
-def _save(session: Session, phase: Phase, state: State) -> None:
+def _save(session: Session, phase: Phase, state: State, best: int | None) -> None:
     session.progress.stage("saving a checkpoint")
     source = asdict(state.source) | {"problems": session.built.problems_key}
     position = {"step": state.step, "phase": phase.name, "source": source}
-    session.saver(phase.learner.saved(), phase.learner.state(), position, _best(session))
+    session.saver(phase.learner.saved(), phase.learner.state(), position, best)
     metrics.take()
 
 

@@ -244,9 +244,9 @@ class Apart:
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
-            raise RunError(
-                f"rollout.engine: an engine of vllm was lost ({type(error).__name__}); --resume goes on"
-            ) from error
+            what = "did not start" if getattr(error, "actor_init_failed", False) else "was lost, --resume goes on"
+            reason = str(error).strip().splitlines()[-1]
+            raise RunError(f"rollout.engine: an engine of vllm {what}: {reason}") from error
 
 
 def _generation(answer: Any) -> Generation:
