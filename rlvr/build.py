@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import os
 from collections import Counter
@@ -208,8 +210,18 @@ def load_engine(model: Model, engine: Spec) -> Rollouts:
 
 def _module(model: Model) -> tuple[Any, Any, torch.dtype]:
     device, dtype = models.device_of(model.device), getattr(torch, model.dtype)
+    if device.type == "cpu":
+        _keep_freed_memory()
     module, tokenizer = models.load(model.name, dtype)
     return module.to(device), tokenizer, models.compute_dtype(model.compute, dtype, device)
+
+
+def _keep_freed_memory() -> None:
+    """What a pass frees stays with the process: to give it back and take it again is an eighth of an update."""
+    with contextlib.suppress(AttributeError, TypeError):  # only glibc has it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: large pieces come from the heap too
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
 
 
 def _bind(kind: str, spec: Spec) -> Callable[..., Any]:

@@ -20,11 +20,14 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rlvr import models
+from rlvr.models import Prompts
 from rlvr.seeds import uniforms
 from rlvr.types import Finish, Generation, Request, Sampling
 
 # From so many rows on MKL's own layout of a weight pays.
 LAID = 4
+# Prompts are kept once for all their rows from so many rows a prompt on: two parts of attention cost more than one.
+SHARED = 2
 # Waves shrink when at least this share of their rows has finished: a copy of the cache costs about one step.
 FINISHED_SHARE = 0.25
 
@@ -35,6 +38,13 @@ class _Layer(DynamicLayer):
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room, self.used = room, 0
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """All that was kept, which the layer keeps no longer."""
+        keys, values, used = self.keys, self.values, self.used
+        self.keys, self.values, self.used = None, None, 0
+        assert keys is not None and values is not None
+        return keys[:, :, :used].contiguous(), values[:, :, :used].contiguous()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         end = self.used + key_states.shape[2]
@@ -129,10 +139,15 @@ class Decoder:
         ids, mask = self._left_padded([requests[i].token_ids for i in asked])
         layer: Any = functools.partial(_Layer, sampling.max_tokens)
         cache: Any = Cache(layer_class_to_replicate=layer) if self.buffered else DynamicCache(config=self.module.config)
-        logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache)
+        logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache, None)
         owner = torch.tensor([asked.index(row.request) for row in rows], device=self.device)
-        mask, position, logits = mask[owner], mask.sum(1)[owner], logits[owner]
-        cache.reorder_cache(owner)
+        position, logits, prompts = mask.sum(1)[owner], logits[owner], None
+        if self.buffered and self.device.type == "cpu" and len(rows) >= SHARED * len(asked):
+            prompts = Prompts.shared([layer.take() for layer in cache.layers], mask, owner)
+            mask = mask.new_ones(len(rows), 0)
+        else:
+            mask = mask[owner]
+            cache.reorder_cache(owner)
         self._lay(len(rows))
         for step in range(sampling.max_tokens):
             token, logprob = choose(logits, [row.key for row in rows], step, sampling)
@@ -144,9 +159,10 @@ class Decoder:
                 rows = [rows[i] for i in alive.tolist()]
                 token, position, mask = token[alive], position[alive], mask[alive]
                 cache.reorder_cache(alive)
+                prompts = prompts and prompts.only(alive)
                 self._lay(len(rows))
             mask = F.pad(mask, (0, 1), value=True)
-            logits = self._forward(token[:, None], position[:, None], mask, cache)
+            logits = self._forward(token[:, None], position[:, None], mask, cache, prompts)
             position = position + 1
 
     def _lay(self, rows: int) -> None:
@@ -172,8 +188,8 @@ class Decoder:
         tail = self.tokenizer.decode(row.tokens[-longest - 1 :])
         return any(stop in tail for stop in sampling.stop)
 
-    def _forward(self, ids: Tensor, position: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """Logits of the last position.   [B, L] -> [B, V]"""
+    def _forward(self, ids: Tensor, position: Tensor, mask: Tensor, cache: Cache, prompts: Prompts | None) -> Tensor:
+        """Logits of the last position; the mask is of what the cache holds.   [B, L] -> [B, V]"""
         if self.buffered:
             length = ids.shape[1]
             causal = torch.ones(length, mask.shape[1], dtype=torch.bool, device=self.device).tril(
@@ -182,12 +198,13 @@ class Decoder:
             # A padded position sees itself, so that no row of the mask is empty.
             own = torch.eye(length, mask.shape[1], dtype=torch.bool, device=self.device)
             mask = (mask[:, None, None, :] & causal) | own if length > 1 else mask[:, None, None, :]
-        inputs = {
+        inputs: dict[str, Any] = {
             "input_ids": ids,
             "position_ids": position,
             "attention_mask": mask,
             "past_key_values": cache,
             "use_cache": True,
+            **({"prompts": prompts} if prompts else {}),
         }
         if self.direct_head:
             # Through the model the last position would be a strided slice, whose product copies the head for each row.

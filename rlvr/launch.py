@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Any
 
 from rlvr.errors import UserError
@@ -234,10 +233,7 @@ def _end_with_the_launcher() -> None:
 def _passing_on(interrupt: Callable[[], Any]) -> Iterator[None]:
     """Ctrl-C does this instead of ending the launcher."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        interrupt()
-
-    before = signal.signal(signal.SIGINT, pass_on)
+    before = signal.signal(signal.SIGINT, lambda *_: interrupt())
     try:
         yield
     finally:

@@ -132,6 +132,53 @@ def full_attention(module: Any) -> bool:
     return bool(module._supports_attention_backend) and kinds == {"full_attention"} and not window
 
 
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Prompts whose keys and values are read once for all the rows that go on from them."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]  # keys and values of each layer, [P, K, S, d]
+    mask: Tensor  # [P, 1, 1, S], minus infinity where the prompt is padded, else 0
+    rows: Tensor  # [P, n], the rows of each prompt, the shorter filled up with any
+    place: Tensor  # [B], where each row stands among P * n
+
+    @classmethod
+    def shared(cls, layers: Sequence[tuple[Tensor, Tensor]], tokens: Tensor, owner: Tensor) -> Prompts:
+        """Of prompts that each have a row at least, the rows of one together.
+
+        tokens: [P, S], False where the prompt is padded; owner: [B], the prompt of each row
+        """
+        row, sizes = torch.arange(len(owner), device=owner.device), owner.bincount()
+        most = int(sizes.max())
+        place = owner * most + row - (sizes.cumsum(0) - sizes)[owner]
+        rows = row.new_zeros(len(sizes) * most).index_put((place,), row).view(-1, most)
+        mask = torch.zeros_like(tokens, dtype=layers[0][0].dtype).masked_fill(~tokens, -torch.inf)
+        return cls(layers, mask[:, None, None], rows, place)
+
+    def only(self, rows: Tensor) -> Prompts:
+        """For these rows alone, in their order; a prompt that none of them goes on from is dropped."""
+        used, owner = (self.place[rows] // self.rows.shape[1]).unique(return_inverse=True)
+        layers = [(keys[used], values[used]) for keys, values in self.layers]
+        return self.shared(layers, self.mask[used].flatten(1) == 0, owner)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """Attention to the prompt and to the row's own keys: each is computed alone, and both are added with the
+        weights that a softmax over all gives them.   [B, K, R, d], [B, K, T, d] twice -> [B, K, R, d]
+        """
+        (count, most), (_, heads, each, size) = self.rows.shape, query.shape
+        own, own_weight = _weighed(query, key, value, None, scaling)
+        asking = query[self.rows].transpose(1, 2).reshape(count, heads, most * each, size)
+        read, weight = _weighed(asking, *self.layers[layer], self.mask, scaling)
+        read = read.view(count, heads, most, each, size).transpose(1, 2).flatten(0, 1)[self.place]
+        weight = weight.view(count, heads, most, each).transpose(1, 2).flatten(0, 1)[self.place]
+        return torch.lerp(own, read, (weight - own_weight).sigmoid()[..., None].to(own.dtype))
+
+
+def _weighed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None) -> tuple[Tensor, Tensor]:
+    """Attention, and the logarithm of each query's sum of exponentials.   -> [B, K, L, d], [B, K, L]"""
+    how: dict[str, Any] = {"attn_mask": mask, "scale": scaling}
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, **how)
+
+
 def attend(
     module: Any,
     query: Tensor,
@@ -140,10 +187,12 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     rows: Sequence[Laid] | None = None,
+    prompts: Prompts | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Our attention for transformers: for packed rows, each within itself; for decoding, where the query heads that
-    share a key head become its query positions, so that no key is repeated; and for plain causal or masked rows.
+    share a key head become its query positions, so that no key is repeated, and prompts may be shared; and for plain
+    causal or masked rows.
 
     [B, H, L, d], [B, K, S, d] twice -> [B, L, H, d]
     """
@@ -154,7 +203,10 @@ def attend(
         return torch.cat([_row(*part, *laid, scaling) for part, laid in zip(parts, rows, strict=True)], 1), None
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
-        out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+        if prompts is not None:
+            out = prompts.attend(module.layer_idx, grouped, key, value, scaling)
+        else:
+            out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
         return out.reshape(batch, 1, heads, size), None
     return _attended(query, key, value, attention_mask, scaling), None
 

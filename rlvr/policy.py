@@ -31,8 +31,9 @@ class _LogProb(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         normaliser, logprob, entropy = (torch.empty(len(target), dtype=wide, device=hidden.device) for _ in range(3))
+        room = _room(hidden, weight)
         for part in _chunks(len(target), len(weight)):
-            logits = (hidden[part] @ weight.T).to(wide)
+            logits = torch.mm(hidden[part], weight.T, out=room[: part.stop - part.start]).to(wide)
             logits = logits if scale == 1 else logits.mul_(scale)
             normaliser[part] = logits.logsumexp(-1)
             logits -= normaliser[part, None]
@@ -50,8 +51,9 @@ class _LogProb(torch.autograd.Function):
         given = torch.zeros_like(normaliser) if to_logprob is None else to_logprob
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=ctx.wide) if ctx.needs_input_grad[1] else None
+        room = _room(hidden, weight)
         for part in _chunks(len(target), len(weight)):
-            slope = (hidden[part] @ weight.T).to(ctx.wide)
+            slope = torch.mm(hidden[part], weight.T, out=room[: part.stop - part.start]).to(ctx.wide)
             slope = (slope if ctx.scale == 1 else slope.mul_(ctx.scale)).sub_(normaliser[part, None])
             if to_entropy is None:  # d logprob / d logits = onehot - p
                 slope = slope.exp_().mul_(-given[part, None])
@@ -61,13 +63,22 @@ class _LogProb(torch.autograd.Function):
             slope.scatter_add_(1, target[part, None], given[part, None])
             slope = slope.mul_(ctx.scale).to(hidden.dtype)
             grad_hidden[part] = slope @ weight
-            if grad_weight is not None:
+            if grad_weight is not None and grad_weight.dtype is slope.dtype:
+                grad_weight.addmm_(slope.T, hidden[part])  # no second tensor of the head's size
+            elif grad_weight is not None:
                 grad_weight += slope.T @ hidden[part]
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 
+def _room(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Where the logits of each chunk are written."""
+    longest = next(_chunks(len(hidden), len(weight)), slice(0, 0))
+    return hidden.new_empty(longest.stop, len(weight))
+
+
 def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
-    size = max(1, CHUNK_LOGITS // vocabulary)
+    most = max(1, CHUNK_LOGITS // vocabulary)
+    size = math.ceil(count / math.ceil(count / most)) if count else 1  # even parts: a small one takes nearly as long
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 

@@ -200,6 +200,38 @@ def test_weights_are_laid_out_for_the_rows_of_a_step_and_say_the_same(monkeypatc
     assert torch.allclose(scores, torch.tensor([x for a in answers for x in a.logprobs]), atol=1e-3)
 
 
+def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = list[int]()
+    attend = loading.Prompts.attend
+    monkeypatch.setattr(loading.Prompts, "attend", lambda self, *x: (kept.append(len(self.mask)), attend(self, *x))[1])
+    engine, asked = decoder(ends=ENDS), requests(3)
+    shared = engine.generate(asked, SAMPLING)
+    assert kept[0] == 5 and kept[-1] < 5 and kept == sorted(kept, reverse=True)  # a prompt leaves with its last sample
+    kept.clear()
+    monkeypatch.setattr(decode, "SHARED", 9)
+    assert same(engine.generate(asked, SAMPLING), shared) and not kept
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+def test_attention_in_two_parts_is_that_over_the_whole(dtype: torch.dtype, tolerance: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    heads, each, size, length, owner = 2, 3, 8, 4, torch.tensor([0, 0, 1, 2, 2, 2])
+    tokens = torch.tensor([[True] * 5, [False] * 4 + [True], [False] * 2 + [True] * 3])
+    asked = [(3, heads, 5, size)] * 2 + [(6, heads, each, size)] + [(6, heads, length, size)] * 2
+    first, said, query, key, value = (torch.randn(n, generator=draw, dtype=torch.float64).mul(2) for n in asked)
+    lowered = [part.to(dtype) for part in (first, said, query, key, value)]
+    prompts_, (query_, key_, value_) = tuple(lowered[:2]), lowered[2:]
+    found = loading.Prompts.shared([prompts_], tokens, owner).attend(0, query_, key_, value_, 0.5)
+    assert found.dtype is dtype
+    for row, (prompt, answer) in enumerate(zip(owner.tolist(), found.double(), strict=True)):
+        keys = torch.cat([first[prompt][:, tokens[prompt]], key[row]], 1)
+        values = torch.cat([said[prompt][:, tokens[prompt]], value[row]], 1)
+        whole = (0.5 * query[row] @ keys.mT).softmax(-1) @ values
+        assert (answer - whole).norm() <= tolerance * whole.norm()
+
+
 def test_responses_of_one_batch_end_at_different_steps() -> None:
     """What the tests of independence below rest on: waves shrink while others go on."""
     found = decoder(ends=ENDS).generate(requests(8), SAMPLING)
