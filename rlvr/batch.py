@@ -167,6 +167,7 @@ def score(
     samples = trained(groups)
     lengths = [len(s.rollout.token_ids) for s in samples]
     owner = [i for i, group in enumerate(group for group in groups if group.trained) for _ in group.samples]
+    greedy = [group.baseline for group in groups if group.trained for _ in group.samples]  # of the whole group alike
     return Scored(
         reward=torch.tensor([s.reward.value for s in samples], dtype=dtype, device=device),
         group=torch.tensor(owner, dtype=torch.long, device=device),
@@ -175,14 +176,8 @@ def score(
         rollout_logprob=torch.tensor([lp for s in samples for lp in s.rollout.logprobs], dtype=dtype, device=device),
         old_logprob=old,
         ref_logprob=ref,
-        baseline=_baseline(groups, dtype, device),
+        baseline=None if None in greedy else torch.tensor(greedy, dtype=dtype, device=device),
     )
-
-
-def _baseline(groups: Sequence[SampleGroup], dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    """The reward of the greedy answer, for every sample of its group.   -> [N] or None"""
-    values = [group.baseline for group in groups if group.trained for _ in group.samples]
-    return None if None in values else torch.tensor(values, dtype=dtype, device=device)
 
 
 def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Batch:

@@ -184,7 +184,9 @@ def load(recipe: Recipe, world: World = ALONE) -> Loaded:
     engine: Engine = _bind("engine", recipe.rollout.engine)(module, tokenizer, compute)
     if recipe.model.lora:
         models.add_lora(module, recipe.model.lora, recipe.run.seed)
-    held = {"offload": recipe.model.offload, "shard": _shards(recipe, module.device, world)}
+    auto = recipe.model.shard == "auto" and module.device.type == "cuda" and recipes.against_shards(recipe) is None
+    shard = world.size > 1 and (recipe.model.shard == "full" or auto)
+    held = {"offload": recipe.model.offload, "shard": shard}
     policy = Policy(module, compute, recipe.learn.tokens_per_pass, tokenizer, **held)
     if recipe.model.gradient_checkpointing:
         models.checkpoint_layers(policy.module)
@@ -192,12 +194,6 @@ def load(recipe: Recipe, world: World = ALONE) -> Loaded:
     rollouts = Rollouts(engine, tokenizer, Proof(policy) if apart(recipe) else unproven)
     rollouts.load(policy.weights(), version=0)
     return Loaded(policy, rollouts)
-
-
-def _shards(recipe: Recipe, device: torch.device, world: World) -> bool:
-    """Whether the models are split over the ranks of a world."""
-    auto = device.type == "cuda" and recipes.against_shards(recipe) is None
-    return world.size > 1 and (recipe.model.shard == "full" or (recipe.model.shard == "auto" and auto))
 
 
 def load_engine(model: Model, engine: Spec) -> Rollouts:
@@ -210,9 +206,9 @@ def load_engine(model: Model, engine: Spec) -> Rollouts:
 
 def _module(model: Model) -> tuple[Any, Any, torch.dtype]:
     device, dtype = models.device_of(model.device), getattr(torch, model.dtype)
+    module, tokenizer = models.load(model.name, dtype)
     if device.type == "cpu":
         _keep_freed_memory()
-    module, tokenizer = models.load(model.name, dtype)
     return module.to(device), tokenizer, models.compute_dtype(model.compute, dtype, device)
 
 

@@ -26,6 +26,8 @@ from rlvr.types import Finish, Generation, Request, Sampling
 
 # From so many rows on MKL's own layout of a weight pays.
 LAID = 4
+# How far log-probabilities of the two ways to keep a prompt may lie apart, by the dtype of the arithmetic.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 # Prompts are kept once for all their rows from so many rows a prompt on: two parts of attention cost more than one.
 SHARED = 2
 # Waves shrink when at least this share of their rows has finished: a copy of the cache costs about one step.
@@ -106,7 +108,7 @@ class Decoder:
             parameter.data = parameter.data.to(compute)
         self.tokenizer, self.max_sequences, self.version = tokenizer, max_sequences, -1
         self.device = module.device
-        self.ends = end_tokens(module, tokenizer)
+        self.ends: frozenset[int] = frozenset()
         self.head = self.module.get_output_embeddings()
         self.layers: list[Any] = [layer for layer in self.module.modules() if type(layer) is torch.nn.Linear]
         if self.device.type != "cpu" or compute is not torch.float32 or not torch.backends.mkl.is_available():
@@ -114,6 +116,20 @@ class Decoder:
         for layer in self.layers:
             layer.__class__ = _Linear
         self.direct_head = models.bare_head(self.module)
+        self.shares = self.buffered and self.device.type == "cpu" and self._shared_as_whole(TOLERANCE[compute])
+        self.ends = end_tokens(module, tokenizer)
+
+    def _shared_as_whole(self, tolerance: float) -> bool:
+        """Whether prompts kept apart give what whole rows give; tried, since a model may change what its cache holds,
+        or keep from its attention what it is told."""
+        asked, found = [Request((5, 6, 7, 8), (1, 2)), Request((8, 9), (3, 4))], []
+        try:
+            for self.shares in (False, True):
+                answers = self.generate(asked, Sampling(2, 2, 1.0))
+                found.append(torch.tensor([answer.logprobs[1] for answer in answers]))
+        except RuntimeError:  # of shapes that do not fit
+            return False
+        return bool((found[0] - found[1]).abs().max() < tolerance)
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         with torch.no_grad():
@@ -142,7 +158,7 @@ class Decoder:
         logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache, None)
         owner = torch.tensor([asked.index(row.request) for row in rows], device=self.device)
         position, logits, prompts = mask.sum(1)[owner], logits[owner], None
-        if self.buffered and self.device.type == "cpu" and len(rows) >= SHARED * len(asked):
+        if self.shares and len(rows) >= SHARED * len(asked):
             prompts = Prompts.shared([layer.take() for layer in cache.layers], mask, owner)
             mask = mask.new_ones(len(rows), 0)
         else:

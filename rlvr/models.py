@@ -165,6 +165,8 @@ class Prompts:
         weights that a softmax over all gives them.   [B, K, R, d], [B, K, T, d] twice -> [B, K, R, d]
         """
         (count, most), (_, heads, each, size) = self.rows.shape, query.shape
+        if any(a.shape[1::2] != b.shape[1::2] for a, b in zip((key, value), self.layers[layer], strict=True)):
+            raise RuntimeError("the model attends to other keys than its cache holds")
         own, own_weight = _weighed(query, key, value, None, scaling)
         asking = query[self.rows].transpose(1, 2).reshape(count, heads, most * each, size)
         read, weight = _weighed(asking, *self.layers[layer], self.mask, scaling)

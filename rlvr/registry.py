@@ -22,22 +22,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from rlvr.errors import UserError, suggest
+from rlvr.tree import asset
 
 # Where the built-ins of each kind live; a package is searched whole, so adding a file to it is enough.
-_KINDS: Mapping[str, str] = {
-    "rlvr.tasks": "data task gate",
-    "rlvr.prompts": "prompt",
-    "rlvr.rewards": "reward",
-    "rlvr.gather": "gather filter",
-    "rlvr.select": "ranking select",
-    "rlvr.advantage": "advantage",
-    "rlvr.loss": "loss reduction correction",
-    "rlvr.optim": "schedule",
-    "rlvr.engines": "engine",
-    "rlvr.trackers": "tracker",
-    "rlvr.benchmarks": "benchmark",
-}
-HOMES: Mapping[str, str] = {kind: home for home, kinds in _KINDS.items() for kind in kinds.split()}
+HOMES: Mapping[str, str] = {kind: home for home, kinds in asset("plugins").items() for kind in kinds}
 
 # What the parameters of many plug-ins are.
 Count = Annotated[int, Field(ge=1)]

@@ -20,12 +20,15 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
+    DiffLlamaConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     GraniteConfig,
+    JetMoeConfig,
     Lfm2Config,
     MistralConfig,
+    NemotronConfig,
     PhiConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
@@ -190,6 +193,7 @@ def test_weights_are_laid_out_for_the_rows_of_a_step_and_say_the_same(monkeypatc
     module = sharp(dtype=torch.float32)
     module.generation_config.eos_token_id = ENDS
     engine = Decoder(module, tiny.tokenizer(), torch.float32, 128)
+    laid.clear()
     keys = tuple(range(40))
     answers = engine.generate([Request(prompts(1, 9)[0], keys)], SAMPLING)
     found = list(dict.fromkeys(laid))
@@ -205,6 +209,7 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(monkeypatc
     attend = loading.Prompts.attend
     monkeypatch.setattr(loading.Prompts, "attend", lambda self, *x: (kept.append(len(self.mask)), attend(self, *x))[1])
     engine, asked = decoder(ends=ENDS), requests(3)
+    kept.clear()
     shared = engine.generate(asked, SAMPLING)
     assert kept[0] == 5 and kept[-1] < 5 and kept == sorted(kept, reverse=True)  # a prompt leaves with its last sample
     kept.clear()
@@ -274,6 +279,24 @@ def test_a_sample_is_the_same_in_any_company_for_other_architectures(kind: str) 
     alone = [engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0] for r in asked for key in r.keys]
     assert same(engine.generate(asked, SAMPLING), alone)
     assert same(decoder(module, 3, ENDS).generate(asked, SAMPLING), alone)
+
+
+UNSHARED: dict[str, Callable[[], PreTrainedConfig]] = {
+    "nemotron, which tells its attention nothing": lambda: NemotronConfig(**BASE),
+    "diffllama, which rearranges the values that its cache gives": lambda: DiffLlamaConfig(**BASE),
+    "jetmoe, which repeats the keys that its cache gives": lambda: JetMoeConfig(
+        **BASE, kv_channels=8, num_local_experts=2, num_experts_per_tok=2
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNSHARED)
+def test_a_model_that_would_lose_its_prompts_shares_none(kind: str) -> None:
+    module, asked = made(UNSHARED[kind]()), requests(3)
+    engine = decoder(module, ends=ENDS)
+    assert engine.buffered and not engine.shares and decoder().shares
+    alone = [engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0] for r in asked for key in r.keys]
+    assert same(engine.generate(asked, SAMPLING), alone)
 
 
 def test_a_longer_limit_only_adds_tokens() -> None:
