@@ -290,8 +290,9 @@ def _end_to_end(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
         column += [len(ids) + at for at in own]
         ids += [token for segment in segments for token in segment]
         positions += [*range(sizes[0]), *(sizes[0] + at for size in sizes[1:] for at in range(size))]
-        shared = len(row.samples) > 1
-        laid.append((tuple(sizes), tuple(_mask(sizes[0], size) for size in sizes[1:] if shared)))
+        # Each token of a response sees the prompt and the response up to itself: [l, prompt + l].
+        masks = [torch.ones(n, sizes[0] + n, dtype=torch.bool).tril(sizes[0]) for n in sizes[1:] if len(sizes) > 2]
+        laid.append((tuple(sizes), tuple(masks)))
     samples = tuple(sample for row in rows for sample in row.samples)
     place, target = torch.tensor(column, dtype=torch.long), _targets(samples, sequences)
     inputs = torch.tensor([ids]), torch.tensor([positions])
@@ -324,8 +325,3 @@ def _columns(segments: Sequence[Sequence[int]]) -> list[int]:
 
 def _targets(samples: Sequence[int], sequences: Sequence[Tokens]) -> Tensor:
     return torch.tensor([token for i in samples for token in sequences[i].response], dtype=torch.long)
-
-
-def _mask(prompt: int, size: int) -> Tensor:
-    """Each token of a response sees the prompt and the response up to itself.   -> [l, prompt + l]"""
-    return torch.ones(size, prompt + size, dtype=torch.bool).tril(prompt)

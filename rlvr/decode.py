@@ -26,8 +26,6 @@ from rlvr.types import Finish, Generation, Request, Sampling
 
 # From so many rows on MKL's own layout of a weight pays.
 LAID = 4
-# How far log-probabilities of the two ways to keep a prompt may lie apart, by the dtype of the arithmetic.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 # Prompts are kept once for all their rows from so many rows a prompt on: two parts of attention cost more than one.
 SHARED = 2
 # Waves shrink when at least this share of their rows has finished: a copy of the cache costs about one step.
@@ -108,7 +106,7 @@ class Decoder:
             parameter.data = parameter.data.to(compute)
         self.tokenizer, self.max_sequences, self.version = tokenizer, max_sequences, -1
         self.device = module.device
-        self.ends: frozenset[int] = frozenset()
+        self.ends = end_tokens(module, tokenizer)
         self.head = self.module.get_output_embeddings()
         self.layers: list[Any] = [layer for layer in self.module.modules() if type(layer) is torch.nn.Linear]
         if self.device.type != "cpu" or compute is not torch.float32 or not torch.backends.mkl.is_available():
@@ -116,20 +114,21 @@ class Decoder:
         for layer in self.layers:
             layer.__class__ = _Linear
         self.direct_head = models.bare_head(self.module)
-        self.shares = self.buffered and self.device.type == "cpu" and self._shared_as_whole(TOLERANCE[compute])
-        self.ends = end_tokens(module, tokenizer)
+        self.shares = self.buffered and self.device.type == "cpu" and self._shared_as_whole()
 
-    def _shared_as_whole(self, tolerance: float) -> bool:
+    @torch.inference_mode()
+    def _shared_as_whole(self) -> bool:
         """Whether prompts kept apart give what whole rows give; tried, since a model may change what its cache holds,
         or keep from its attention what it is told."""
-        asked, found = [Request((5, 6, 7, 8), (1, 2)), Request((8, 9), (3, 4))], []
+        asked, rows = [Request((5, 6, 7, 8), ()), Request((8, 9), ())], [_Row(i, 0) for i in (0, 0, 1, 1)]
+        found, token = [], torch.tensor([[5], [6], [7], [8]], device=self.device)
         try:
-            for self.shares in (False, True):
-                answers = self.generate(asked, Sampling(2, 2, 1.0))
-                found.append(torch.tensor([answer.logprobs[1] for answer in answers]))
+            for shared in (False, True):
+                _, position, mask, cache, prompts = self._read(rows, asked, 1, shared)
+                found.append(self._forward(token, position[:, None], F.pad(mask, (0, 1), value=True), cache, prompts))
         except RuntimeError:  # of shapes that do not fit
             return False
-        return bool((found[0] - found[1]).abs().max() < tolerance)
+        return bool((found[0] - found[1]).norm() < torch.finfo(found[0].dtype).eps ** 0.5 * found[0].norm())
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         with torch.no_grad():
@@ -149,21 +148,27 @@ class Decoder:
                 self._lay(0)
         return [Generation(tuple(row.tokens), tuple(row.logprobs), row.finish) for row in rows]
 
-    def _decode(self, rows: list[_Row], requests: Sequence[Request], sampling: Sampling) -> None:
-        """Fill the rows of a wave."""
+    def _read(
+        self, rows: Sequence[_Row], requests: Sequence[Request], room: int, shared: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Any, Prompts | None]:
+        """Each prompt of a wave, once: the logits and next position of each row, and the mask of the cache."""
         asked = list(dict.fromkeys(row.request for row in rows))
         ids, mask = self._left_padded([requests[i].token_ids for i in asked])
-        layer: Any = functools.partial(_Layer, sampling.max_tokens)
+        layer: Any = functools.partial(_Layer, room)
         cache: Any = Cache(layer_class_to_replicate=layer) if self.buffered else DynamicCache(config=self.module.config)
         logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache, None)
         owner = torch.tensor([asked.index(row.request) for row in rows], device=self.device)
-        position, logits, prompts = mask.sum(1)[owner], logits[owner], None
-        if self.shares and len(rows) >= SHARED * len(asked):
+        logits, position = logits[owner], mask.sum(1)[owner]
+        if shared:
             prompts = Prompts.shared([layer.take() for layer in cache.layers], mask, owner)
-            mask = mask.new_ones(len(rows), 0)
-        else:
-            mask = mask[owner]
-            cache.reorder_cache(owner)
+            return logits, position, mask.new_ones(len(rows), 0), cache, prompts
+        cache.reorder_cache(owner)
+        return logits, position, mask[owner], cache, None
+
+    def _decode(self, rows: list[_Row], requests: Sequence[Request], sampling: Sampling) -> None:
+        """Fill the rows of a wave."""
+        shared = self.shares and len(rows) >= SHARED * len({row.request for row in rows})
+        logits, position, mask, cache, prompts = self._read(rows, requests, sampling.max_tokens, shared)
         self._lay(len(rows))
         for step in range(sampling.max_tokens):
             token, logprob = choose(logits, [row.key for row in rows], step, sampling)

@@ -193,7 +193,6 @@ def test_weights_are_laid_out_for_the_rows_of_a_step_and_say_the_same(monkeypatc
     module = sharp(dtype=torch.float32)
     module.generation_config.eos_token_id = ENDS
     engine = Decoder(module, tiny.tokenizer(), torch.float32, 128)
-    laid.clear()
     keys = tuple(range(40))
     answers = engine.generate([Request(prompts(1, 9)[0], keys)], SAMPLING)
     found = list(dict.fromkeys(laid))

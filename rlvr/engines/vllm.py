@@ -256,8 +256,7 @@ def _generation(answer: Any) -> Generation:
 
 def _chunks(weights: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
     """The stream in parts of bounded size."""
-    part: list[tuple[str, Tensor]] = []
-    size = 0
+    part, size = list[tuple[str, Any]](), 0
     for name, weight in weights:
         part.append((name, weight))
         size += weight.nbytes
