@@ -31,11 +31,13 @@ def prompts(count: int, length: int, vocabulary: int) -> list[list[int]]:
 def measure(
     work: Callable[[], int], repeats: int, warm: Callable[[], object] | None = None, wanted: int | None = None
 ) -> None:
-    """Prints the seconds of each call of `work`, which returns the number of tokens, after an unmeasured one.
+    """Prints the seconds of each call of `work`, which returns the number of tokens, after an unmeasured one; with no
+    repeats those of a single call, where memory is what counts.
 
     SystemExit where it is another number than `wanted`, since a side that fails may be quick."""
-    (warm or work)()
-    for _ in range(repeats):
+    if repeats:
+        (warm or work)()
+    for _ in range(max(1, repeats)):
         start = time.perf_counter()
         tokens = work()
         seconds = time.perf_counter() - start

@@ -33,7 +33,7 @@ def main() -> None:
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
             seconds = time.perf_counter() - self.start
-            if state.global_step > 1:
+            if state.global_step > min(1, args.repeats):  # the first warms up, unless it is the only one
                 line = {"seconds": seconds, "tokens": sum(map(len, answers)), "peak_gb": peak_gb()}
                 print(json.dumps(line), flush=True)
 
