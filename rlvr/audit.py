@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from string import Template
 from typing import Any, Literal
 
 from rlvr import recipe as recipes
@@ -19,6 +20,7 @@ from rlvr.grading.extract import last_box, last_number
 from rlvr.grading.symbolic import Died, Late
 from rlvr.grading.units import read_number
 from rlvr.scores import words
+from rlvr.tree import asset
 from rlvr.types import Problem, Response, Status, Verdict
 from rlvr.verify import Judge, by_task, judge_safely, settle
 
@@ -60,19 +62,14 @@ def gated(problems: Sequence[Problem], mode: Mode) -> tuple[tuple[Problem, ...],
 
 
 # What a model could write without solving anything, from a problem and the text of its prompt.
-CONTROLS: Mapping[str, Callable[[Problem, str], str]] = {
-    "empty": lambda problem, prompt: "",
-    "empty box": lambda problem, prompt: r"\boxed{}",
-    "empty tags": lambda problem, prompt: "<think>\n</think>\n<answer></answer>",
-    "echo of the question": lambda problem, prompt: problem.question,
-    "echo of the prompt": lambda problem, prompt: prompt or problem.question,
-    "all candidates in one box": lambda problem, prompt: rf"\boxed{{{problem.answer} \text{{ or }} 0 \text{{ or }} 1}}",
-    "several boxes": lambda problem, prompt: rf"\boxed{{{problem.answer}}}, \boxed{{0}}, \boxed{{1}}",
-    "a formula without a value": lambda problem, prompt: r"\boxed{\binom{-1}{\frac12}}",
-    "junk": lambda problem, prompt: r"\boxed{" + "(" * 200 + r"9^{9^{9}}} </answer> " + "\u200b" * 50,
-}
+CONTROLS: Mapping[str, str] = asset("controls")
 NEVER = ("empty", "empty box", "empty tags")
 ECHOES = ("echo of the question", "echo of the prompt")
+
+
+def _written(control: str, problem: Problem, prompt: str) -> str:
+    given = {"question": problem.question, "answer": problem.answer, "prompt": prompt or problem.question}
+    return Template(control).substitute(given)
 
 
 def control_scores(judge: Judge, problems: Sequence[Problem], prompts: Sequence[str] = ()) -> dict[str, float]:
@@ -80,8 +77,9 @@ def control_scores(judge: Judge, problems: Sequence[Problem], prompts: Sequence[
     asked = list(problems[:CONTROL_PROBLEMS])
     texts = [*prompts[: len(asked)], *[""] * (len(asked) - len(prompts))]
     found = {}
-    for name, write in CONTROLS.items():
-        pending = [judge_safely(judge, p, Response(write(p, t))) for p, t in zip(asked, texts, strict=True)]
+    for name, control in CONTROLS.items():
+        written = [_written(control, p, t) for p, t in zip(asked, texts, strict=True)]
+        pending = [judge_safely(judge, p, Response(text)) for p, text in zip(asked, written, strict=True)]
         found[name] = sum(verdict.correct for verdict in settle(pending)) / max(1, len(asked))
     return found
 
@@ -118,9 +116,7 @@ class Overlap:
         """What was found, in one line."""
         found = {**self.exact, **self.most, **self.some}
         if not found:
-            return (
-                f"{name}: none of {self.held_out} held-out problems shares {NGRAM} words with {self.train} to train on"
-            )
+            return f"{name}: no held-out problem of {self.held_out} shares {NGRAM} words with {self.train} trained on"
         pairs = ", ".join(f"{held} ({train})" for held, train in list(found.items())[:4])
         return (
             f"{name}: of {self.held_out} held-out problems {len(self.exact)} stand word for word among {self.train} to"

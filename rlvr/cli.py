@@ -112,9 +112,7 @@ def _sweep(options: argparse.Namespace) -> None:
 def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The same command in several processes."""
     if "WORLD_SIZE" in os.environ:
-        raise UserError(
-            "WORLD_SIZE: another launcher has set it; unset it, or leave --nproc, --nodes and --ray to that one"
-        )
+        raise UserError("WORLD_SIZE: another launcher has set it; unset it, or leave --nproc, --nodes and --ray to it")
     words = [*words, *(f"--{name}" for name in ("resume", "overwrite") if getattr(options, name))]
     start = partial(launch_on_ray, options.ray, options.nodes) if options.ray else launch
     status, reason = start(options.nproc, words)

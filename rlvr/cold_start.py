@@ -66,6 +66,4 @@ def check_solutions(problems: Sequence[Problem]) -> None:
     """Refuse a cold start on problems that bring no solution."""
     missing = next((p for p in problems if not p.solution), None)
     if missing is not None:
-        raise UserError(
-            f"cold_start: problem '{missing.id}' has no solution to learn from; leave cold_start out or add it"
-        )
+        raise UserError(f"cold_start: problem '{missing.id}' has no solution to learn from; add one or leave it out")

@@ -25,6 +25,11 @@ from rlvr.world import ALONE, World
 Row = Mapping[str, Any]  # a line of samples.jsonl, see sample_row
 
 
+# What is measured of every text.
+MEASURES = {name: getattr(scores, name) for name in ("keywords", "foreign", "repetition", "repeats")}
+MEASURES |= {"boxed": lambda text: bool(last_box(text)), "reflection": scores.reflects}
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """An `evals.jsonl` record and one row for each sample."""
@@ -106,24 +111,18 @@ def _of_texts(rows: Sequence[Row]) -> dict[str, Any]:
     def length(kept: Sequence[Row]) -> float | None:
         return fmean([row["tokens"] for row in kept]) if kept else None
 
-    texts = [row["text"] for row in rows]
     formatted = [row for row in rows if row["formatted"]]
     stopped = [row for row in rows if row["finish"] != Finish.LENGTH]
     return {
         "formatted": len(formatted) / len(rows),
         "pass@1_formatted": fmean([_right(row) for row in formatted]) if formatted else None,
-        "boxed": fmean([bool(last_box(text)) for text in texts]),
         "no_answer": fmean([row["answer"] is None for row in rows]),
         "truncated": 1 - len(stopped) / len(rows),
         "length": length(rows),
         "length_correct": length([row for row in rows if _right(row)]),
         "length_wrong": length([row for row in rows if not _right(row)]),
         "length_stopped": length(stopped),
-        "reflection": fmean([scores.reflects(text) for text in texts]),
-        "keywords": fmean([scores.keywords(text) for text in texts]),
-        "foreign": fmean([scores.foreign(text) for text in texts]),
-        "repetition": fmean([scores.repetition(text) for text in texts]),
-        "repeats": fmean([scores.repeats(text) for text in texts]),
+        **{name: fmean([float(measure(row["text"])) for row in rows]) for name, measure in MEASURES.items()},
     }
 
 

@@ -43,9 +43,7 @@ class RunFolder:
             if not overwrite:
                 raise UserError(f"{path}: a run lies here already; add --resume to go on or --overwrite to replace it")
             if not (path / "recipe.yaml").is_file():
-                raise UserError(
-                    f"{path}: is not empty and not a run folder, so it is not overwritten; choose another run.name"
-                )
+                raise UserError(f"{path}: not empty and not a run folder, so not overwritten; choose another run.name")
 
     @staticmethod
     def create(path: Path, overwrite: bool) -> RunFolder:

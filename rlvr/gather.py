@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from statistics import fmean
 
 from rlvr.recipe import Adaptive
 from rlvr.registry import register
@@ -68,9 +69,7 @@ class Sources:
         """The state with the accuracy of the groups' problems, where a source adapts to it."""
         if not any(self.resting):
             return state
-        found = {
-            g.problem.id: (sum(s.verdict.correct for s in g.samples) / len(g.samples), 0) for g in groups if g.samples
-        }
+        found = {g.problem.id: (fmean(s.verdict.correct for s in g.samples), 0) for g in groups if g.samples}
         return replace(state, last={**state.last, **found})
 
     def _rests(self, source: int, problem: Problem, last: dict[str, tuple[float, int]]) -> bool:

@@ -201,9 +201,7 @@ def _shown(benchmark: Benchmark) -> str:
 def _small(record: Mapping[str, Any]) -> str:
     """What difference this benchmark could show at all."""
     n, least = record["counts"]["problems"], 100 * record["detectable"]
-    told = (
-        f"a difference below about {least:.0f} points would rarely show" if least < 100 else "no difference would show"
-    )
+    told = f"a difference below {least:.0f} points would rarely show" if least < 100 else "no difference would show"
     return f"{record['benchmark']}: one problem of {n} is {100 / n:.1f} points; {told} between two models (80 % power)"
 
 

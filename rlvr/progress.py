@@ -115,9 +115,7 @@ class Progress:
         left = Column(no_wrap=True, overflow="ellipsis")
         head = Table.grid(left, Column(justify="right", no_wrap=True), expand=True)
         phase = str(self._record.get("phase", "")).replace("_", " ")
-        title = Text.assemble(
-            (self._safe(self.name), "bold"), f"  step {self._step}/{self.total}", (f"  {phase}", "dim")
-        )
+        title = Text.assemble((self._safe(self.name), "bold"), f" step {self._step}/{self.total}", (f" {phase}", "dim"))
         head.add_row(title, Text(f"{duration(self._left())} left" if self._left() is not None else ""))
         figures = [Text.assemble((f"{name} ", "dim"), value) for name, value in self._figures()]
         parts: list[RenderableType] = [head, Padding(ProgressBar(total=max(self.total, 1), completed=self._step), 0)]

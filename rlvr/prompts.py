@@ -111,9 +111,7 @@ def raw(problem: Problem, tokenizer: PreTrainedTokenizerBase, *, column: str | N
     text = problem.question if column is None else problem.meta.get(column)
     if not isinstance(text, str):
         known = suggest(str(column), (key for key, value in problem.meta.items() if isinstance(value, str)))
-        raise UserError(
-            f"prompt 'raw': problem '{problem.id}' keeps no text '{column}'{known}; name it in data.columns"
-        )
+        raise UserError(f"prompt 'raw': problem '{problem.id}' has no text '{column}'{known}; name it in data.columns")
     opened = re.search(r"<think>\s*\Z", text)
     return Rendered(text, opened[0] if opened else "")
 

@@ -374,9 +374,7 @@ def staged(recipe: Recipe) -> tuple[Recipe, ...]:
     if len(set(names)) < len(names):
         raise UserError("stages: two of them have the same name; give each its own")
     if "cold_start" in names:
-        raise UserError(
-            f"stages.{names.index('cold_start')}.name: 'cold_start' is taken by the steps before all stages"
-        )
+        raise UserError(f"stages.{names.index('cold_start')}.name: 'cold_start' names the steps before all stages")
     return tuple(_stage(recipe, i, stage) for i, stage in enumerate(recipe.stages)) or (recipe,)
 
 
@@ -392,9 +390,7 @@ def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
     for key in stage.model_extra or {}:
         section = key.partition(".")[0]
         if section not in STAGED:
-            raise UserError(
-                f"{where}.{key}: a stage cannot change that{suggest(section, (*Stage.model_fields, *STAGED))}"
-            )
+            raise UserError(f"{where}.{key}: stages cannot change it{suggest(section, (*Stage.model_fields, *STAGED))}")
     try:
         for key, value in plain(stage.model_extra or {}).items():
             if "." in key:
@@ -457,9 +453,7 @@ def check(recipe: Recipe) -> None:
 def against_shards(recipe: Recipe) -> str | None:
     """Why the models of a recipe cannot be split over processes, in one line; None where they can."""
     if recipe.model.lora:
-        return (
-            "model.lora: adapters are small, and what they stand on is not split over processes; leave one of them out"
-        )
+        return "model.lora: adapters are small, and what they stand on is not split over processes; leave one out"
     optimizers = {"optimizer": recipe.optimizer, "critic.optimizer": recipe.critic and recipe.critic.optimizer}
     small = next((at for at, options in optimizers.items() if options and options.states != "full"), None)
     return small and f"{small}.states: 8bit states are not split over processes; set it to full"

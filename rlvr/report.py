@@ -146,9 +146,7 @@ def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.nd
     shared = [key for key in columns[0] if all(key in column for column in columns)]
     if not shared:
         one, other = evaluations[0][0].folder, evaluations[-1][0].folder
-        raise RunError(
-            f"{one}: shares no held-out problem of '{benchmark}' with {other}; is its folder samples/ whole?"
-        )
+        raise RunError(f"{one}: shares no held-out problem of '{benchmark}' with {other}; is its samples/ whole?")
     return np.array([[column[key] for column in columns] for key in shared])
 
 

@@ -45,9 +45,7 @@ def historical_variance(histories: Histories) -> Ranking:
     """By the standard deviation of all visits, largest first (Wang et al. 2025, arXiv 2504.20571); ties stay in
     the order of the file. Raises UserError where no problem was visited twice."""
     if max(map(len, histories.values())) < 2:
-        raise UserError(
-            "no problem was visited twice, so no accuracy varies; take more epochs, or the method pass_rate"
-        )
+        raise UserError("no problem was visited twice, so no accuracy varies; take more epochs, or method pass_rate")
     return _descending((name, float(np.std(visits))) for name, visits in histories.items())
 
 
@@ -174,9 +172,7 @@ def read_answers(path: str | Path) -> dict[str, Counter[str | None]]:
     place = Path(path).expanduser()
     files = sorted((place / "samples" if (place / "samples").is_dir() else place).glob("train-*.jsonl"))
     if place.is_dir() and not files:
-        raise UserError(
-            f"{path}: holds no samples/train-*.jsonl; give a run that has taken a step, or a file of samples"
-        )
+        raise UserError(f"{path}: holds no samples/train-*.jsonl; give a run that took a step, or a file of samples")
     found: dict[str, Counter[str | None]] = {}
     for file in files or [place]:
         for number, row in enumerate(_read(file, JsonLines.read), 1):

@@ -148,7 +148,7 @@ def test_a_row_without_a_question_is_not_dropped(tmp_path: Path) -> None:
         (
             {"question": ["q"], "answer": "1"},
             {},
-            "'question' is not a text; reach into it with a dotted column such as 'question.0'",
+            "'question' is not a text; reach into it with a column such as 'question.0'",
         ),
         (
             {"question": "q", "answer": "1"},

@@ -103,7 +103,7 @@ def test_a_stage_may_measure_the_kl_from_where_it_begins(tiny_model: Path, tmp_p
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"model.name": "x", "steps": 1}, "stages.0.model.name: a stage cannot change that"),
+        ({"model.name": "x", "steps": 1}, "stages.0.model.name: stages cannot change it"),
         ({"steps": 1, "rollout": {"sample": 3}}, "stages.0: rollout.sample: unknown key"),
         ({"steps": 1, "rolout.samples": 3}, "did you mean 'rollout'"),
         ({"name": "a"}, "stages.0.steps: is required"),

@@ -22,21 +22,14 @@ from pydantic import Field
 
 from rlvr.errors import RunError, UserError, optional
 from rlvr.registry import register
+from rlvr.tree import asset
 from rlvr.types import Finish, Generation, Request, Sampling
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# The engine lives in the process that asks it, and its threads are those of that process; the runner whose logits
-# processors ours is; nothing is reported to anybody. What the environment says already, stays.
-SETTINGS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-}
+SETTINGS: Mapping[str, str] = asset("vllm")
 # So many bytes of weights are handed to the workers at a time.
 CHUNK_BYTES = 2**28
 
@@ -68,9 +61,7 @@ def vllm(
     dtype = str(compute).removeprefix("torch.")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not engines
     if several and tensor_parallel > 1:
-        raise UserError(
-            "rollout.engine.tensor_parallel: beside several processes it needs engines of their own: engines=1"
-        )
+        raise UserError("rollout.engine.tensor_parallel: beside several processes it needs engines apart: engines=1")
     if dtype == "float64":
         raise UserError("model.compute: vllm computes in float32 or bfloat16, not in float64; or take the local engine")
     if importlib.util.find_spec("vllm") is None:

@@ -27,10 +27,8 @@ _CHARACTERS = str.maketrans({sign: text for text, signs in NOTATION["characters"
 
 _LAYOUT = {*NOTATION["layout"].split(), "\\ ", "\\\n"}
 _SAME = {other: command for command, others in NOTATION["commands"].items() for other in others.split()}
-_SEPARATORS = {",": ",", ";": ",", "\\vee": "or", "\\lor": "or", "\\wedge": "and", "\\land": "and", "\\newline": ","}
-_JOINS = {"and": "and", "or": "or", ", and": "and", ",and": "and", ", or": "or", "and/or": "or", "&": "and", ",": ","}
+_SEPARATORS, _JOINS, _SPELLED = (NOTATION[name] for name in ("separators", "joins", "spelled"))
 FUNCTION_NAMES = frozenset(NOTATION["functions"].split())
-_SPELLED = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _SYMBOL_WORDS: dict[str, str] = NOTATION["symbol_words"]
 
 _STYLED = rf"\\(?:{'|'.join(NOTATION['styled'].split())})"

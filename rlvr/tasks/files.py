@@ -375,9 +375,7 @@ def _first(row: Row, names: Iterable[str], field: str, where: str) -> str:
 def _text(value: Any, field: str, column: str, where: str) -> str:
     if isinstance(value, Mapping | list | tuple):
         part = next(iter(_names(value)), "0")
-        raise UserError(
-            f"{where}: '{column}' is not a text; reach into it with a dotted column such as '{column}.{part}'"
-        )
+        raise UserError(f"{where}: '{column}' is not a text; reach into it with a column such as '{column}.{part}'")
     if value is None or not str(value).strip():
         raise UserError(f"{where}: the problem has no {field} ('{column}' is empty)")
     return str(value)
