@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AttentionInterface
+from transformers.cache_utils import DynamicLayer
 
 from rlvr.batch import Laid, Tokens
 from rlvr.errors import RunError, UserError, optional, suggest
@@ -125,6 +126,12 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+# The keys of so many decoded tokens lie together; those of a full block move once, into the rest.
+BLOCK = 32
+# So many queries of an update meet their keys at a time, in bf16 on a processor.
+QUERIES = 256
+
+
 def full_attention(module: Any) -> bool:
     """Whether every layer attends to all that its mask allows, so that masks and caches of our own are exact."""
     kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
@@ -132,53 +139,98 @@ def full_attention(module: Any) -> bool:
     return bool(module._supports_attention_backend) and kinds == {"full_attention"} and not window
 
 
+class Kept(DynamicLayer):
+    """The keys and values of a layer: of prompts as they are read, and then of what the rows say, in pieces without
+    gaps, since a product copies what has some: all full blocks as one, and the block that fills up."""
+
+    keys: Any  # [P, K, S, d], as are `values`
+    values: Any
+    pieces: list[tuple[Tensor, ...]] | None = None  # [B * K, n, d] twice each, the last of BLOCK; None while reading
+    used = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if self.pieces is None:
+            return super().update(key_states, value_states)
+        new, at = (key_states.flatten(0, 1), value_states.flatten(0, 1)), self.used % BLOCK
+        if at == 0:
+            full = [tuple(torch.cat(kept, 1) for kept in zip(*self.pieces, strict=True))] if self.pieces else []
+            self.pieces = [*full, tuple(x.new_zeros(len(x), BLOCK, x.shape[2]) for x in new)]
+        for kept, said in zip(self.pieces[-1], new, strict=True):
+            kept[:, at] = said[:, 0]
+        self.used += 1
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return super().get_seq_length() if self.pieces is None else self.used
+
+    def only(self, prompts: Tensor, rows: Tensor) -> None:
+        """Keep these, in their order."""
+        heads = self.keys.shape[1]
+        self.keys, self.values = self.keys[prompts], self.values[prompts]
+        self.pieces = [tuple(x.unflatten(0, (-1, heads))[rows].flatten(0, 1) for x in p) for p in self.pieces or ()]
+
+
 @dataclass(frozen=True, slots=True)
 class Prompts:
     """Prompts whose keys and values are read once for all the rows that go on from them."""
 
-    layers: Sequence[tuple[Tensor, Tensor]]  # keys and values of each layer, [P, K, S, d]
-    mask: Tensor  # [P, 1, 1, S], minus infinity where the prompt is padded, else 0
+    layers: Sequence[Kept]  # of P prompts and B rows
+    mask: Tensor  # [P, S], minus infinity where the prompt is padded, else 0
     rows: Tensor  # [P, n], the rows of each prompt, the shorter filled up with any
-    place: Tensor  # [B], where each row stands among P * n
+    place: tuple[Tensor, Tensor]  # [B] twice, where each row stands among P and n
+    even: bool  # whether all prompts have n rows, one prompt's after the other's
 
     @classmethod
-    def shared(cls, layers: Sequence[tuple[Tensor, Tensor]], tokens: Tensor, owner: Tensor) -> Prompts:
+    def shared(cls, layers: Sequence[Kept], tokens: Tensor, owner: Tensor) -> Prompts:
         """Of prompts that each have a row at least, the rows of one together.
 
         tokens: [P, S], False where the prompt is padded; owner: [B], the prompt of each row
         """
         row, sizes = torch.arange(len(owner), device=owner.device), owner.bincount()
-        most = int(sizes.max())
-        place = owner * most + row - (sizes.cumsum(0) - sizes)[owner]
-        rows = row.new_zeros(len(sizes) * most).index_put((place,), row).view(-1, most)
-        mask = torch.zeros_like(tokens, dtype=layers[0][0].dtype).masked_fill(~tokens, -torch.inf)
-        return cls(layers, mask[:, None, None], rows, place)
+        place = row - (sizes.cumsum(0) - sizes)[owner]
+        rows = row.new_zeros(len(sizes), int(sizes.max())).index_put((owner, place), row)
+        for layer in layers:
+            layer.pieces = layer.pieces or []
+        mask = torch.zeros_like(tokens, dtype=layers[0].keys.dtype).masked_fill(~tokens, -torch.inf)
+        return cls(layers, mask, rows, (owner, place), torch.equal(rows.flatten(), row))
 
     def only(self, rows: Tensor) -> Prompts:
         """For these rows alone, in their order; a prompt that none of them goes on from is dropped."""
-        used, owner = (self.place[rows] // self.rows.shape[1]).unique(return_inverse=True)
-        layers = [(keys[used], values[used]) for keys, values in self.layers]
-        return self.shared(layers, self.mask[used].flatten(1) == 0, owner)
+        used, owner = self.place[0][rows].unique(return_inverse=True)
+        for layer in self.layers:
+            layer.only(used, rows)
+        return self.shared(self.layers, self.mask[used] == 0, owner)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """Attention to the prompt and to the row's own keys: each is computed alone, and both are added with the
-        weights that a softmax over all gives them.   [B, K, R, d], [B, K, T, d] twice -> [B, K, R, d]
-        """
-        (count, most), (_, heads, each, size) = self.rows.shape, query.shape
-        if any(a.shape[1::2] != b.shape[1::2] for a, b in zip((key, value), self.layers[layer], strict=True)):
-            raise RuntimeError("the model attends to other keys than its cache holds")
-        own, own_weight = _weighed(query, key, value, None, scaling)
-        asking = query[self.rows].transpose(1, 2).reshape(count, heads, most * each, size)
-        read, weight = _weighed(asking, *self.layers[layer], self.mask, scaling)
-        read = read.view(count, heads, most, each, size).transpose(1, 2).flatten(0, 1)[self.place]
-        weight = weight.view(count, heads, most, each).transpose(1, 2).flatten(0, 1)[self.place]
-        return torch.lerp(own, read, (weight - own_weight).sigmoid()[..., None].to(own.dtype))
+    def seen(self, said: int) -> Tensor:
+        """What a step adds to the scores of all layers, where each row will have said so many tokens: minus infinity
+        for the padding of its prompt and the rest of the block that fills up.   -> [B, 1, 1, S + n]"""
+        own = self.mask.new_zeros(len(self.place[0]), said + -said % BLOCK)
+        own[:, said:] = -torch.inf
+        return torch.cat([self.mask[self.place[0]], own], 1)[:, None, None]
 
+    def attend(self, layer: int, query: Tensor, seen: Tensor) -> Tensor:
+        """Attention to the prompt and to what the row has said, in plain products.   [B, K, R, d] -> [B, K, R, d]"""
+        kept, flat = self.layers[layer], query.flatten(0, 1)
+        pieces, keys, values = kept.pieces or [], kept.keys.flatten(0, 1), kept.values.flatten(0, 1)
+        scores = [self._by_row(torch.bmm(self._by_prompt(query), keys.mT), query)]
+        scores += [torch.bmm(flat, said.mT).view(*query.shape[:3], -1) for said, _ in pieces]
+        share = (torch.cat(scores, -1) + seen).softmax(-1)
+        prompt, *said = share.split_with_sizes([score.shape[-1] for score in scores], -1)
+        out = self._by_row(torch.bmm(self._by_prompt(prompt), values), query)
+        for part, (_, own) in zip(said, pieces, strict=True):
+            out = out + torch.bmm(part.flatten(0, 1), own).view_as(query)
+        return out
 
-def _weighed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None) -> tuple[Tensor, Tensor]:
-    """Attention, and the logarithm of each query's sum of exponentials.   -> [B, K, L, d], [B, K, L]"""
-    how: dict[str, Any] = {"attn_mask": mask, "scale": scaling}
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, **how)
+    def _by_prompt(self, x: Tensor) -> Tensor:
+        """[B, K, R, x] -> [P * K, n * R, x]"""
+        asking = x.unflatten(0, self.rows.shape) if self.even else x[self.rows]
+        return asking.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    def _by_row(self, x: Tensor, like: Tensor) -> Tensor:
+        """[P * K, n * R, x] -> [B, K, R, x]"""
+        answers = x.view(len(self.rows), like.shape[1], self.rows.shape[1], like.shape[2], -1)
+        prompt, place = self.place
+        return answers.transpose(1, 2).flatten(0, 1) if self.even else answers[prompt, :, place]
 
 
 def attend(
@@ -206,7 +258,8 @@ def attend(
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
         if prompts is not None:
-            out = prompts.attend(module.layer_idx, grouped, key, value, scaling)
+            assert attention_mask is not None
+            out = prompts.attend(module.layer_idx, grouped * (scaling or size**-0.5), attention_mask)
         else:
             out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
         return out.reshape(batch, 1, heads, size), None
@@ -217,6 +270,8 @@ def _row(
     query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], masks: Sequence[Tensor], scaling: float | None
 ) -> Tensor:
     """Attention of a row: of one text, or of a prompt and then of each response to the prompt and itself."""
+    if query.dtype is torch.bfloat16 and query.device.type == "cpu":
+        return _Products.apply(query, key, value, sizes, scaling or query.shape[-1] ** -0.5)
     if not masks:
         return _attended(query, key, value, None, scaling)
     (first, *queries), (prompt, *keys), (start, *values) = (x.split(sizes, 2) for x in (query, key, value))
@@ -224,6 +279,60 @@ def _row(
     for asking, own, said, mask in zip(queries, keys, values, masks, strict=True):
         found.append(_attended(asking, torch.cat([prompt, own], 2), torch.cat([start, said], 2), mask, scaling))
     return torch.cat(found, 1)
+
+
+class _Products(torch.autograd.Function):
+    """Attention of a row in bf16 on a processor, where plain products take a third of the fused kernel's time for the
+    backward pass. What a block of queries gives to its keys is computed anew there, so memory grows with the length
+    alone.
+
+    [1, H, L, d], [1, K, L, d] twice -> [1, L, H, d]
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.how = sizes, scaling
+        asked = query[0].unflatten(0, (key.shape[1], -1))  # [K, R, L, d]
+        out = torch.empty_like(asked)
+        for own, seen in _blocks(sizes):
+            share = _shares(asked[:, :, own], key[0, :, seen], scaling)
+            out[:, :, own] = (share @ value[0, :, seen]).unflatten(1, asked[0, :, own].shape[:2])
+        return out.flatten(0, 1).transpose(0, 1)[None]
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        (query, key, value), (sizes, scaling) = ctx.saved_tensors, ctx.how
+        asked, given = (x.unflatten(0, (key.shape[1], -1)) for x in (query[0], slope[0].transpose(0, 1)))
+        to_query, to_key, to_value = torch.empty_like(asked), torch.zeros_like(key[0]), torch.zeros_like(value[0])
+        for own, seen in _blocks(sizes):
+            keys, share = key[0, :, seen], _shares(asked[:, :, own], key[0, :, seen], scaling)
+            part = given[:, :, own].flatten(1, 2)
+            inner = torch.ops.aten._softmax_backward_data(part @ value[0, :, seen].mT, share, -1, share.dtype)
+            inner = inner.mul_(scaling)
+            to_query[:, :, own] = (inner @ keys).unflatten(1, asked[0, :, own].shape[:2])
+            to_key.index_add_(1, seen, inner.mT @ asked[:, :, own].flatten(1, 2))
+            to_value.index_add_(1, seen, share.mT @ part)
+        return to_query.flatten(0, 1)[None], to_key[None], to_value[None], None, None
+
+
+def _blocks(sizes: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
+    """The queries of a row in blocks, each with the keys it sees: of its prompt, and of its own text up to its end."""
+    begin = 0
+    for number, size in enumerate(sizes):
+        for start in range(begin, begin + size, QUERIES):
+            end = min(start + QUERIES, begin + size)
+            yield slice(start, end), torch.cat([torch.arange(sizes[0] if number else 0), torch.arange(begin, end)])
+        begin += size
+
+
+def _shares(asked: Tensor, keys: Tensor, scaling: float) -> Tensor:
+    """What each query gives to each key; of the last keys, its own block, it sees those up to its own place.
+    [K, R, l, d], [K, S, d] -> [K, R * l, S]"""
+    scores = torch.bmm(asked.flatten(1, 2), keys.mT).mul_(scaling)
+    later = torch.full((asked.shape[2],) * 2, -torch.inf, dtype=scores.dtype).triu(1)
+    scores.unflatten(1, asked.shape[1:3])[..., -len(later) :].add_(later)
+    return scores.softmax(-1)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:

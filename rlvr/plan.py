@@ -21,7 +21,7 @@ from rlvr.tree import asset
 GIB = 2**30
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
 PROCESS = 0.4 * GIB  # Python with torch and transformers
-HEAD = 3 * 2**26  # the logits of one chunk, their slope and a copy (see policy.CHUNK_LOGITS)
+HEAD = 2**25  # the logits of one chunk (see policy.CHUNK_LOGITS)
 PROMPT = 64  # tokens, where a prompt may have at least so many: prompts are read only when the run starts
 
 # Hidden size, layers, heads, key heads, inner size, vocabulary and tied embeddings, by a pattern of the model's name.
@@ -122,8 +122,8 @@ def memory(recipe: Recipe, shape: Shape, processes: int = 1) -> dict[str, float]
     updating = {"activations": left, "gradients": gradients if passes > 1 else max(0.0, gradients - left)}
     generating = {"keys and values": _cache(recipe, shape, compute, processes)}
     # The weights once more, as the processor's products read them (see decode).
-    if recipe.rollout.engine.name == "local" and compute == 4 and not on_gpu:
-        generating["engine's layout"] = 4 * shape.parameters
+    if recipe.rollout.engine.name == "local" and compute <= 4 and not on_gpu:
+        generating["engine's layout"] = compute * shape.parameters
     working = max(updating, generating, key=lambda part: sum(part.values()))
     return {name: size / GIB for name, size in (held | working).items() if size}
 
@@ -149,7 +149,7 @@ def _pass(recipe: Recipe, shape: Shape, compute: int, processes: int) -> tuple[f
     tokens = samples / ask.samples * PROMPT + samples * ask.max_tokens
     one = min(tokens, max(recipe.learn.tokens_per_pass, PROMPT + ask.max_tokens))
     left = one * shape.activations(recipe.model.gradient_checkpointing) * compute
-    return left + HEAD + 4 * shape.vocabulary * shape.hidden, tokens / one
+    return left + compute * HEAD + 4 * shape.vocabulary * shape.hidden, tokens / one
 
 
 def _cache(recipe: Recipe, shape: Shape, compute: int, processes: int) -> float:

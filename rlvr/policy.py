@@ -18,67 +18,72 @@ from rlvr.errors import RunError
 from rlvr.metrics import Metrics
 from rlvr.seeds import key_of
 from rlvr.types import Generation, Request, Sampling
-from rlvr.weights import Trained, takes_rows
+from rlvr.weights import Trained, add_to, takes_rows
 
-# How many logits exist at a time, in the forward as in the backward pass (2**24 in float32 are 64 MiB).
-CHUNK_LOGITS = 2**24
+# How many logits exist at a time, in the forward as in the backward pass (2**25 in float32 are 128 MiB), and of how
+# many of them a processor takes the softmax at a time.
+CHUNK_LOGITS, CACHED = 2**25, 2**19
 
 
 class _LogProb(torch.autograd.Function):
-    """Log-probability and entropy of the targets from hidden states, in chunks, so that the full logits never exist."""
+    """Log-probability and entropy of the targets from hidden states, in chunks, so that the full logits never exist;
+    on a processor few rows of a chunk are converted at a time, which stay in its cache."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        normaliser, logprob, entropy = (torch.empty(len(target), dtype=wide, device=hidden.device) for _ in range(3))
-        room = _room(hidden, weight)
-        for part in _chunks(len(target), len(weight)):
-            logits = torch.mm(hidden[part], weight.T, out=room[: part.stop - part.start]).to(wide)
-            logits = logits if scale == 1 else logits.mul_(scale)
-            normaliser[part] = logits.logsumexp(-1)
-            logits -= normaliser[part, None]
-            logprob[part] = logits.gather(1, target[part, None])[:, 0]
-            entropy[part] = -(logits.exp().mul_(logits)).sum(-1)
-        ctx.save_for_backward(hidden, weight, target, normaliser, entropy)
+        logprob, entropy = (torch.empty(len(target), dtype=wide, device=hidden.device) for _ in range(2))
+        for part, logits in _logits(hidden, weight):
+            for rows, logp in _normalised(part, logits, scale, wide):
+                logprob[rows] = logp.gather(1, target[rows, None])[:, 0]
+                entropy[rows] = -(logp.exp().mul_(logp)).sum(-1)
+        ctx.save_for_backward(hidden, weight, target, entropy)
         ctx.scale, ctx.wide = scale, wide
         ctx.set_materialize_grads(False)
         return logprob, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden, weight, target, normaliser, entropy = ctx.saved_tensors
+        hidden, weight, target, entropy = ctx.saved_tensors
         to_logprob, to_entropy = grads
-        given = torch.zeros_like(normaliser) if to_logprob is None else to_logprob
+        given = torch.zeros_like(entropy) if to_logprob is None else to_logprob
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=ctx.wide) if ctx.needs_input_grad[1] else None
-        room = _room(hidden, weight)
-        for part in _chunks(len(target), len(weight)):
-            slope = torch.mm(hidden[part], weight.T, out=room[: part.stop - part.start]).to(ctx.wide)
-            slope = (slope if ctx.scale == 1 else slope.mul_(ctx.scale)).sub_(normaliser[part, None])
-            if to_entropy is None:  # d logprob / d logits = onehot - p
-                slope = slope.exp_().mul_(-given[part, None])
-            else:  # d entropy / d logits = -p (log p + entropy)
-                wanted = (slope + entropy[part, None]).mul_(-to_entropy[part, None])
-                slope = slope.exp_().mul_(wanted.sub_(given[part, None]))
-            slope.scatter_add_(1, target[part, None], given[part, None])
-            slope = slope.mul_(ctx.scale).to(hidden.dtype)
-            grad_hidden[part] = slope @ weight
-            if grad_weight is not None and grad_weight.dtype is slope.dtype:
-                grad_weight.addmm_(slope.T, hidden[part])  # no second tensor of the head's size
+        for part, slopes in _logits(hidden, weight):
+            for rows, logp in _normalised(part, slopes, ctx.scale, ctx.wide):
+                if to_entropy is None:  # d logprob / d logits = onehot - p
+                    slope = logp.exp_().mul_(-given[rows, None])
+                else:  # d entropy / d logits = -p (log p + entropy)
+                    wanted = (logp + entropy[rows, None]).mul_(-to_entropy[rows, None])
+                    slope = logp.exp_().mul_(wanted.sub_(given[rows, None]))
+                slope.scatter_add_(1, target[rows, None], given[rows, None])
+                slopes[rows.start - part.start : rows.stop - part.start] = slope.mul_(ctx.scale)
+            grad_hidden[part] = slopes @ weight
+            if grad_weight is not None and grad_weight.dtype is slopes.dtype:
+                grad_weight.addmm_(slopes.T, hidden[part])  # no second tensor of the head's size
             elif grad_weight is not None:
-                grad_weight += slope.T @ hidden[part]
+                add_to(grad_weight, slopes.T @ hidden[part])
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
 
 
-def _room(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Where the logits of each chunk are written."""
-    longest = next(_chunks(len(hidden), len(weight)), slice(0, 0))
-    return hidden.new_empty(longest.stop, len(weight))
+def _logits(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The logits of each chunk of rows, all in the same memory."""
+    chunks = list(_chunks(len(hidden), CHUNK_LOGITS // len(weight)))
+    room = hidden.new_empty(max((part.stop - part.start for part in chunks), default=0), len(weight))
+    for part in chunks:
+        yield part, torch.mm(hidden[part], weight.T, out=room[: part.stop - part.start])
 
 
-def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
-    most = max(1, CHUNK_LOGITS // vocabulary)
-    size = math.ceil(count / math.ceil(count / most)) if count else 1  # even parts: a small one takes nearly as long
+def _normalised(part: slice, logits: Tensor, scale: float, wide: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """The log-probabilities of all tokens for some rows of a chunk at a time."""
+    for piece in _chunks(len(logits), CACHED // logits.shape[1] if logits.device.type == "cpu" else len(logits)):
+        scaled = logits[piece].to(wide)
+        scaled = scaled if scale == 1 else scaled * scale
+        yield slice(part.start + piece.start, part.start + piece.stop), scaled.log_softmax(-1)
+
+
+def _chunks(count: int, most: int) -> Iterator[slice]:
+    size = math.ceil(count / math.ceil(count / max(1, most))) if count else 1  # even: a small one takes nearly as long
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 

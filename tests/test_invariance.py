@@ -27,7 +27,7 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from rlvr import batch as batches
-from rlvr import loss, policy
+from rlvr import loss, models, policy, weights
 from rlvr import recipe as recipes
 from rlvr.advantage import grpo
 from rlvr.batch import Batch, Split, Tokens, pack
@@ -320,11 +320,12 @@ def function_of(which: str, target: Tensor, scale: float) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 0.6])
 @pytest.mark.parametrize("which", ["logprob", "entropy", "both"])
-@pytest.mark.parametrize("chunk", [11, 33, 10**6])
+@pytest.mark.parametrize(("chunk", "cached"), [(11, 11), (33, 22), (10**6, 22), (10**6, 10**6)])
 def test_the_chunked_head_passes_gradcheck(
-    which: str, scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+    which: str, scale: float, chunk: int, cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(policy, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(policy, "CACHED", cached)
     draw = torch.Generator().manual_seed(1)
     hidden = torch.randn(7, 5, generator=draw, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, generator=draw, dtype=torch.float64, requires_grad=True)
@@ -485,3 +486,32 @@ def test_rows_of_packed_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     widths = [part.input_ids.shape[1] for part in batches.passes(batch.sequences, 1, True)]
     assert max(widths) == 23 > sorted(widths)[-2] and len(widths) > 4  # a prompt and one response may be longer
     assert close(gradients(learner, [batch]), whole)
+
+
+@pytest.mark.parametrize("block", [3, 256])
+@pytest.mark.parametrize("sizes", [(7,), (5, 3, 4), (2, 19, 1, 8)], ids=str)
+def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in_bf16(
+    sizes: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "QUERIES", block)
+    draw, size = torch.Generator().manual_seed(0), 16
+    shapes = [(1, heads, sum(sizes), size) for heads in (6, 2, 2)] + [(1, sum(sizes), 6, size)]
+    *lowered, slope = (torch.randn(shape, generator=draw).to(torch.bfloat16) for shape in shapes)
+    masks = [torch.ones(n, sizes[0] + n, dtype=torch.bool).tril(sizes[0]) for n in sizes[1:]]
+    found = []
+    for dtype in (torch.bfloat16, torch.float64):
+        given = [part.detach().clone().to(dtype).requires_grad_() for part in lowered]
+        out = models._row(*given, sizes, masks, 0.3)
+        out.backward(slope.to(dtype))
+        found.append([out.detach(), *(part.grad for part in given)])
+    assert all(part.dtype is torch.bfloat16 for part in found[0])
+    assert all(float((a.double() - b).norm() / b.norm()) < 0.01 for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1000,), (7, 5), (300, 3)], ids=str)
+def test_numbers_of_another_dtype_are_added_in_pieces(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "PIECE", 16)
+    total, part = torch.randn(shape), torch.randn(shape).to(torch.bfloat16)
+    wanted = total + part.float()
+    weights.add_to(total, part)
+    assert torch.equal(total, wanted)
