@@ -29,8 +29,7 @@ class ValueModel(Trained):
 
     def __init__(self, body: Any, head: nn.Linear, compute: torch.dtype, tokens_per_pass: int, **held: bool) -> None:
         super().__init__(_WithHead(body, head), compute, tokens_per_pass, **held)
-        tolerance = 0.05 if compute is torch.bfloat16 else 1e-3
-        self.packed = takes_rows(self, body, self._directions, tolerance)
+        self.packed = takes_rows(self, body, self._directions)
 
     def forward(self, part: Pass) -> Tensor:
         """The values of the response tokens of one pass.   -> [t]"""

@@ -102,8 +102,8 @@ class Decoder:
         rows = [_Row(i, key) for i, request in enumerate(requests) for key in request.keys]
         order = sorted(rows, key=lambda row: -len(requests[row.request].token_ids))
         with torch.inference_mode():
-            self._lay(min(len(rows), self.max_sequences))
             try:
+                self._lay(min(len(rows), self.max_sequences))
                 for start in range(0, len(order), self.max_sequences):
                     self._decode(order[start : start + self.max_sequences], requests, sampling)
             finally:

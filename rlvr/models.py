@@ -147,11 +147,12 @@ class Kept(DynamicLayer):
     values: Any
     pieces: list[tuple[Tensor, ...]] | None = None  # [B * K, n, d] twice each, the last of BLOCK; None while reading
     used = 0
+    center: Tensor  # [B, K, 1, d], a mean of keys that is taken off them all: scores are smaller, and shares the same
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if self.pieces is None:
             return super().update(key_states, value_states)
-        new, at = (key_states.flatten(0, 1), value_states.flatten(0, 1)), self.used % BLOCK
+        new, at = ((key_states - self.center).flatten(0, 1), value_states.flatten(0, 1)), self.used % BLOCK
         if at == 0:
             full = [tuple(torch.cat(kept, 1) for kept in zip(*self.pieces, strict=True))] if self.pieces else []
             self.pieces = [*full, tuple(x.new_zeros(len(x), BLOCK, x.shape[2]) for x in new)]
@@ -163,9 +164,14 @@ class Kept(DynamicLayer):
     def get_seq_length(self) -> int:
         return super().get_seq_length() if self.pieces is None else self.used
 
+    def start(self, owner: Tensor) -> None:
+        """From here on keep what the rows say."""
+        center = self.keys.mean(2, keepdim=True)
+        self.keys, self.center, self.pieces = self.keys - center, center[owner], []
+
     def only(self, prompts: Tensor, rows: Tensor) -> None:
         """Keep these, in their order."""
-        heads = self.keys.shape[1]
+        heads, self.center = self.keys.shape[1], self.center[rows]
         self.keys, self.values = self.keys[prompts], self.values[prompts]
         self.pieces = [tuple(x.unflatten(0, (-1, heads))[rows].flatten(0, 1) for x in p) for p in self.pieces or ()]
 
@@ -190,7 +196,8 @@ class Prompts:
         place = row - (sizes.cumsum(0) - sizes)[owner]
         rows = row.new_zeros(len(sizes), int(sizes.max())).index_put((owner, place), row)
         for layer in layers:
-            layer.pieces = layer.pieces or []
+            if layer.pieces is None:
+                layer.start(owner)
         mask = torch.zeros_like(tokens, dtype=layers[0].keys.dtype).masked_fill(~tokens, -torch.inf)
         return cls(layers, mask, rows, (owner, place), torch.equal(rows.flatten(), row))
 
@@ -204,8 +211,7 @@ class Prompts:
     def seen(self, said: int) -> Tensor:
         """What a step adds to the scores of all layers, where each row will have said so many tokens: minus infinity
         for the padding of its prompt and the rest of the block that fills up.   -> [B, 1, 1, S + n]"""
-        own = self.mask.new_zeros(len(self.place[0]), said + -said % BLOCK)
-        own[:, said:] = -torch.inf
+        own = F.pad(self.mask.new_zeros(len(self.place[0]), said), (0, -said % BLOCK), value=-torch.inf)
         return torch.cat([self.mask[self.place[0]], own], 1)[:, None, None]
 
     def attend(self, layer: int, query: Tensor, seen: Tensor) -> Tensor:
@@ -218,7 +224,7 @@ class Prompts:
         prompt, *said = share.split_with_sizes([score.shape[-1] for score in scores], -1)
         out = self._by_row(torch.bmm(self._by_prompt(prompt), values), query)
         for part, (_, own) in zip(said, pieces, strict=True):
-            out = out + torch.bmm(part.flatten(0, 1), own).view_as(query)
+            out = out + torch.bmm(part.flatten(0, 1), own).view_as(out)
         return out
 
     def _by_prompt(self, x: Tensor) -> Tensor:
@@ -257,12 +263,11 @@ def attend(
         return torch.cat([_row(*part, *laid, scaling) for part, laid in zip(parts, rows, strict=True)], 1), None
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
-        if prompts is not None:
-            assert attention_mask is not None
+        if prompts is not None and attention_mask is not None:
             out = prompts.attend(module.layer_idx, grouped * (scaling or size**-0.5), attention_mask)
         else:
             out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
-        return out.reshape(batch, 1, heads, size), None
+        return out.reshape(batch, 1, heads, -1), None
     return _attended(query, key, value, attention_mask, scaling), None
 
 
@@ -291,10 +296,11 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float) -> Tensor:
+        key = key - key.mean(2, keepdim=True)  # smaller scores lose less in bf16, and the shares are the same
         ctx.save_for_backward(query, key, value)
         ctx.how = sizes, scaling
         asked = query[0].unflatten(0, (key.shape[1], -1))  # [K, R, L, d]
-        out = torch.empty_like(asked)
+        out = asked.new_empty(*asked.shape[:-1], value.shape[-1])
         for own, seen in _blocks(sizes):
             share = _shares(asked[:, :, own], key[0, :, seen], scaling)
             out[:, :, own] = (share @ value[0, :, seen]).unflatten(1, asked[0, :, own].shape[:2])

@@ -21,7 +21,7 @@ from rlvr.tree import asset
 GIB = 2**30
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
 PROCESS = 0.4 * GIB  # Python with torch and transformers
-HEAD = 2**25  # the logits of one chunk (see policy.CHUNK_LOGITS)
+HEAD = 3 * 2**26  # the logits of one chunk, and what comes of some of them (see policy.CHUNK_LOGITS)
 PROMPT = 64  # tokens, where a prompt may have at least so many: prompts are read only when the run starts
 
 # Hidden size, layers, heads, key heads, inner size, vocabulary and tied embeddings, by a pattern of the model's name.
@@ -149,7 +149,7 @@ def _pass(recipe: Recipe, shape: Shape, compute: int, processes: int) -> tuple[f
     tokens = samples / ask.samples * PROMPT + samples * ask.max_tokens
     one = min(tokens, max(recipe.learn.tokens_per_pass, PROMPT + ask.max_tokens))
     left = one * shape.activations(recipe.model.gradient_checkpointing) * compute
-    return left + compute * HEAD + 4 * shape.vocabulary * shape.hidden, tokens / one
+    return left + HEAD + 4 * shape.vocabulary * shape.hidden, tokens / one
 
 
 def _cache(recipe: Recipe, shape: Shape, compute: int, processes: int) -> float:

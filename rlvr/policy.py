@@ -76,10 +76,11 @@ def _logits(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def _normalised(part: slice, logits: Tensor, scale: float, wide: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """The log-probabilities of all tokens for some rows of a chunk at a time."""
-    for piece in _chunks(len(logits), CACHED // logits.shape[1] if logits.device.type == "cpu" else len(logits)):
-        scaled = logits[piece].to(wide)
-        scaled = scaled if scale == 1 else scaled * scale
-        yield slice(part.start + piece.start, part.start + piece.stop), scaled.log_softmax(-1)
+    most = CACHED if logits.device.type == "cpu" else CHUNK_LOGITS // 2
+    for piece in _chunks(len(logits), most // logits.shape[1]):
+        rows = logits[piece].to(wide)
+        rows = (rows if scale == 1 else rows * scale).log_softmax(-1)  # this alone is kept while it is used
+        yield slice(part.start + piece.start, part.start + piece.stop), rows
 
 
 def _chunks(count: int, most: int) -> Iterator[slice]:
@@ -97,8 +98,7 @@ class Policy(Trained):
         super().__init__(module, compute, tokens_per_pass, **held)
         self.tokenizer = tokenizer
         self.chunked_head = models.bare_head(module)
-        tolerance = 0.15 if next(module.parameters()).dtype is torch.bfloat16 else 1e-3
-        self.packed = takes_rows(self, module, lambda tokens: self.logprobs(tokens, 1.0), tolerance)
+        self.packed = takes_rows(self, module, lambda tokens: self.logprobs(tokens, 1.0))
 
     def forward(self, part: Pass, temperature: float) -> Forward:
         """Log-probability and entropy of the response tokens of one pass.   -> [t]"""

@@ -241,10 +241,8 @@ def compared_problems(run: RunData) -> list[dict[str, Any]]:
     """Held-out problems with their answers before, during and after: two that were learned, one not, one unlearned."""
     steps = [record["step"] for record in run.of(run.benchmarks[0])] if run.benchmarks else []
     chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
-    tables = [
-        (step, {str(s.get("id")): s for s in reversed(evaluated(run, run.benchmarks[0], step))}) for step in chosen
-    ]
-    tables = [(step, samples) for step, samples in tables if samples]
+    found = [(step, reversed(evaluated(run, run.benchmarks[0], step))) for step in chosen]
+    tables = [(step, samples) for step, rows in found if (samples := {str(row.get("id")): row for row in rows})]
     if not tables:
         return []
     first, last = tables[0][1], tables[-1][1]

@@ -67,10 +67,8 @@ class Session:
     def phases(self) -> list[Phase]:
         cold, found = self.built.cold, []
         if cold and self.recipe.cold_start:
-            advance = partial(cold_step, cold)
-            found = [
-                Phase("cold_start", 0, self.recipe.cold_start.steps, cold.sources, cold.learner, advance, cold=True)
-            ]
+            advance, end = partial(cold_step, cold), self.recipe.cold_start.steps
+            found = [Phase("cold_start", 0, end, cold.sources, cold.learner, advance, cold=True)]
         for number, stage in enumerate(self.built.stages):
             run, start = stage.run, found[-1].end if found else 0
             follows = number == 0 and bool(cold) and self.recipe.model.reference is None

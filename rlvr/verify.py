@@ -125,9 +125,8 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[[Group, Context
         except RunError:
             raise
         except Exception as error:  # a reward may be anybody's code; the run ends with its name and the problem's
-            raise RunError(
-                f"reward '{name}' raised {type(error).__name__}: {error} (problem '{group.problem.id}')"
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise RunError(f"reward '{name}' raised {reason} (problem '{group.problem.id}')") from error
         return rewards
 
     return call

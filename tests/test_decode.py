@@ -231,6 +231,7 @@ def test_attention_in_parts_is_that_over_the_whole(owner: list[int], dtype: torc
     tokens = torch.tensor([[True] * 5, [False] * 4 + [True], [False] * 2 + [True] * 3])
     asked = [(3, heads, 5, size)] * 2 + [(6, heads, each, size)] + [(6, heads, steps, size)] * 2
     lowered = [torch.randn(n, generator=draw, dtype=torch.float64).mul(2).to(dtype) for n in asked]
+    lowered[0], lowered[3] = lowered[0] + 9, lowered[3] + 9  # keys that all lie far off, as large biases make them
     first, said, query, key, value = (part.double() for part in lowered)
     layer = loading.Kept()
     layer.update(*lowered[:2])

@@ -149,7 +149,7 @@ def test_an_unseen_file_is_a_benchmark_by_its_name_or_by_one_row(suffix: str, tm
     plain = tmp_path / f"plain{suffix}"
     plain.write_bytes(path.read_bytes())
     (named,) = held_out.declared([str(plain)])
-    with pytest.raises(UserError, match=r"reach into it with a dotted column such as 'final_answer\.0'"):
+    with pytest.raises(UserError, match=r"reach into it with a column such as 'final_answer\.0'"):
         read_problems(named, "plain")
 
 

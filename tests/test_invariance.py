@@ -5,6 +5,7 @@ Everything is compared in float64, to 1e-12 of the largest entry.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,8 @@ from transformers import (
     CohereConfig,
     Gemma3TextConfig,
     GraniteConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     PreTrainedConfig,
     Qwen2Config,
@@ -32,6 +35,7 @@ from rlvr import recipe as recipes
 from rlvr.advantage import grpo
 from rlvr.batch import Batch, Split, Tokens, pack
 from rlvr.build import build, load
+from rlvr.critic import ValueModel, value_head
 from rlvr.gather import no_signal
 from rlvr.learner import Learner, Objective
 from rlvr.policy import Policy
@@ -490,13 +494,16 @@ def test_rows_of_packed_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("block", [3, 256])
 @pytest.mark.parametrize("sizes", [(7,), (5, 3, 4), (2, 19, 1, 8)], ids=str)
+@pytest.mark.parametrize("offset", [0, 30])
 def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in_bf16(
-    sizes: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+    offset: int, sizes: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where all keys lie far off, as those of models with large biases do; values are narrower than keys."""
     monkeypatch.setattr(models, "QUERIES", block)
     draw, size = torch.Generator().manual_seed(0), 16
-    shapes = [(1, heads, sum(sizes), size) for heads in (6, 2, 2)] + [(1, sum(sizes), 6, size)]
+    shapes = [(1, 6, sum(sizes), size), (1, 2, sum(sizes), size), (1, 2, sum(sizes), 8), (1, sum(sizes), 6, 8)]
     *lowered, slope = (torch.randn(shape, generator=draw).to(torch.bfloat16) for shape in shapes)
+    lowered[1] = lowered[1] + offset
     masks = [torch.ones(n, sizes[0] + n, dtype=torch.bool).tril(sizes[0]) for n in sizes[1:]]
     found = []
     for dtype in (torch.bfloat16, torch.float64):
@@ -505,7 +512,7 @@ def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in
         out.backward(slope.to(dtype))
         found.append([out.detach(), *(part.grad for part in given)])
     assert all(part.dtype is torch.bfloat16 for part in found[0])
-    assert all(float((a.double() - b).norm() / b.norm()) < 0.01 for a, b in zip(*found, strict=True))
+    assert all(float((a.double() - b).norm() / b.norm()) < 0.015 for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (1000,), (7, 5), (300, 3)], ids=str)
@@ -515,3 +522,28 @@ def test_numbers_of_another_dtype_are_added_in_pieces(shape: tuple[int, ...], mo
     wanted = total + part.float()
     weights.add_to(total, part)
     assert torch.equal(total, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both() -> tuple[bool, bool]:
+        module = tiny.model(0, torch.float32)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(4 if parameter.dim() > 1 else 1)
+        body, head = copy.deepcopy(module).model, value_head(module.config.hidden_size, torch.float32, module.device, 0)
+        return Policy(module, dtype, 4096, tiny.tokenizer()).packed, ValueModel(body, head, dtype, 4096).packed
+
+    assert both() == (True, True)
+    row = models._row
+    monkeypatch.setattr(models, "_row", lambda q, k, v, sizes, masks, scaling: row(q, k, v, (sum(sizes),), (), scaling))
+    assert both() == (False, False)
+
+
+def test_a_policy_may_have_a_vocabulary_of_a_few_letters() -> None:
+    config = LlamaConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    assert Policy(LlamaForCausalLM(config), torch.float32, 4096, tiny.tokenizer()).packed

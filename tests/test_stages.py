@@ -109,7 +109,7 @@ def test_a_stage_may_measure_the_kl_from_where_it_begins(tiny_model: Path, tmp_p
         ({"name": "a"}, "stages.0.steps: is required"),
         ({"steps": 1, "advantage": "gae"}, "needs a critic"),
         ({"steps": 1, "advantage": "gae", "critic": {}}, "a critic in all of its stages or in none"),
-        ({"steps": 1, "name": "cold_start"}, "stages.0.name: 'cold_start' is taken"),
+        ({"steps": 1, "name": "cold_start"}, "stages.0.name: 'cold_start' names the steps"),
     ],
 )
 def test_a_wrong_stage_is_refused_before_anything_is_loaded(

@@ -33,9 +33,9 @@ PPO: dict[str, Any] = {
 GRPO: dict[str, Any] = {"loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}], "reduction": "sequence"}}
 WHITE: dict[str, Any] = {"advantage": "reinforce_pp", "reward_kl": {"coef": 0.05, "target": 0.1, "horizon": 10}}
 CASES: dict[str, dict[str, Any]] = {
-    "grpo float32": {**GRPO, "dtype": "float32"},
+    "grpo float32": {**GRPO, "dtype": "float32", "compute": "float32"},
     "grpo float64": {**GRPO, "dtype": "float64"},
-    "ppo float32": {**PPO, "dtype": "float32"},
+    "ppo float32": {**PPO, "dtype": "float32", "compute": "float32"},
     "ppo float64": {**PPO, "dtype": "float64"},
     "reinforce_pp float64": {**WHITE, "dtype": "float64"},
     "micro_token float64": {"loss": {"reduction": {"name": "micro_token", "size": 2, "ranks": 3}}, "dtype": "float64"},

@@ -17,12 +17,9 @@ from typing import NamedTuple
 
 from rlvr.tree import asset
 
-# Control, zero-width, bidirectional and unpaired characters: they can make two different answers look alike.
-_FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
-)
-
 NOTATION = asset("notation")
+# Control, zero-width, bidirectional and unpaired characters: they can make two different answers look alike.
+_FORBIDDEN = re.compile(NOTATION["hidden"])
 _CHARACTERS = str.maketrans({sign: text for text, signs in NOTATION["characters"].items() for sign in signs})
 
 _LAYOUT = {*NOTATION["layout"].split(), "\\ ", "\\\n"}
