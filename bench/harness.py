@@ -101,6 +101,21 @@ def model_folder() -> Path:
     return MODEL
 
 
+def resized(vocabulary: int) -> Path:
+    """The embedded model with the first so many entries of its vocabulary, as a folder of its own."""
+    folder = MODEL.with_name(f"model-{vocabulary}")
+    if not (folder / "model.safetensors").is_file():
+        import torch
+
+        from rlvr import models
+
+        module, tokenizer = models.load(str(model_folder()), torch.float32)
+        module.resize_token_embeddings(vocabulary)
+        module.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
 def dtype() -> str:
     """The dtype of the arithmetic on this machine, the same for all sides: bf16 where the processor multiplies it."""
     import torch

@@ -30,8 +30,9 @@ def tables() -> str:
     )
     if growth:
         head = [
-            "\n| growth of | microseconds a token (matrix products alone) | exponent | machine |",
-            "|---|---|---|---|",
+            "\n| growth of | microseconds a token (its attention; matrix products alone) | rest, largest over first |"
+            " exponent | machine |",
+            "|---|---|---|---|---|",
         ]
         text += "\n".join([*head, *growth, ""])
     return text
@@ -57,8 +58,8 @@ def ratio(name: str, result: dict[str, Any]) -> str:
 
 
 def curve(result: dict[str, Any]) -> str:
-    cells = ", ".join(f"{row['ours_us']} ({row['limit_us']})" for row in result["rows"])
-    return f"{cells} | {result['exponent']:.2f} | {result['where']}"
+    cells = ", ".join(f"{row['ours_us']} ({row['attention_us']}; {row['limit_us']})" for row in result["rows"])
+    return f"{cells} | {result['rest_over_first']:.2f} | {result['exponent']:.2f} | {result['where']}"
 
 
 if __name__ == "__main__":

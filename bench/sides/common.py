@@ -29,10 +29,14 @@ def prompts(count: int, length: int, vocabulary: int) -> list[list[int]]:
 
 
 def measure(
-    work: Callable[[], int], repeats: int, warm: Callable[[], object] | None = None, wanted: int | None = None
+    work: Callable[[], int],
+    repeats: int,
+    warm: Callable[[], object] | None = None,
+    wanted: int | None = None,
+    more: Callable[[], dict[str, float]] = dict,
 ) -> None:
     """Prints the seconds of each call of `work`, which returns the number of tokens, after an unmeasured one; with no
-    repeats those of a single call, where memory is what counts.
+    repeats those of a single call, where memory is what counts. `more` says what else is known of the call.
 
     SystemExit where it is another number than `wanted`, since a side that fails may be quick."""
     if repeats:
@@ -43,7 +47,7 @@ def measure(
         seconds = time.perf_counter() - start
         if tokens != (wanted or tokens):
             sys.exit(f"{tokens} tokens in place of {wanted}")
-        print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_gb": peak_gb()}), flush=True)
+        print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_gb": peak_gb(), **more()}), flush=True)
 
 
 def peak_gb() -> float:

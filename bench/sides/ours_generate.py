@@ -1,10 +1,15 @@
-"""Generation by rlvr's local engine: every response has exactly the asked number of tokens."""
+"""Generation by rlvr's local engine: every response has exactly the asked number of tokens. Says what of the time the
+attention of decoded tokens took."""
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 import torch
 from common import measure, options, prompts
 
+from rlvr import models
 from rlvr.build import load_engine
 from rlvr.recipe import Model, Spec
 from rlvr.types import Request, Sampling
@@ -22,10 +27,25 @@ def main() -> None:
         for i, ids in enumerate(prompts(args.prompts, args.prompt_length, vocabulary))
     ]
 
+    spent, attend = [0.0], models.Prompts.attend
+
+    def clocked(*given: Any) -> torch.Tensor:
+        start = time.perf_counter()
+        out = attend(*given)
+        spent[0] += time.perf_counter() - start
+        return out
+
+    def attention() -> dict[str, float]:
+        taken, spent[0] = spent[0], 0.0
+        return {"attention": taken}
+
+    models.Prompts.attend = clocked  # type: ignore[method-assign]
+
     def work(tokens: int = args.tokens) -> int:
         return sum(len(done.token_ids) for done in engine.generate(asked, Sampling(args.samples, tokens, 0.7)))
 
-    measure(work, args.repeats, lambda: work(4), args.prompts * args.samples * args.tokens)
+    warm = lambda: (work(4), attention())  # noqa: E731
+    measure(work, args.repeats, warm, args.prompts * args.samples * args.tokens, attention)
 
 
 if __name__ == "__main__":
