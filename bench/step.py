@@ -2,7 +2,7 @@
 
     python bench/step.py [--rounds 2] [--steps 2] [--threads 2]
 
-The first step of each process is a warm-up; medians are compared. A step is 64 rollouts (8 problems times 8 samples,
+The first two steps of each process are a warm-up, in which its memory grows to what steps need; medians are compared. A step is 64 rollouts (8 problems times 8 samples,
 at most 128 new tokens, temperature 0.7), their reward, and one AdamW update from all of them. `step_limit` sets ours
 beside the matrix products of the tokens that it generated and trained on.
 """
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     work = {"--model": model_folder(), "--dtype": dtype()}
-    WORKLOAD.write_text(json.dumps({**SETTINGS, "problems": list(problems(args.steps + 1))}, indent=1))
-    given = work | {"--workload": WORKLOAD}
+    WORKLOAD.write_text(json.dumps({**SETTINGS, "problems": list(problems(args.steps + 2))}, indent=1))
+    given = work | {"--workload": WORKLOAD, "--warmup": 2}
     told = facts(args.threads, dtype=work["--dtype"], workload=SETTINGS)
     sides = [Side("ours", "ours_step.py", options=given), Side("trl", "trl_step.py", "trl", given)]
     found = alternate(sides, args.rounds, args.threads)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from string import Template
@@ -67,18 +67,14 @@ NEVER = ("empty", "empty box", "empty tags")
 ECHOES = ("echo of the question", "echo of the prompt")
 
 
-def _written(control: str, problem: Problem, prompt: str) -> str:
-    given = {"question": problem.question, "answer": problem.answer, "prompt": prompt or problem.question}
-    return Template(control).substitute(given)
-
-
 def control_scores(judge: Judge, problems: Sequence[Problem], prompts: Sequence[str] = ()) -> dict[str, float]:
     """The share of problems on which each control is judged correct."""
     asked = list(problems[:CONTROL_PROBLEMS])
     texts = [*prompts[: len(asked)], *[""] * (len(asked) - len(prompts))]
     found = {}
+    given = [asdict(p) | {"prompt": t or p.question} for p, t in zip(asked, texts, strict=True)]
     for name, control in CONTROLS.items():
-        written = [_written(control, p, t) for p, t in zip(asked, texts, strict=True)]
+        written = [Template(control).substitute(known) for known in given]
         pending = [judge_safely(judge, p, Response(text)) for p, text in zip(asked, written, strict=True)]
         found[name] = sum(verdict.correct for verdict in settle(pending)) / max(1, len(asked))
     return found

@@ -204,9 +204,8 @@ def trained(groups: Sequence[SampleGroup]) -> list[Sample]:
     return [sample for group in groups if group.trained for sample in group.samples]
 
 
-# A row of the lengths of its prompt and responses, with the mask [l, prompt + l] of each response; without masks it is
-# one text.
-Laid = tuple[tuple[int, ...], tuple[Tensor, ...]]
+# Of each row the lengths of its prompt and of its responses.
+Rows = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +216,7 @@ class Pass:
     samples: tuple[int, ...]  # the samples in the order of their tokens below
     input_ids: Tensor  # [1, L] or [B, L]
     position_ids: Tensor  # [1, L] or [B, L]
-    rows: tuple[Laid, ...] | None  # None = padded rows
+    rows: Rows | None  # None = padded rows
     row: Tensor  # [t]
     column: Tensor  # [t] the position whose output predicts the token
     target: Tensor  # [t]
@@ -282,17 +281,15 @@ def _rows(sequences: Sequence[Tokens], packed: bool) -> list[_Row]:
 
 
 def _end_to_end(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
-    """The rows in one dimension, each with its mask where it holds several responses."""
-    ids, positions, column, laid = [], [], [], list[Laid]()
+    """The rows in one dimension."""
+    ids, positions, column, laid = [], [], [], list[tuple[int, ...]]()
     for row in rows:
         segments = [row.prompt, *(sequences[i].response for i in row.samples)]
         own, sizes = _columns(segments), [len(segment) for segment in segments]
         column += [len(ids) + at for at in own]
         ids += [token for segment in segments for token in segment]
         positions += [*range(sizes[0]), *(sizes[0] + at for size in sizes[1:] for at in range(size))]
-        # Each token of a response sees the prompt and the response up to itself: [l, prompt + l].
-        masks = [torch.ones(n, sizes[0] + n, dtype=torch.bool).tril(sizes[0]) for n in sizes[1:] if len(sizes) > 2]
-        laid.append((tuple(sizes), tuple(masks)))
+        laid.append(tuple(sizes))
     samples = tuple(sample for row in rows for sample in row.samples)
     place, target = torch.tensor(column, dtype=torch.long), _targets(samples, sequences)
     inputs = torch.tensor([ids]), torch.tensor([positions])

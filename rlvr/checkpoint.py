@@ -39,13 +39,7 @@ class Checkpoint:
 
 
 def save(
-    folder: Path,
-    tensors: Named,
-    learner: Facts,
-    position: Facts,
-    keep: int,
-    world: World = ALONE,
-    best: int | None = None,
+    folder: Path, tensors: Named, learner: Facts, position: Facts, keep: int, best: int | None, world: World = ALONE
 ) -> Path:
     """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay; raises RunError where the disk
     refuses, leaving the older ones. Each rank writes its part of the tensors, and of those that all ranks hold alike a
@@ -89,7 +83,7 @@ class Saver:
         """As `save`; in the background what went wrong is raised by `check`, the next call, `wait` or `close`."""
         self.wait()
         if self.thread is None:
-            save(self.folder, tensors, learner, position, self.keep, self.world, best)
+            save(self.folder, tensors, learner, position, self.keep, best, self.world)
             return
         # Of what all ranks hold alike, each copies a share.
         rank, size, whole = self.world.rank, self.world.size, io.BytesIO()
@@ -97,7 +91,7 @@ class Saver:
         copies = [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in own]
         torch.save(dict(learner), whole)  # states of eight bits cannot be copied otherwise
         kept = torch.load(io.BytesIO(whole.getvalue()), "cpu", weights_only=True)
-        self.writing = self.thread.submit(save, self.folder, copies, kept, position, self.keep, self.world, best)
+        self.writing = self.thread.submit(save, self.folder, copies, kept, position, self.keep, best, self.world)
 
     def check(self) -> None:
         """Raises what went wrong in the background, where that is known by now."""

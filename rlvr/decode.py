@@ -103,11 +103,13 @@ class Decoder:
         order = sorted(rows, key=lambda row: -len(requests[row.request].token_ids))
         with torch.inference_mode():
             try:
-                self._lay(min(len(rows), self.max_sequences))
+                for layer in self.layers:
+                    layer.lay(min(len(rows), self.max_sequences))
                 for start in range(0, len(order), self.max_sequences):
                     self._decode(order[start : start + self.max_sequences], requests, sampling)
             finally:
-                self._lay(0)
+                for layer in self.layers:
+                    layer.lay(0)
         return [Generation(tuple(row.tokens), tuple(row.logprobs), row.finish) for row in rows]
 
     def _read(
@@ -115,11 +117,12 @@ class Decoder:
     ) -> tuple[Tensor, Tensor, Tensor, Any, Prompts | None]:
         """Each prompt of a wave, once: the logits and next position of each row, and the mask of the cache."""
         asked = list(dict.fromkeys(row.request for row in rows))
-        ids, mask = self._left_padded([requests[i].token_ids for i in asked])
+        ids = models.front_padded([requests[i].token_ids for i in asked], -1).to(self.device)
+        mask = ids >= 0
         cache: Any = DynamicCache(config=self.module.config)
         if shared:
             cache = Cache(layer_class_to_replicate=models.Kept)
-        logits = self._forward(ids, mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache, None)
+        logits = self._forward(ids.clamp(min=0), mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache, None)
         owner = torch.tensor([asked.index(row.request) for row in rows], device=self.device)
         logits, position = logits[owner], mask.sum(1)[owner]
         if shared:
@@ -145,10 +148,6 @@ class Decoder:
             logits = self._forward(token[:, None], position[:, None], mask, cache, prompts)
             position = position + 1
 
-    def _lay(self, rows: int) -> None:
-        for layer in self.layers:
-            layer.lay(rows)
-
     def _record(
         self, rows: list[_Row], tokens: list[int], logprobs: list[float], sampling: Sampling, step: int
     ) -> None:
@@ -171,25 +170,17 @@ class Decoder:
     def _forward(self, ids: Tensor, position: Tensor, mask: Tensor, cache: Cache, prompts: Prompts | None) -> Tensor:
         """Logits of the last position; the mask is of what the cache holds.   [B, L] -> [B, V]"""
         if self.ours:
-            length = ids.shape[1]
             width = mask.shape[1]
-            causal = torch.ones(length, width, dtype=torch.bool, device=self.device).tril(width - length)
-            # A padded position sees itself, so that no row of the mask is empty.
-            own = torch.eye(length, width, dtype=torch.bool, device=self.device)
-            mask = (mask[:, None, None, :] & causal) | own if length > 1 else mask[:, None, None, :]
-            mask = mask if prompts is None else prompts.seen(mask.shape[-1])
+            mask = mask[:, None, None, :] if prompts is None else prompts.seen(width)
+            if ids.shape[1] > 1:  # a padded position sees itself, so that no row of the mask is empty
+                own = torch.eye(width, dtype=torch.bool, device=self.device)
+                mask = (mask & torch.ones_like(own).tril()) | own
         inputs: dict[str, Any] = {"input_ids": ids, "position_ids": position, "attention_mask": mask}
         inputs |= {"past_key_values": cache, "use_cache": True} | ({"prompts": prompts} if prompts else {})
         if self.direct_head:
             # Through the model the last position would be a strided slice, whose product copies the head for each row.
             return self.head(self.module.base_model(**inputs).last_hidden_state[:, -1])
         return self.module(**inputs, logits_to_keep=1).logits[:, -1]
-
-    def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, prompts))
-        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=self.device)
-        mask = torch.tensor([[False] * (width - len(p)) + [True] * len(p) for p in prompts], device=self.device)
-        return ids, mask
 
 
 def end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:

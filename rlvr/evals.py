@@ -192,8 +192,7 @@ def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, ob
     """The mean gain over the same problems with its 95 % interval, from the deviation of the per-problem
     differences."""
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    mean = math.fsum(differences) / len(differences)
-    return {"pass@1": mean, "ci95": list(_normal(differences)), "n": len(differences)}
+    return {"pass@1": fmean(differences), "ci95": list(_normal(differences)), "n": len(differences)}
 
 
 def crossed_interval(values: np.ndarray) -> tuple[float, float]:

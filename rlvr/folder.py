@@ -161,11 +161,8 @@ def _before_after(path: Path, evals: list[dict[str, Any]], name: str, last: int,
     at = {e["step"]: e for e in evals if e["benchmark"] == name}
 
     def result(step: int) -> dict[str, Any]:
-        return {
-            "pass@1": at[step]["metrics"]["pass@1"],
-            "ci95": at[step]["ci95"]["pass@1"],
-            "n": at[step]["counts"]["problems"],
-        }
+        e = at[step]
+        return {"pass@1": e["metrics"]["pass@1"], "ci95": e["ci95"]["pass@1"], "n": e["counts"]["problems"]}
 
     def gain(first: int) -> dict[str, Any]:
         return paired_gain(*(_shares(path / "samples" / f"eval-{name}-{step:06d}.jsonl") for step in (first, last)))

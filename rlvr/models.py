@@ -10,8 +10,9 @@ import os
 import re
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 from transformers.cache_utils import DynamicLayer
 
-from rlvr.batch import Laid, Tokens
+from rlvr.batch import Rows, Tokens
 from rlvr.errors import RunError, UserError, optional, suggest
 from rlvr.recipe import Lora
 from rlvr.world import whole
@@ -130,6 +132,8 @@ def quiet() -> Iterator[None]:
 BLOCK = 32
 # So many queries of an update meet their keys at a time, in bf16 on a processor.
 QUERIES = 256
+# Far below every score, and yet a number: a softmax of nothing else is one. And where a token is added.
+FAR, LAST = -1e30, (0, 0, 0, 0, 0, 1)
 
 
 def full_attention(module: Any) -> bool:
@@ -246,7 +250,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    rows: Sequence[Laid] | None = None,
+    rows: Rows | None = None,
     prompts: Prompts | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -257,10 +261,12 @@ def attend(
     [B, H, L, d], [B, K, S, d] twice -> [B, L, H, d]
     """
     batch, heads, length, size = query.shape
+    if rows is not None and query.dtype is torch.bfloat16 and query.device.type == "cpu":
+        return _Products.apply(query, key, value, rows, scaling or size**-0.5), None
     if rows is not None:
-        lengths = [sum(sizes) for sizes, _ in rows]
-        parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-        return torch.cat([_row(*part, *laid, scaling) for part, laid in zip(parts, rows, strict=True)], 1), None
+        cut = [sum(sizes) for sizes in rows]
+        parts = zip(query.split(cut, 2), key.split(cut, 2), value.split(cut, 2), rows, strict=True)
+        return torch.cat([_row(*part, scaling) for part in parts], 1), None
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
         if prompts is not None and attention_mask is not None:
@@ -271,74 +277,109 @@ def attend(
     return _attended(query, key, value, attention_mask, scaling), None
 
 
-def _row(
-    query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], masks: Sequence[Tensor], scaling: float | None
-) -> Tensor:
+def _row(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:
     """Attention of a row: of one text, or of a prompt and then of each response to the prompt and itself."""
-    if query.dtype is torch.bfloat16 and query.device.type == "cpu":
-        return _Products.apply(query, key, value, sizes, scaling or query.shape[-1] ** -0.5)
-    if not masks:
+    if len(sizes) < 3:
         return _attended(query, key, value, None, scaling)
     (first, *queries), (prompt, *keys), (start, *values) = (x.split(sizes, 2) for x in (query, key, value))
     found = [_attended(first, prompt, start, None, scaling)]
-    for asking, own, said, mask in zip(queries, keys, values, masks, strict=True):
-        found.append(_attended(asking, torch.cat([prompt, own], 2), torch.cat([start, said], 2), mask, scaling))
+    for asking, own, said in zip(queries, keys, values, strict=True):
+        seen = query.new_ones(own.shape[2], sizes[0] + own.shape[2], dtype=torch.bool).tril(sizes[0])
+        found.append(_attended(asking, torch.cat([prompt, own], 2), torch.cat([start, said], 2), seen, scaling))
     return torch.cat(found, 1)
 
 
 class _Products(torch.autograd.Function):
-    """Attention of a row in bf16 on a processor, where plain products take a third of the fused kernel's time for the
-    backward pass. What a block of queries gives to its keys is computed anew there, so memory grows with the length
+    """Attention of packed rows in bf16 on a processor, where plain products take a third of the fused kernel's time for
+    the backward pass. What a block of queries gives to its keys is computed anew there, so memory grows with the length
     alone.
 
     [1, H, L, d], [1, K, L, d] twice -> [1, L, H, d]
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: float) -> Tensor:
         key = key - key.mean(2, keepdim=True)  # smaller scores lose less in bf16, and the shares are the same
-        ctx.save_for_backward(query, key, value)
-        ctx.how = sizes, scaling
-        asked = query[0].unflatten(0, (key.shape[1], -1))  # [K, R, L, d]
-        out = asked.new_empty(*asked.shape[:-1], value.shape[-1])
-        for own, seen in _blocks(sizes):
-            share = _shares(asked[:, :, own], key[0, :, seen], scaling)
-            out[:, :, own] = (share @ value[0, :, seen]).unflatten(1, asked[0, :, own].shape[:2])
-        return out.flatten(0, 1).transpose(0, 1)[None]
+        # [L + 1, H, d] and [L + 1, K, d] twice, the last token nobody's
+        kept = query, key, value = [F.pad(x[0].transpose(0, 1), LAST) for x in (query * scaling, key, value)]
+        ctx.save_for_backward(*kept)
+        ctx.blocks, ctx.scaling = _blocks(rows, QUERIES), scaling
+        out, heads = value.new_empty(len(query), query.shape[1], value.shape[2]), key.shape[1]
+        for block in ctx.blocks:
+            share = block.shares(_by_head(query, block.asks, heads), _by_head(key, block.sees, heads))
+            out[block.asks.flatten()] = _flat(share @ _by_head(value, block.sees, heads), block.asks, out)
+        return out[None, :-1]
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        (query, key, value), (sizes, scaling) = ctx.saved_tensors, ctx.how
-        asked, given = (x.unflatten(0, (key.shape[1], -1)) for x in (query[0], slope[0].transpose(0, 1)))
-        to_query, to_key, to_value = torch.empty_like(asked), torch.zeros_like(key[0]), torch.zeros_like(value[0])
-        for own, seen in _blocks(sizes):
-            keys, share = key[0, :, seen], _shares(asked[:, :, own], key[0, :, seen], scaling)
-            part = given[:, :, own].flatten(1, 2)
-            inner = torch.ops.aten._softmax_backward_data(part @ value[0, :, seen].mT, share, -1, share.dtype)
-            inner = inner.mul_(scaling)
-            to_query[:, :, own] = (inner @ keys).unflatten(1, asked[0, :, own].shape[:2])
-            to_key.index_add_(1, seen, inner.mT @ asked[:, :, own].flatten(1, 2))
-            to_value.index_add_(1, seen, share.mT @ part)
-        return to_query.flatten(0, 1)[None], to_key[None], to_value[None], None, None
+        (query, key, value), given, heads = ctx.saved_tensors, F.pad(slope[0], LAST), ctx.saved_tensors[1].shape[1]
+        to_query, to_key, to_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for block in ctx.blocks:
+            asked, part = (_by_head(x, block.asks, heads) for x in (query, given))
+            keys, values = (_by_head(x, block.sees, heads) for x in (key, value))
+            share = block.shares(asked, keys)
+            inner = torch.ops.aten._softmax_backward_data(part @ values.mT, share, -1, share.dtype)
+            to_query[block.asks.flatten()] = _flat(inner @ keys, block.asks, query)
+            to_key.index_add_(0, block.sees.flatten(), _flat(inner.mT @ asked, block.sees, key))
+            to_value.index_add_(0, block.sees.flatten(), _flat(share.mT @ part, block.sees, value))
+        found = to_query.mul_(ctx.scaling), to_key, to_value
+        return *(x[:-1].transpose(0, 1)[None] for x in found), None, None
 
 
-def _blocks(sizes: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-    """The queries of a row in blocks, each with the keys it sees: of its prompt, and of its own text up to its end."""
-    begin = 0
-    for number, size in enumerate(sizes):
-        for start in range(begin, begin + size, QUERIES):
-            end = min(start + QUERIES, begin + size)
-            yield slice(start, end), torch.cat([torch.arange(sizes[0] if number else 0), torch.arange(begin, end)])
-        begin += size
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Parts of texts of similar length whose queries meet their keys together, filled up at the front with a token that
+    is nobody's, after the last."""
+
+    asks: Tensor  # [n, l], the tokens whose queries these are
+    sees: Tensor  # [n, s], the tokens whose keys they see: of the prompt, and the part's own up to its end
+    padded: Tensor  # [n, 1, s], far below all scores where nobody's token stands
+
+    def shares(self, asked: Tensor, keys: Tensor) -> Tensor:
+        """What each query gives to each key; of the last keys, its own, it sees those up to its own place.
+        [n * K, R * l, d], [n * K, s, d] -> [n * K, R * l, s]"""
+        scores, length = torch.bmm(asked, keys.mT), self.asks.shape[1]
+        later = torch.full((length, length), FAR, dtype=scores.dtype).triu(1)
+        scores.unflatten(1, (-1, length))[..., -length:].add_(later)
+        scores.unflatten(0, (len(self.asks), -1)).add_(self.padded[:, None])
+        return scores.softmax(-1)
 
 
-def _shares(asked: Tensor, keys: Tensor, scaling: float) -> Tensor:
-    """What each query gives to each key; of the last keys, its own block, it sees those up to its own place.
-    [K, R, l, d], [K, S, d] -> [K, R * l, S]"""
-    scores = torch.bmm(asked.flatten(1, 2), keys.mT).mul_(scaling)
-    later = torch.full((asked.shape[2],) * 2, -torch.inf, dtype=scores.dtype).triu(1)
-    scores.unflatten(1, asked.shape[1:3])[..., -len(later) :].add_(later)
-    return scores.softmax(-1)
+@lru_cache(maxsize=2)
+def _blocks(rows: Rows, most: int) -> Sequence[_Block]:
+    """The tokens of rows end to end, each row a prompt and then its responses; `most` queries to a block."""
+    parts, begin = list[tuple[Sequence[int], Sequence[int]]](), 0
+    for sizes in rows:
+        prompt = range(begin, begin + sizes[0])
+        for size in sizes:
+            for start in range(begin, begin + size, most):
+                own = range(begin, min(start + most, begin + size))
+                parts.append((own[start - begin :], (*(prompt if begin >= prompt.stop else ()), *own)))
+            begin += size
+    parts.sort(key=lambda part: (len(part[0]), len(part[1])))
+    blocks, last = list[_Block](), len(parts)
+    while last:
+        first = max(0, last - max(1, most // len(parts[last - 1][0])))
+        asks, sees = (front_padded(x, begin) for x in zip(*parts[first:last], strict=True))
+        blocks.append(_Block(asks, sees, torch.zeros(sees.shape).masked_fill(sees == begin, FAR)[:, None].bfloat16()))
+        last = first
+    return blocks
+
+
+def front_padded(rows: Iterable[Sequence[int]], filler: int) -> Tensor:
+    """[n] rows of ids -> [n, L]"""
+    return pad_sequence([torch.tensor(row) for row in rows], True, filler, "left")
+
+
+def _by_head(x: Tensor, places: Tensor, heads: int) -> Tensor:
+    """[L, K * R, d], [n, l] -> [n * K, R * l, d]"""
+    found = x.index_select(0, places.flatten()).view(*places.shape, heads, -1, x.shape[2])
+    return found.permute(0, 2, 3, 1, 4).reshape(len(places) * heads, -1, x.shape[2])
+
+
+def _flat(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
+    """[n * K, R * l, d], [n, l], [L, K * R, d] -> [n * l, K * R, d]"""
+    return x.view(len(places), like.shape[1], places.shape[1], -1).transpose(1, 2).flatten(0, 1)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:

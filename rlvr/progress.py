@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Any, Self
 
@@ -116,7 +117,7 @@ class Progress:
         head = Table.grid(left, Column(justify="right", no_wrap=True), expand=True)
         phase = str(self._record.get("phase", "")).replace("_", " ")
         title = Text.assemble((self._safe(self.name), "bold"), f" step {self._step}/{self.total}", (f" {phase}", "dim"))
-        head.add_row(title, Text(f"{duration(self._left())} left" if self._left() is not None else ""))
+        head.add_row(title, Text(self._left()))
         figures = [Text.assemble((f"{name} ", "dim"), value) for name, value in self._figures()]
         parts: list[RenderableType] = [head, Padding(ProgressBar(total=max(self.total, 1), completed=self._step), 0)]
         parts += [Columns(figures, padding=(0, 3))] if figures else []
@@ -146,15 +147,11 @@ class Progress:
     def _line(self) -> str:
         phase = str(self._record.get("phase", "")).replace("_", " ")
         figures = [f"{name} {value}" for name, value in self._figures()]
-        left = self._left()
-        parts = [f"step {self._step}/{self.total}", phase, *figures, "" if left is None else f"{duration(left)} left"]
+        parts = [f"step {self._step}/{self.total}", phase, *figures, self._left()]
         return " · ".join(filter(None, parts))
 
-    def _left(self) -> float | None:
-        if not self._seconds:
-            return None
-        mean = sum(self._seconds) / len(self._seconds)
-        return max(self.total - self._step, 0) * mean
+    def _left(self) -> str:
+        return f"{duration(max(self.total - self._step, 0) * fmean(self._seconds))} left" if self._seconds else ""
 
     def _show_sample(self, width: int) -> RenderableType:
         sample = self._sample or {}

@@ -75,11 +75,9 @@ class Trained(ABC):
 
     def outputs(self, module: Any, part: Pass, field: str) -> Tensor:
         """A field of a module's output at the positions that predict the response tokens.   -> [t, …]"""
-        inputs: dict[str, Any] = {"input_ids": part.input_ids, "position_ids": part.position_ids}
-        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        if part.rows is not None:  # for our attention, to which models hand on what they do not know
-            inputs["rows"] = tuple((sizes, tuple(mask.to(self.device) for mask in masks)) for sizes, masks in part.rows)
-        out = module(**inputs, use_cache=False)
+        inputs = {"input_ids": part.input_ids.to(self.device), "position_ids": part.position_ids.to(self.device)}
+        more = {"rows": part.rows} if part.rows else {}  # for our attention, to which models hand on what is not theirs
+        out = module(**inputs, **more, use_cache=False)
         return getattr(out, field)[part.row.to(self.device), part.column.to(self.device)]
 
     @torch.no_grad()

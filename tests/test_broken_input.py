@@ -579,10 +579,8 @@ def saved(tmp_path: Path, steps: Sequence[int] = (2, 4)) -> Path:
     import torch
 
     for step in steps:
-        weights = {"w": torch.full((64,), float(step))}
-        checkpoint.save(
-            tmp_path, weights.items(), {"updates": step, "moments": torch.ones(64)}, {"step": step}, keep=len(steps)
-        )
+        weights, learner = {"w": torch.full((64,), float(step))}, {"updates": step, "moments": torch.ones(64)}
+        checkpoint.save(tmp_path, weights.items(), learner, {"step": step}, keep=len(steps), best=None)
     return tmp_path
 
 
@@ -659,7 +657,7 @@ def test_the_last_checkpoints_are_kept_and_no_others(tmp_path: Path) -> None:
     import torch
 
     for step in range(1, 6):
-        checkpoint.save(tmp_path, {"w": torch.ones(2)}.items(), {}, {"step": step}, keep=2)
+        checkpoint.save(tmp_path, {"w": torch.ones(2)}.items(), {}, {"step": step}, keep=2, best=None)
     assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000004", "step-000005"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000005"]
 

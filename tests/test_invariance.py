@@ -202,7 +202,7 @@ def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> Non
     batch = batch_of(learner, groups_of())
     assert learner.policy.packed
     shared = gradients(learner, [batch])
-    assert any(any(masks for _, masks in part.rows or ()) for part in learner.policy.passes(batch.sequences))
+    assert any(any(len(sizes) > 2 for sizes in part.rows or ()) for part in learner.policy.passes(batch.sequences))
     learner.policy.packed = False
     assert all(part.rows is None for part in learner.policy.passes(batch.sequences))
     assert close(gradients(learner, [batch]), shared)
@@ -492,23 +492,24 @@ def test_rows_of_packed_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert close(gradients(learner, [batch]), whole)
 
 
-@pytest.mark.parametrize("block", [3, 256])
-@pytest.mark.parametrize("sizes", [(7,), (5, 3, 4), (2, 19, 1, 8)], ids=str)
+@pytest.mark.parametrize("block", [3, 20, 256])
+@pytest.mark.parametrize("rows", [((7,),), ((5, 3, 4),), ((2, 19, 1, 8), (30,), (1, 1, 1), (9, 40))], ids=str)
 @pytest.mark.parametrize("offset", [0, 30])
 def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in_bf16(
-    offset: int, sizes: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+    offset: int, rows: tuple[tuple[int, ...], ...], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where all keys lie far off, as those of models with large biases do; values are narrower than keys."""
+    """Also where all keys lie far off, as those of models with large biases do; values are narrower than keys, and
+    blocks of a few queries split texts as well as they put several together."""
     monkeypatch.setattr(models, "QUERIES", block)
     draw, size = torch.Generator().manual_seed(0), 16
-    shapes = [(1, 6, sum(sizes), size), (1, 2, sum(sizes), size), (1, 2, sum(sizes), 8), (1, sum(sizes), 6, 8)]
+    length = sum(sum(sizes) for sizes in rows)
+    shapes = [(1, 6, length, size), (1, 2, length, size), (1, 2, length, 8), (1, length, 6, 8)]
     *lowered, slope = (torch.randn(shape, generator=draw).to(torch.bfloat16) for shape in shapes)
     lowered[1] = lowered[1] + offset
-    masks = [torch.ones(n, sizes[0] + n, dtype=torch.bool).tril(sizes[0]) for n in sizes[1:]]
     found = []
     for dtype in (torch.bfloat16, torch.float64):
         given = [part.detach().clone().to(dtype).requires_grad_() for part in lowered]
-        out = models._row(*given, sizes, masks, 0.3)
+        out, _ = models.attend(None, *given, None, 0.3, rows)
         out.backward(slope.to(dtype))
         found.append([out.detach(), *(part.grad for part in given)])
     assert all(part.dtype is torch.bfloat16 for part in found[0])
@@ -537,8 +538,9 @@ def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
         return Policy(module, dtype, 4096, tiny.tokenizer()).packed, ValueModel(body, head, dtype, 4096).packed
 
     assert both() == (True, True)
-    row = models._row
-    monkeypatch.setattr(models, "_row", lambda q, k, v, sizes, masks, scaling: row(q, k, v, (sum(sizes),), (), scaling))
+    row, blocks = models._row, models._blocks
+    monkeypatch.setattr(models, "_row", lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling))
+    monkeypatch.setattr(models, "_blocks", lambda rows, most: blocks(tuple((sum(sizes),) for sizes in rows), most))
     assert both() == (False, False)
 
 
