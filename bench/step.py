@@ -2,9 +2,10 @@
 
     python bench/step.py [--rounds 2] [--steps 2] [--threads 2]
 
-The first two steps of each process are a warm-up, in which its memory grows to what steps need; medians are compared. A step is 64 rollouts (8 problems times 8 samples,
-at most 128 new tokens, temperature 0.7), their reward, and one AdamW update from all of them. `step_limit` sets ours
-beside the matrix products of the tokens that it generated and trained on.
+The first two steps of each process are a warm-up, in which its memory grows to what steps need; medians are compared.
+A step is 64 rollouts (8 problems times 8 samples, at most 128 new tokens, temperature 0.7), their reward, and one AdamW
+update from all of them. `step_limit` sets ours beside the matrix products of the tokens that it generated and trained
+on.
 """
 
 from __future__ import annotations
