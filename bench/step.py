@@ -1,6 +1,6 @@
 """One whole training step of rlvr beside one of TRL's GRPOTrainer: the same model, prompts, limits and threads.
 
-    python bench/step.py [--rounds 2] [--steps 2] [--threads 2]
+    python bench/step.py [--rounds 2] [--steps 2] [--threads 2] [--without trl]
 
 The first two steps of each process are a warm-up, in which its memory grows to what steps need; medians are compared.
 A step is 64 rollouts (8 problems times 8 samples, at most 128 new tokens, temperature 0.7), their reward, and one AdamW
@@ -34,15 +34,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="processes of each side")
     parser.add_argument("--steps", type=int, default=2, help="measured steps of each process")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--without", nargs="*", default=[], choices=["trl"])
     args = parser.parse_args()
     work = {"--model": model_folder(), "--dtype": dtype()}
     WORKLOAD.write_text(json.dumps({**SETTINGS, "problems": list(problems(args.steps + 2))}, indent=1))
     given = work | {"--workload": WORKLOAD, "--warmup": 2}
     told = facts(args.threads, dtype=work["--dtype"], workload=SETTINGS)
     sides = [Side("ours", "ours_step.py", options=given), Side("trl", "trl_step.py", "trl", given)]
-    found = alternate(sides, args.rounds, args.threads)
-    result = compared(found["ours"], found["trl"], "seconds for one whole step, median")
-    record("step", {**result, **per_token(found), **told})
+    found = alternate([side for side in sides if side.name not in args.without], args.rounds, args.threads)
+    if "trl" in found:
+        result = compared(found["ours"], found["trl"], "seconds for one whole step, median")
+        record("step", {**result, **per_token(found), **told})
     bounds = limits(work, round(median(mean_lengths(found["ours"]))), args.threads)
     total = [{"seconds": sum(median(line["seconds"] for line in lines) for lines in bounds)}]
     record("step_limit", {**compared(found["ours"], total, "seconds; peer: the matrix products alone"), **told})
