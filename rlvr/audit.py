@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from string import Template
@@ -72,7 +72,8 @@ def control_scores(judge: Judge, problems: Sequence[Problem], prompts: Sequence[
     asked = list(problems[:CONTROL_PROBLEMS])
     texts = [*prompts[: len(asked)], *[""] * (len(asked) - len(prompts))]
     found = {}
-    given = [asdict(p) | {"prompt": t or p.question} for p, t in zip(asked, texts, strict=True)]
+    pairs = zip(asked, texts, strict=True)
+    given = [{"question": p.question, "answer": p.answer, "prompt": t or p.question} for p, t in pairs]
     for name, control in CONTROLS.items():
         written = [Template(control).substitute(known) for known in given]
         pending = [judge_safely(judge, p, Response(text)) for p, text in zip(asked, written, strict=True)]

@@ -128,7 +128,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-# The keys of so many decoded tokens lie together; those of a full block move once, into the rest.
+# For so many decoded tokens room is made at a time, for which what is there moves.
 BLOCK = 32
 # So many queries of an update meet their keys at a time, in bf16 on a processor.
 QUERIES = 256
@@ -144,40 +144,39 @@ def full_attention(module: Any) -> bool:
 
 
 class Kept(DynamicLayer):
-    """The keys and values of a layer: of prompts as they are read, and then of what the rows say, in pieces without
-    gaps, since a product copies what has some: all full blocks as one, and the block that fills up."""
+    """The keys and values of a layer: of prompts as they are read, and then of what the rows say, without gaps between
+    the rows, since a product copies what has some."""
 
     keys: Any  # [P, K, S, d], as are `values`
     values: Any
-    pieces: list[tuple[Tensor, ...]] | None = None  # [B * K, n, d] twice each, the last of BLOCK; None while reading
+    said: Any = None  # [B * K, n, d], keys and values, full up to `used`; None while reading
     used = 0
     center: Tensor  # [B, K, 1, d], a mean of keys that is taken off them all: scores are smaller, and shares the same
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if self.pieces is None:
+        if self.said is None:
             return super().update(key_states, value_states)
-        new, at = ((key_states - self.center).flatten(0, 1), value_states.flatten(0, 1)), self.used % BLOCK
-        if at == 0:
-            full = [tuple(torch.cat(kept, 1) for kept in zip(*self.pieces, strict=True))] if self.pieces else []
-            self.pieces = [*full, tuple(x.new_zeros(len(x), BLOCK, x.shape[2]) for x in new)]
-        for kept, said in zip(self.pieces[-1], new, strict=True):
-            kept[:, at] = said[:, 0]
+        if self.used % BLOCK == 0:
+            self.said = [F.pad(kept, (0, 0, 0, BLOCK)) for kept in self.said]
+        for kept, new in zip(self.said, (key_states - self.center, value_states), strict=True):
+            kept[:, self.used] = new.flatten(0, 2)
         self.used += 1
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        return super().get_seq_length() if self.pieces is None else self.used
+        return super().get_seq_length() if self.said is None else self.used
 
     def start(self, owner: Tensor) -> None:
         """From here on keep what the rows say."""
         center = self.keys.mean(2, keepdim=True)
-        self.keys, self.center, self.pieces = self.keys - center, center[owner], []
+        self.keys, self.center = self.keys - center, center[owner]
+        self.said = [x.new_empty(len(owner) * x.shape[1], 0, x.shape[3]) for x in (self.keys, self.values)]
 
     def only(self, prompts: Tensor, rows: Tensor) -> None:
         """Keep these, in their order."""
         heads, self.center = self.keys.shape[1], self.center[rows]
         self.keys, self.values = self.keys[prompts], self.values[prompts]
-        self.pieces = [tuple(x.unflatten(0, (-1, heads))[rows].flatten(0, 1) for x in p) for p in self.pieces or ()]
+        self.said = [x.unflatten(0, (-1, heads))[rows].flatten(0, 1) for x in self.said]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +199,7 @@ class Prompts:
         place = row - (sizes.cumsum(0) - sizes)[owner]
         rows = row.new_zeros(len(sizes), int(sizes.max())).index_put((owner, place), row)
         for layer in layers:
-            if layer.pieces is None:
+            if layer.said is None:
                 layer.start(owner)
         mask = torch.zeros_like(tokens, dtype=layers[0].keys.dtype).masked_fill(~tokens, -torch.inf)
         return cls(layers, mask, rows, (owner, place), torch.equal(rows.flatten(), row))
@@ -221,15 +220,13 @@ class Prompts:
     def attend(self, layer: int, query: Tensor, seen: Tensor) -> Tensor:
         """Attention to the prompt and to what the row has said, in plain products.   [B, K, R, d] -> [B, K, R, d]"""
         kept, flat = self.layers[layer], query.flatten(0, 1)
-        pieces, keys, values = kept.pieces or [], kept.keys.flatten(0, 1), kept.values.flatten(0, 1)
-        scores = [self._by_row(torch.bmm(self._by_prompt(query), keys.mT), query)]
-        scores += [torch.bmm(flat, said.mT).view(*query.shape[:3], -1) for said, _ in pieces]
-        share = (torch.cat(scores, -1) + seen).softmax(-1)
-        prompt, *said = share.split_with_sizes([score.shape[-1] for score in scores], -1)
+        (own, said), keys, values = kept.said, kept.keys.flatten(0, 1), kept.values.flatten(0, 1)
+        of_prompt = self._by_row(torch.bmm(self._by_prompt(query), keys.mT), query)
+        of_own = torch.bmm(flat, own.mT).view(*query.shape[:3], -1)
+        share = (torch.cat([of_prompt, of_own], -1) + seen).softmax(-1)
+        prompt, row = share.tensor_split([keys.shape[1]], -1)
         out = self._by_row(torch.bmm(self._by_prompt(prompt), values), query)
-        for part, (_, own) in zip(said, pieces, strict=True):
-            out = out + torch.bmm(part.flatten(0, 1), own).view_as(out)
-        return out
+        return out.add_(torch.bmm(row.flatten(0, 1), said).view_as(out))
 
     def _by_prompt(self, x: Tensor) -> Tensor:
         """[B, K, R, x] -> [P * K, n * R, x]"""
@@ -291,30 +288,33 @@ def _row(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scalin
 
 class _Products(torch.autograd.Function):
     """Attention of packed rows in bf16 on a processor, where plain products take a third of the fused kernel's time for
-    the backward pass. What a block of queries gives to its keys is computed anew there, so memory grows with the length
-    alone.
+    the backward pass. What a block of queries gives to its keys is computed anew there, so no scores are
+    kept.
 
     [1, H, L, d], [1, K, L, d] twice -> [1, L, H, d]
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: float) -> Tensor:
-        key = key - key.mean(2, keepdim=True)  # smaller scores lose less in bf16, and the shares are the same
+        # Smaller scores lose less in bf16, and shares are the same; each row by itself, whatever its neighbours are.
+        parts = key.split([sum(sizes) for sizes in rows], 2)
+        key = torch.cat([part - part.mean(2, keepdim=True) for part in parts], 2)
         # [L + 1, H, d] and [L + 1, K, d] twice, the last token nobody's
         kept = query, key, value = [F.pad(x[0].transpose(0, 1), LAST) for x in (query * scaling, key, value)]
         ctx.save_for_backward(*kept)
-        ctx.blocks, ctx.scaling = _blocks(rows, QUERIES), scaling
-        out, heads = value.new_empty(len(query), query.shape[1], value.shape[2]), key.shape[1]
-        for block in ctx.blocks:
+        ctx.how = blocks, scaling, heads = _blocks(rows, QUERIES), scaling, key.shape[1]
+        out = value.new_empty(len(query), query.shape[1], value.shape[2])
+        for block in blocks:
             share = block.shares(_by_head(query, block.asks, heads), _by_head(key, block.sees, heads))
             out[block.asks.flatten()] = _flat(share @ _by_head(value, block.sees, heads), block.asks, out)
         return out[None, :-1]
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        (query, key, value), given, heads = ctx.saved_tensors, F.pad(slope[0], LAST), ctx.saved_tensors[1].shape[1]
+        # Under checkpointing what was saved may be read once.
+        (query, key, value), (blocks, scaling, heads), given = ctx.saved_tensors, ctx.how, F.pad(slope[0], LAST)
         to_query, to_key, to_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for block in ctx.blocks:
+        for block in blocks:
             asked, part = (_by_head(x, block.asks, heads) for x in (query, given))
             keys, values = (_by_head(x, block.sees, heads) for x in (key, value))
             share = block.shares(asked, keys)
@@ -322,7 +322,7 @@ class _Products(torch.autograd.Function):
             to_query[block.asks.flatten()] = _flat(inner @ keys, block.asks, query)
             to_key.index_add_(0, block.sees.flatten(), _flat(inner.mT @ asked, block.sees, key))
             to_value.index_add_(0, block.sees.flatten(), _flat(share.mT @ part, block.sees, value))
-        found = to_query.mul_(ctx.scaling), to_key, to_value
+        found = to_query.mul_(scaling), to_key, to_value
         return *(x[:-1].transpose(0, 1)[None] for x in found), None, None
 
 
@@ -348,27 +348,28 @@ class _Block:
 @lru_cache(maxsize=2)
 def _blocks(rows: Rows, most: int) -> Sequence[_Block]:
     """The tokens of rows end to end, each row a prompt and then its responses; `most` queries to a block."""
-    parts, begin = list[tuple[Sequence[int], Sequence[int]]](), 0
+    parts, begin = list[tuple[Tensor, Tensor]](), 0
     for sizes in rows:
-        prompt = range(begin, begin + sizes[0])
-        for size in sizes:
+        prompt = torch.arange(begin, begin + sizes[0])
+        for number, size in enumerate(sizes):
             for start in range(begin, begin + size, most):
-                own = range(begin, min(start + most, begin + size))
-                parts.append((own[start - begin :], (*(prompt if begin >= prompt.stop else ()), *own)))
+                own = torch.arange(begin, min(start + most, begin + size))
+                parts.append((own[start - begin :], torch.cat([prompt[: sizes[0] if number else 0], own])))
             begin += size
     parts.sort(key=lambda part: (len(part[0]), len(part[1])))
     blocks, last = list[_Block](), len(parts)
     while last:
-        first = max(0, last - max(1, most // len(parts[last - 1][0])))
+        asked, seen = map(len, parts[last - 1])
+        first = max(0, last - max(1, min(most // asked, 4 * most // seen)))  # short answers may see long prompts
         asks, sees = (front_padded(x, begin) for x in zip(*parts[first:last], strict=True))
         blocks.append(_Block(asks, sees, torch.zeros(sees.shape).masked_fill(sees == begin, FAR)[:, None].bfloat16()))
         last = first
     return blocks
 
 
-def front_padded(rows: Iterable[Sequence[int]], filler: int) -> Tensor:
+def front_padded(rows: Iterable[Sequence[int] | Tensor], filler: int) -> Tensor:
     """[n] rows of ids -> [n, L]"""
-    return pad_sequence([torch.tensor(row) for row in rows], True, filler, "left")
+    return pad_sequence([torch.as_tensor(row) for row in rows], True, filler, "left")
 
 
 def _by_head(x: Tensor, places: Tensor, heads: int) -> Tensor:

@@ -516,6 +516,38 @@ def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in
     assert all(float((a.double() - b).norm() / b.norm()) < 0.015 for a, b in zip(*found, strict=True))
 
 
+def test_attention_in_products_does_not_depend_on_the_other_rows_of_a_pass() -> None:
+    """Keys of another row lie far off, which must not move what is taken off the keys of this one."""
+    draw, sizes = torch.Generator().manual_seed(0), (40, 30, 20)
+    both = [torch.randn(1, heads, 2 * sum(sizes), 16, generator=draw).to(torch.bfloat16) for heads in (6, 2, 2)]
+    both[1][:, :, sum(sizes) :] += 30
+    alone = [part[:, :, : sum(sizes)] for part in both]
+    wanted, _ = models.attend(None, *alone, None, 0.3, (sizes,))
+    found, _ = models.attend(None, *both, None, 0.3, (sizes, sizes))
+    assert float((found[:, : sum(sizes)] - wanted).abs().max()) <= 2**-8 * float(wanted.abs().max())
+
+
+def test_short_answers_to_a_long_prompt_are_not_gathered_all_at_once() -> None:
+    blocks = models._blocks(((600, *[1] * 128),), 256)
+    assert sum(len(block.asks) for block in blocks) == 128 + 3
+    assert max(block.sees.numel() for block in blocks) <= 1024
+
+
+def test_checkpointed_layers_have_the_gradients_of_plain_ones_in_bf16() -> None:
+    def gradients_of(checkpointed: bool) -> list[torch.Tensor]:
+        actor = Policy(tiny.model(0, torch.float32), torch.bfloat16, 4096, tiny.tokenizer())
+        assert actor.packed
+        if checkpointed:
+            models.checkpoint_layers(actor.module)
+        (part,) = actor.passes([Tokens((5, 6, 7), (8, 9)), Tokens((5, 6, 7), (9, 8, 5))])
+        actor.forward(part, 1.0).logprob.sum().backward()
+        return [parameter.grad for parameter in actor.copies if parameter.grad is not None]
+
+    plain, again = gradients_of(False), gradients_of(True)
+    assert len(plain) == len(again) > 4
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (1000,), (7, 5), (300, 3)], ids=str)
 def test_numbers_of_another_dtype_are_added_in_pieces(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "PIECE", 16)
