@@ -46,17 +46,15 @@ def main() -> None:
 
 
 def cost(work: dict[str, Any], threads: int) -> dict[str, Any]:
-    """Microseconds for one token of ours and of the matrix products alone."""
+    """Microseconds for one token, and of them for its attention."""
     if vocabulary := work.pop("--vocabulary", None):
         work["--model"] = resized(vocabulary)
     ours = Side("ours", "ours_generate.py", options=work).measure(threads)[0]
-    limit = Side("limit", "limit.py", options=work | {"--mode": "generate"}).measure(threads)[0]
     shape = {key.strip("-").replace("-", "_"): work[key] for key in BASE}
     return {
         **shape,
         "ours_us": round(1e6 * ours["seconds"] / ours["tokens"]),
         "attention_us": round(1e6 * ours["attention"] / ours["tokens"]),
-        "limit_us": round(1e6 * limit["seconds"] / limit["tokens"]),
     }
 
 

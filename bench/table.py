@@ -30,7 +30,7 @@ def tables() -> str:
     )
     if growth:
         head = [
-            "\n| growth of | microseconds a token (its attention; matrix products alone) | rest, largest over first |"
+            "\n| growth of | microseconds a token (of them attention) | rest, largest over first |"
             " exponent | machine |",
             "|---|---|---|---|---|",
         ]
@@ -58,7 +58,7 @@ def ratio(name: str, result: dict[str, Any]) -> str:
 
 
 def curve(result: dict[str, Any]) -> str:
-    cells = ", ".join(f"{row['ours_us']} ({row['attention_us']}; {row['limit_us']})" for row in result["rows"])
+    cells = ", ".join(f"{row['ours_us']} ({row['attention_us']})" for row in result["rows"])
     return f"{cells} | {result['rest_over_first']:.2f} | {result['exponent']:.2f} | {result['where']}"
 
 
