@@ -288,8 +288,7 @@ def _row(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scalin
 
 class _Products(torch.autograd.Function):
     """Attention of packed rows in bf16 on a processor, where plain products take a third of the fused kernel's time for
-    the backward pass. What a block of queries gives to its keys is computed anew there, so no scores are
-    kept.
+    the backward pass. What a block of queries gives to its keys is computed anew there, so no scores are kept.
 
     [1, H, L, d], [1, K, L, d] twice -> [1, L, H, d]
     """
@@ -347,7 +346,8 @@ class _Block:
 
 @lru_cache(maxsize=2)
 def _blocks(rows: Rows, most: int) -> Sequence[_Block]:
-    """The tokens of rows end to end, each row a prompt and then its responses; `most` queries to a block."""
+    """The tokens of rows end to end, each row a prompt and then its responses. A text has `most` queries in a
+    block, and texts of similar length share one of four times as many keys."""
     parts, begin = list[tuple[Tensor, Tensor]](), 0
     for sizes in rows:
         prompt = torch.arange(begin, begin + sizes[0])
@@ -356,11 +356,10 @@ def _blocks(rows: Rows, most: int) -> Sequence[_Block]:
                 own = torch.arange(begin, min(start + most, begin + size))
                 parts.append((own[start - begin :], torch.cat([prompt[: sizes[0] if number else 0], own])))
             begin += size
-    parts.sort(key=lambda part: (len(part[0]), len(part[1])))
+    parts.sort(key=lambda part: (len(part[1]), len(part[0])))
     blocks, last = list[_Block](), len(parts)
     while last:
-        asked, seen = map(len, parts[last - 1])
-        first = max(0, last - max(1, min(most // asked, 4 * most // seen)))  # short answers may see long prompts
+        first = max(0, last - max(1, 4 * most // len(parts[last - 1][1])))  # none asks more than it sees
         asks, sees = (front_padded(x, begin) for x in zip(*parts[first:last], strict=True))
         blocks.append(_Block(asks, sees, torch.zeros(sees.shape).masked_fill(sees == begin, FAR)[:, None].bfloat16()))
         last = first

@@ -528,8 +528,8 @@ def test_attention_in_products_does_not_depend_on_the_other_rows_of_a_pass() -> 
 
 
 def test_short_answers_to_a_long_prompt_are_not_gathered_all_at_once() -> None:
-    blocks = models._blocks(((600, *[1] * 128),), 256)
-    assert sum(len(block.asks) for block in blocks) == 128 + 3
+    blocks = models._blocks(((600, *[1] * 128), *[(1, 2)] * 128), 256)
+    assert sum(len(block.asks) for block in blocks) == 128 + 3 + 2 * 128
     assert max(block.sees.numel() for block in blocks) <= 1024
 
 
