@@ -1,11 +1,12 @@
 """One whole training step of rlvr beside one of TRL's GRPOTrainer: the same model, prompts, limits and threads.
 
-    python bench/step.py [--rounds 2] [--steps 2] [--threads 2] [--without trl]
+    python bench/step.py [--rounds 2] [--steps 2] [--threads 2] [--without trl every]
 
 The first two steps of each process are a warm-up, in which its memory grows to what steps need; medians are compared.
 A step is 64 rollouts (8 problems times 8 samples, at most 128 new tokens, temperature 0.7), their reward, and one AdamW
-update from all of them. `step_limit` sets ours beside the matrix products of the tokens that it generated and trained
-on.
+update from all of them. Few answers are right, and samples of groups whose rewards are all equal are only measured by
+ours; `every` gives them rewards in turns, so that each has its share in the gradient. `_limit` sets ours beside the
+matrix products of the tokens that it generated and, as if all had a backward pass, of an update from them.
 """
 
 from __future__ import annotations
@@ -34,20 +35,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="processes of each side")
     parser.add_argument("--steps", type=int, default=2, help="measured steps of each process")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--without", nargs="*", default=[], choices=["trl"])
+    parser.add_argument("--without", nargs="*", default=[], choices=["trl", "every"])
     args = parser.parse_args()
     work = {"--model": model_folder(), "--dtype": dtype()}
     WORKLOAD.write_text(json.dumps({**SETTINGS, "problems": list(problems(args.steps + 2))}, indent=1))
     given = work | {"--workload": WORKLOAD, "--warmup": 2}
     told = facts(args.threads, dtype=work["--dtype"], workload=SETTINGS)
-    sides = [Side("ours", "ours_step.py", options=given), Side("trl", "trl_step.py", "trl", given)]
-    found = alternate([side for side in sides if side.name not in args.without], args.rounds, args.threads)
-    if "trl" in found:
-        result = compared(found["ours"], found["trl"], "seconds for one whole step, median")
-        record("step", {**result, **per_token(found), **told})
-    bounds = limits(work, round(median(mean_lengths(found["ours"]))), args.threads)
-    total = [{"seconds": sum(median(line["seconds"] for line in lines) for lines in bounds)}]
-    record("step_limit", {**compared(found["ours"], total, "seconds; peer: the matrix products alone"), **told})
+    ours = [Side("ours", "ours_step.py", options=given)]
+    ours += [Side("every", "ours_step.py", options=given | {"--every": 1})] if "every" not in args.without else []
+    peers = [Side("trl", "trl_step.py", "trl", given)] if "trl" not in args.without else []
+    found = alternate([*ours, *peers], args.rounds, args.threads)
+    for side, name in (("ours", "step"), ("every", "step_every")):
+        if side not in found:
+            continue
+        if peers:
+            result = compared(found[side], found["trl"], "seconds for one whole step, median")
+            record(name, {**result, **per_token(found[side], found["trl"]), **told})
+        bounds = limits(work, round(median(mean_lengths(found[side]))), args.threads)
+        total = [{"seconds": sum(median(line["seconds"] for line in lines) for lines in bounds)}]
+        record(f"{name}_limit", {**compared(found[side], total, "seconds; peer: the matrix products alone"), **told})
 
 
 def limits(work: dict[str, Any], tokens: int, threads: int) -> list[list[dict[str, float]]]:
@@ -63,15 +69,15 @@ def mean_lengths(lines: list[dict[str, float]]) -> list[float]:
     return [line["response_tokens"] / line["rollouts"] for line in lines]
 
 
-def per_token(found: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+def per_token(ours: list[dict[str, float]], peer: list[dict[str, float]]) -> dict[str, float]:
     """Each side samples its own responses, so the seconds for 1,000 of their tokens are compared, too."""
-    cost = {side: median(1000 * line["seconds"] / line["response_tokens"] for line in found[side]) for side in found}
+    mine, other = (median(1000 * line["seconds"] / line["response_tokens"] for line in side) for side in (ours, peer))
     return {
-        "ours_s_per_ktoken": round(cost["ours"], 3),
-        "peer_s_per_ktoken": round(cost["trl"], 3),
-        "ratio_per_token": round(cost["trl"] / cost["ours"], 3),
-        "ours_mean_tokens": round(median(mean_lengths(found["ours"])), 1),
-        "peer_mean_tokens": round(median(mean_lengths(found["trl"])), 1),
+        "ours_s_per_ktoken": round(mine, 3),
+        "peer_s_per_ktoken": round(other, 3),
+        "ratio_per_token": round(other / mine, 3),
+        "ours_mean_tokens": round(median(mean_lengths(ours)), 1),
+        "peer_mean_tokens": round(median(mean_lengths(peer)), 1),
     }
 
 

@@ -206,18 +206,21 @@ def load_engine(model: Model, engine: Spec) -> Rollouts:
 
 def _module(model: Model) -> tuple[Any, Any, torch.dtype]:
     device, dtype = models.device_of(model.device), getattr(torch, model.dtype)
-    module, tokenizer = models.load(model.name, dtype)
     if device.type == "cpu":
-        _keep_freed_memory()
+        _steady_memory()
+    module, tokenizer = models.load(model.name, dtype)
     return module.to(device), tokenizer, models.compute_dtype(model.compute, dtype, device)
 
 
-def _keep_freed_memory() -> None:
-    """What a pass frees stays with the process: to give it back and take it again is an eighth of an update."""
+def _steady_memory() -> None:
+    """What a pass frees stays with the process: to give it back and take it again is an eighth of an update. And how to
+    multiply lengths long past is forgotten: oneDNN would keep 1,024 of them, twice, 20 MB more each step."""
     with contextlib.suppress(AttributeError, TypeError):  # only glibc has it
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: large pieces come from the heap too
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # read at the first product
+        os.environ.setdefault(cache, "64")
 
 
 def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
@@ -316,13 +319,15 @@ def _learner(recipe: Recipe, shared: Shared) -> Learner:
         name, reduction = spec.name.rpartition(":")[2], recipes.own_reduction(spec, "loss.terms")
         terms.append((name, _bind("loss", spec.without("reduction"))))
         own |= {name: _bind("reduction", reduction)} if reduction else {}
+    quiet = [spec.name for spec in recipe.loss.terms if "signal" in registry.find("loss", spec.name, "loss").needs]
+    signal = frozenset(name.rpartition(":")[2] for name in quiet)
     needs = needs_of(recipe)
     reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)
     several = recipe.learn.epochs * recipe.learn.parts(recipe.rollout) > 1
     return Learner(
         shared.policy,
         shared.reference if "ref" in needs else None,
-        Objective(terms, reduction, correction, own),
+        Objective(terms, reduction, correction, own, signal),
         _updates(shared.policy, shared.optimizer, recipe.optimizer, shared.updates - shared.warmup),
         temperature=recipe.rollout.score_temperature or recipe.rollout.temperature,
         keeps_old=several or "old" in needs,
@@ -410,8 +415,7 @@ def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
     for rows in run.sources.problems:
         check_solutions(rows)
     objective = Objective([("supervised", supervised)], token_mean)
-    options = recipe.cold_start
-    policy = run.learner.policy
+    policy, options = run.learner.policy, recipe.cold_start
     updates = _updates(policy, _adamw(policy, options.optimizer), options.optimizer, options.steps)
     learner = Learner(policy, None, objective, updates, temperature=run.learner.temperature)
     return ColdStart(options.problems, run.sources, run.render, run.rollouts, learner)

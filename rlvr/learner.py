@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from rlvr import batch as batches
@@ -31,10 +32,20 @@ class Objective:
     reduction: Callable[[Batch], Tensor]
     correction: Callable[[Batch], Tensor | None] = uncorrected
     own: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+    signal: frozenset[str] = frozenset()  # the terms that are zero, with their slope, where the advantage is
 
     def weights(self, minibatch: Batch) -> dict[str, Tensor]:
         """The weight of every token in every term.   -> [T] each"""
         return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
+
+    def told(self, minibatch: Batch, weights: Mapping[str, Tensor]) -> tuple[list[int], list[int]]:
+        """The samples that the gradient hears of, and those on which every term is zero whatever the model says; the
+        first of all is heard where none would be, since an optimiser moves on by what it remembers."""
+        speaks = [(w != 0) & ((minibatch.advantage != 0) | (name not in self.signal)) for name, w in weights.items()]
+        heard = torch.zeros(len(minibatch.sequences), dtype=torch.bool, device=minibatch.mask.device)
+        heard[minibatch.sample[torch.stack(speaks).any(0)]] = True
+        heard[:1] |= ~heard.any()
+        return heard.nonzero()[:, 0].tolist(), (~heard).nonzero()[:, 0].tolist()
 
 
 class Shaper(ABC):
@@ -154,17 +165,22 @@ class Learner:
         return metrics if warming else metrics + self._update_policy(minibatch)
 
     def _update_policy(self, minibatch: Batch) -> Metrics:
-        """The gradient is a sum over tokens, so the split into passes cannot change it."""
+        """The gradient is a sum over tokens, so the split into passes cannot change it, nor what is zero on all of a
+        sample's tokens: such samples are only measured."""
         metrics = Metrics()
         weights = self.objective.weights(minibatch)  # before the split, as are the importance weights
         minibatch = corrected(minibatch, self.objective.correction(minibatch))
-        for part in self.policy.passes(minibatch.sequences):
-            piece = minibatch.select(part.samples)
-            weight = {name: minibatch.rows(every, part.samples) for name, every in weights.items()}
-            loss, found = self._loss(self.policy.forward(part, self.temperature), piece, weight)
-            loss.backward()
-            self.policy.collect_gradients()
-            metrics += found
+        for rows, heard in zip(self.objective.told(minibatch, weights), (True, False), strict=True):
+            for part in self.policy.passes([minibatch.sequences[row] for row in rows]):
+                samples = [rows[i] for i in part.samples]
+                piece = minibatch.select(samples)
+                weight = {name: minibatch.rows(every, samples) for name, every in weights.items()}
+                with torch.set_grad_enabled(heard):
+                    loss, found = self._loss(self.policy.forward(part, self.temperature), piece, weight)
+                if heard:
+                    loss.backward()
+                    self.policy.collect_gradients()
+                metrics += found
         return metrics.over(self.policy.world) + self.updates.step()
 
     def _loss(self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlvr.batch import Batch, Forward
 
 
-@register("loss", "clip")
+@register("loss", "clip", needs={"signal"})
 def clip(
     out: Forward, batch: Batch, *, low: float = 0.2, high: float | None = None, dual: float | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -47,7 +47,7 @@ def sequence_mean_of(values: Tensor, batch: Batch) -> Tensor:
     return (zeros.index_add(0, batch.sample, values * batch.mask) / count)[batch.sample]
 
 
-@register("loss", "gspo")
+@register("loss", "gspo", needs={"signal"})
 def gspo(out: Forward, batch: Batch, *, low: float = 3e-4, high: float = 4e-4) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped loss with one ratio for a response, exp of the mean log-ratio of its tokens (GSPO, 2025, eq. 5).
 
@@ -60,7 +60,7 @@ def gspo(out: Forward, batch: Batch, *, low: float = 3e-4, high: float = 4e-4) -
     return -gain.minimum(bounded), {"clipped": (bounded < gain).to(ratio.dtype)}
 
 
-@register("loss", "cispo")
+@register("loss", "cispo", needs={"signal"})
 def cispo(
     out: Forward, batch: Batch, *, low: float | None = None, high: float = 4.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -74,7 +74,7 @@ def cispo(
     return -batch.advantage * bounded * out.logprob, {"clipped": (bounded != ratio).to(ratio.dtype)}
 
 
-@register("loss", "sapo")
+@register("loss", "sapo", needs={"signal"})
 def sapo(out: Forward, batch: Batch, *, positive: float = 1.0, negative: float = 1.05) -> Tensor:
     """-A times a smooth gate of the ratio, 4/tau sigmoid(tau (r - 1)), with a temperature for each sign of the
     advantage (SAPO, 2025, eq. 5).   -> [T]"""
@@ -84,7 +84,7 @@ def sapo(out: Forward, batch: Batch, *, positive: float = 1.0, negative: float =
     return -batch.advantage * (tau * (ratio - 1)).sigmoid() * 4 / tau
 
 
-@register("loss", "reinforce")
+@register("loss", "reinforce", needs={"signal"})
 def reinforce(out: Forward, batch: Batch) -> Tensor:
     """The plain policy gradient -A logprob, for strictly on-policy batches (Williams, 1992).   -> [T]"""
     return -batch.advantage * out.logprob

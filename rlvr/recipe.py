@@ -315,7 +315,7 @@ def own_reduction(term: Spec, where: str) -> Spec | None:
 
 
 def needs_of(recipe: Recipe) -> frozenset[str]:
-    """What the advantage, the reward and the loss need beside the policy: any of `ref`, `old`, `value`, `greedy`."""
+    """What the advantage, the reward and the loss need beside the policy, as `ref`, `old`, `value` or `greedy`."""
     parts = [("advantage", recipe.advantage), ("correction", recipe.loss.correction)]
     parts += [("loss", term) for term in recipe.loss.terms]
     found = frozenset[str]().union(*(registry.find(kind, spec.name, kind).needs for kind, spec in parts))

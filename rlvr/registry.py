@@ -34,7 +34,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A named function with what it needs (`ref`, `old`, `value`) and the schema of its parameters."""
+    """A named function with what it needs (`ref`, `old`, `value` and so on; a loss term that needs a `signal` is zero,
+    as is its slope, wherever the advantage is) and the schema of its parameters."""
 
     kind: str
     name: str

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from rlvr import registry
 from rlvr.errors import UserError, suggest
@@ -133,34 +133,35 @@ def visits(records: Iterable[Mapping[str, Any]], where: str) -> dict[str, dict[i
     Copies of a problem in one step are one visit: the share of all their samples. Raises UserError.
     """
     counts: dict[str, dict[int, tuple[int, int]]] = {}
-    for number, row in enumerate(records, 1):
-        name, step, right, n = _visit(row, f"{where}, record {number}")
-        before = counts.setdefault(name, {}).get(step, (0, 0))
-        counts[name][step] = before[0] + right, before[1] + n
+    for number, record in enumerate(records, 1):
+        row = registry.validated(_Visit, record, f"{where}, record {number}")
+        right = round(row.accuracy * row.n)
+        if abs(right - row.accuracy * row.n) > 1e-6:
+            raise UserError(f"{where}, record {number}: accuracy {row.accuracy} is no share of n = {row.n} samples")
+        before = counts.setdefault(row.id, {}).get(row.step, (0, 0))
+        counts[row.id][row.step] = before[0] + right, before[1] + row.n
     return {name: {step: right / n for step, (right, n) in at.items()} for name, at in counts.items()}
 
 
-def _visit(row: Mapping[str, Any], where: str) -> tuple[str, int, int, int]:
-    """Id, step, how many samples were right, and how many there were."""
-    name, step, n = (_value(row, key, kind, where) for key, kind in (("id", str), ("step", int), ("n", int)))
-    accuracy = row.get("accuracy")
-    if not _is_share(accuracy):
-        raise UserError(f"{where}: 'accuracy' should be a number 0 to 1, not {accuracy!r}")
-    right = round(accuracy * n)
-    if n < 1 or abs(right - accuracy * n) > 1e-6:
-        raise UserError(f"{where}: the accuracy {accuracy} is no share of 'n' = {n} samples")
-    return name, step, right, n
+class _Visit(BaseModel, strict=True):
+    id: str
+    step: int
+    n: Count  # samples
+    accuracy: Share
+
+
+class _Answered(BaseModel, strict=True):
+    id: str
+    answer: str | None
 
 
 def _published(tree: Any, where: str) -> dict[str, tuple[float, ...]]:
     if not isinstance(tree, dict):
         raise UserError(f"{where}: should be an object {{id: [accuracy, …]}}, not a {type(tree).__name__}")
     for name, row in tree.items():
-        if not isinstance(row, list):
-            raise UserError(f"{where}: problem '{name}' should have a list of accuracies, not a {type(row).__name__}")
-        if not row:
-            raise UserError(f"{where}: problem '{name}' has no accuracy; take it out")
-        wrong = [value for value in row if not _is_share(value)]
+        if not row or not isinstance(row, list):
+            raise UserError(f"{where}: problem '{name}' should have a list of accuracies, not {row!r}")
+        wrong = [x for x in row if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1]
         if wrong:
             raise UserError(f"{where}: problem '{name}': an accuracy is a number 0 to 1, not {wrong[0]!r}")
     return {name: tuple(map(float, row)) for name, row in tree.items()}
@@ -175,26 +176,13 @@ def read_answers(path: str | Path) -> dict[str, Counter[str | None]]:
         raise UserError(f"{path}: holds no samples/train-*.jsonl; give a run that took a step, or a file of samples")
     found: dict[str, Counter[str | None]] = {}
     for file in files or [place]:
-        for number, row in enumerate(_read(file, JsonLines.read), 1):
-            where = f"{file}, record {number}"
-            name, answer = _value(row, "id", str, where), _value(row, "answer", str | None, where)
-            if row.get("status") not in ("error", "timeout"):
-                found.setdefault(name, Counter())[answer] += 1
+        for number, record in enumerate(_read(file, JsonLines.read), 1):
+            row = registry.validated(_Answered, record, f"{file}, record {number}")
+            if record.get("status") not in ("error", "timeout"):
+                found.setdefault(row.id, Counter())[row.answer] += 1
     if not found:
         raise UserError(f"{path}: holds no answer")
     return found
-
-
-def _value(row: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
-    if key not in row:
-        raise UserError(f"{where}: has no '{key}'")
-    if not isinstance(row[key], kind) or isinstance(row[key], bool):
-        raise UserError(f"{where}: '{key}' should be {'a whole number' if kind is int else 'a text'}, not {row[key]!r}")
-    return row[key]
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _read(path: Path, how: Callable[[Path], Any]) -> Any:

@@ -6,6 +6,7 @@ Everything is compared in float64, to 1e-12 of the largest entry.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,10 +31,10 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from rlvr import batch as batches
-from rlvr import loss, models, policy, weights
+from rlvr import loss, models, policy, registry, weights
 from rlvr import recipe as recipes
 from rlvr.advantage import grpo
-from rlvr.batch import Batch, Split, Tokens, pack
+from rlvr.batch import Batch, Forward, Split, Tokens, pack
 from rlvr.build import build, load
 from rlvr.critic import ValueModel, value_head
 from rlvr.gather import no_signal
@@ -54,6 +55,7 @@ TERMS: dict[str, Any] = {
     "gspo": partial(loss.gspo, low=0.1, high=0.2),
     "cispo": partial(loss.cispo, low=0.1, high=0.2),
     "sapo": loss.sapo,
+    "reinforce": loss.reinforce,
 }
 REDUCTIONS: dict[str, Callable[[Batch], Tensor]] = {
     "token": loss.token_mean,
@@ -110,8 +112,11 @@ def policy_of(seed: int = 0, budget: int = 100_000, compute: torch.dtype = torch
     return Policy(sharp(seed, master), compute, budget, tiny.tokenizer())
 
 
-def learner_of(actor: Policy, reduction: str = "token", terms: Sequence[str] = tuple(TERMS)) -> Learner:
-    objective = Objective([(name, TERMS[name]) for name in terms], (REDUCTIONS | POSITIONAL)[reduction])
+def learner_of(
+    actor: Policy, reduction: str = "token", terms: Sequence[str] = tuple(TERMS), signal: Sequence[str] = ()
+) -> Learner:
+    bound = [(name, TERMS[name]) for name in terms]
+    objective = Objective(bound, (REDUCTIONS | POSITIONAL)[reduction], signal=frozenset(signal))
     recorder: Any = Recorder(actor.master)
     updates = Updates(actor, recorder, Rate(1, 0, 1, lambda at: 1), None)
     return Learner(actor, policy_of(1), objective, updates, temperature=TEMPERATURE, keeps_old=True)
@@ -288,6 +293,75 @@ def test_leaving_groups_out_changes_no_sum_over_minibatches(reduction: str, sile
     assert len(left.sequences) == 12 - 3 * silent
     sums = [gradients(learner, list(batch.minibatches(Split(2), 0))) for batch in (left, kept)]
     assert close(*sums)
+
+
+@pytest.fixture
+def trained_on(monkeypatch: pytest.MonkeyPatch) -> Counter[bool]:
+    """How many samples went through the policy with gradients, and how many without."""
+    found, forward = Counter[bool](), Policy.forward
+
+    def counted(self: Policy, part: batches.Pass, temperature: float) -> Forward:
+        found[torch.is_grad_enabled()] += len(part.samples)
+        return forward(self, part, temperature)
+
+    monkeypatch.setattr(Policy, "forward", counted)
+    return found
+
+
+SILENT = [[1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 3, 1]]
+
+
+@every_split
+@pytest.mark.parametrize("term", ["clip", "gspo", "cispo", "sapo", "reinforce"])
+def test_samples_without_an_advantage_are_only_measured(reduction: str, term: str, trained_on: Counter[bool]) -> None:
+    plain, learner = (learner_of(policy_of(budget=40), reduction, [term], signal) for signal in ([], [term]))
+    batch = batch_of(learner, groups_of(SILENT))
+    whole, metrics = gradients(plain, [batch]), plain.update(batch).record()
+    trained_on.clear()
+    assert close(gradients(learner, [batch]), whole)
+    assert trained_on == {True: 6, False: 6}
+    found = learner.update(batch).record()
+    assert found.pop("losses") == pytest.approx(metrics.pop("losses"), rel=1e-10)
+    assert found == pytest.approx(metrics, rel=1e-10)
+
+
+@pytest.mark.parametrize("term", ["kl", "entropy"])
+def test_a_term_that_needs_no_signal_is_trained_on_every_sample_that_counts(
+    term: str, trained_on: Counter[bool]
+) -> None:
+    plain, learner = (learner_of(policy_of(), "token", ["clip", term], signal) for signal in ([], ["clip"]))
+    batch = batch_of(learner, groups_of(SILENT))
+    batch = replace(batch, mask=batch.mask * (batch.sample != 4))  # one of a silent group, whose error was masked
+    trained_on.clear()
+    whole = gradients(learner, [batch])
+    assert trained_on == {True: 11, False: 1}
+    assert close(whole, gradients(plain, [batch]))
+
+
+def test_without_any_signal_the_optimiser_moves_on_by_what_it_remembers(trained_on: Counter[bool]) -> None:
+    made = []
+    for signal in ([], ["clip"]):
+        learner = learner_of(policy_of(), "token", ["clip"], signal)
+        learner.updates.optimizer = torch.optim.AdamW(learner.policy.master, lr=1e-3, weight_decay=0.1)
+        trained_on.clear()
+        for rewards in (SILENT, [[1, 1, 1]] * 4):
+            learner.update(batch_of(learner, groups_of(rewards), moved=0))
+        made.append(torch.cat([weight.detach().flatten() for weight in learner.policy.master]))
+    assert trained_on[True] == 6 + 1
+    assert close(*made)
+
+
+@pytest.mark.parametrize("name", registry.names("loss"))
+def test_a_term_that_says_so_and_no_other_is_zero_with_its_slope_without_an_advantage(name: str) -> None:
+    plugin = registry.find("loss", name, "loss")
+    batch = batch_of(learner_of(policy_of()), groups_of([[1, 1, 1]] * 4))
+    out = Forward(*((torch.linspace(low, -0.1, len(batch.mask)).double().requires_grad_()) for low in (-9, -4)))
+    options = {"coef": 1.0} if "coef" in plugin.schema.model_fields else {}
+    found = plugin.function(out, batch, **options)
+    value = found[0] if isinstance(found, tuple) else found
+    slopes = torch.autograd.grad(value.sum(), [out.logprob, out.entropy], allow_unused=True)
+    zero = all(bool((x == 0).all()) for x in (value, *slopes) if x is not None)
+    assert zero == ("signal" in plugin.needs)
 
 
 def test_minibatches_take_every_sample_once_an_epoch_in_an_order_of_their_own() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -103,3 +107,31 @@ def test_what_cannot_fit_is_refused_with_the_options_that_would_make_it_fit(caps
 def test_where_nothing_helps_it_says_so() -> None:
     with pytest.raises(UserError, match="more processes with --nproc, or a smaller model"):
         estimate(recipe.load("demo"), limit=0.5)
+
+
+GROWTH = """
+import ctypes, torch
+from rlvr.build import load_engine
+from rlvr.recipe import Model, Spec
+load_engine(Model(name="{model}", device="cpu"), Spec(name="local"))
+
+class Told(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (*"abcdefg", "used", *"ij")]
+
+ask = ctypes.CDLL(None).mallinfo2
+ask.restype = Told
+wide, weight = torch.ones(900, 64).bfloat16(), torch.ones(64, 64).bfloat16()
+before = [wide[:length] @ weight for length in range(1, 100)] and ask().used
+for length in range(100, 900):
+    wide[:length] @ weight
+print((ask().used - before) / 2**20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc from 2.33 on tells what is in use")
+def test_the_products_of_lengths_long_past_are_forgotten(tiny_model: Path) -> None:
+    """oneDNN would keep half a MiB for each of 800 lengths in bf16, as often as a run meets new ones."""
+    code = GROWTH.format(model=tiny_model)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 50

@@ -292,7 +292,7 @@ BROKEN: dict[str, tuple[Any, Sequence[Any], list[str]]] = {
     "a truth": ({"1": [True]}, (), ["h.json", "'1'", "True"]),
     "above one": ({"1": [0.5, 8]}, (), ["h.json", "'1'", "8"]),
     "not a number": ('{"1": [NaN]}', (), ["h.json", "'1'", "nan"]),
-    "a problem without a visit": ({"1": [0.5], "2": []}, (), ["h.json", "'2'", "no accuracy"]),
+    "a problem without a visit": ({"1": [0.5], "2": []}, (), ["h.json", "'2'", "list of accuracies, not []"]),
     "empty": ({}, (), ["h.json", "no accuracy"]),
     "an empty file": ("", (), ["h.json", "not valid JSON"]),
     "unknown method": (HISTORIES, ("--method", "historical_varianse"), ["--method", "'historical_variance'"]),
@@ -308,7 +308,7 @@ BROKEN: dict[str, tuple[Any, Sequence[Any], list[str]]] = {
     "a band beyond one": (HISTORIES, (*BAND, "--high", 2), ["high", "1"]),
     "last of what": (HISTORIES, (*BAND, "--of", "median"), ["of", "'median'", "last"]),
     "a folder that is no file": (HISTORIES, ("--out", "folder"), ["folder"]),
-    "answers of a history": (HISTORIES, ("--method", "uncertainty"), ["h.json", "'id'"]),
+    "answers of a history": (HISTORIES, ("--method", "uncertainty"), ["h.json", ".id: is required"]),
 }  # fmt: skip
 
 
@@ -339,16 +339,16 @@ LOGS: dict[str, tuple[str, Any, str, list[str]]] = {
     "a folder of something else": ("x/y", "", "historical_variance", ["x", "history.jsonl", "run"]),
     "a run without a visit": ("x/history.jsonl", "", "historical_variance", ["history.jsonl", "no accuracy"]),
     "a broken line": ("x/history.jsonl", '{"step"\n{"step": 2}\n', "historical_variance", ["history.jsonl, line 1"]),
-    "no id": ("x/history.jsonl", [{"step": 1, "accuracy": 1, "n": 8}], "lim", ["record 1", "'id'"]),
-    "no step": ("x/history.jsonl", [visit(1, "a", 0), {"id": "a", "accuracy": 1}], "lim", ["record 2", "'step'"]),
-    "no count": ("x/history.jsonl", [{"step": 1, "id": "a", "accuracy": 1}], "lim", ["record 1", "'n'"]),
-    "a share of nothing": ("x/history.jsonl", [visit(1, "a", 0.0, 0)], "lim", ["record 1", "'n'"]),
-    "a count that is a truth": ("x/history.jsonl", [visit(1, "a", 0.0, True)], "lim", ["record 1", "'n'", "True"]),
+    "no id": ("x/history.jsonl", [{"step": 1, "accuracy": 1, "n": 8}], "lim", ["record 1.id:"]),
+    "no step": ("x/history.jsonl", [visit(1, "a", 0), {"id": "a", "accuracy": 1}], "lim", ["record 2.step:"]),
+    "no count": ("x/history.jsonl", [{"step": 1, "id": "a", "accuracy": 1}], "lim", ["record 1.n:"]),
+    "a share of nothing": ("x/history.jsonl", [visit(1, "a", 0.0, 0)], "lim", ["record 1.n:"]),
+    "a count that is a truth": ("x/history.jsonl", [visit(1, "a", 0.0, True)], "lim", ["record 1.n:", "True"]),
     "no share of the count": ("x/history.jsonl", [visit(1, "a", 0.3, 8)], "lim", ["record 1", "0.3", "8"]),
-    "above one": ("x/history.jsonl", [visit(1, "a", 2.0, 8)], "lim", ["record 1", "'accuracy'", "2.0"]),
+    "above one": ("x/history.jsonl", [visit(1, "a", 2.0, 8)], "lim", ["record 1.accuracy:", "2.0"]),
     "no samples": ("x/history.jsonl", [visit(1, "a", 0.5)], "uncertainty", ["x", "train-*.jsonl"]),
-    "samples without answers": ("x/samples/train-000001.jsonl", [{"id": "a"}], "uncertainty", ["000001", "'answer'"]),
-    "an answer that is a number": ("x/samples/train-000001.jsonl", [sample("a", 3)], "uncertainty", ["'answer'", "3"]),
+    "samples without answers": ("x/samples/train-000001.jsonl", [{"id": "a"}], "uncertainty", ["01", ".answer: is"]),
+    "an answer that is a number": ("x/samples/train-000001.jsonl", [sample("a", 3)], "uncertainty", [".answer", "3"]),
     "failures only": ("x/samples/train-000001.jsonl", [sample("a", None, "error")], "uncertainty", ["x", "no answer"]),
 }  # fmt: skip
 

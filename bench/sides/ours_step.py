@@ -35,8 +35,13 @@ class Clock:
         pass
 
 
+def in_turns(rollout: Any) -> float:
+    """A reward that gives every sample an advantage, whatever it says."""
+    return float(rollout.index % 2)
+
+
 def main() -> None:
-    args = options(workload="", warmup=1)
+    args = options(workload="", warmup=1, every=0)
     import rlvr
 
     rlvr.train(recipe(args, json.loads(Path(args.workload).read_text())), overwrite=True)
@@ -61,7 +66,7 @@ def recipe(args: argparse.Namespace, workload: Mapping[str, Any]) -> dict[str, A
             "max_tokens": workload["max_tokens"],
             "temperature": workload["temperature"],
         },
-        "reward": "correct",
+        "reward": f"{Path(__file__).resolve()}:in_turns" if args.every else "correct",
         "advantage": "grpo",
         "loss": {"terms": ["clip"]},
         "optimizer": {"lr": workload["learning_rate"]},

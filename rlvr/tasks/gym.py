@@ -19,6 +19,7 @@ from rlvr.grading.values import exact, walk
 from rlvr.registry import register
 from rlvr.seeds import Split, side_of
 from rlvr.tasks.math import Forms
+from rlvr.tree import asset
 from rlvr.types import Problem, Response, Status, Verdict
 
 SECONDS = 5.0  # for one answer
@@ -28,11 +29,9 @@ MEMORY = 4 << 30  # address space in bytes: an answer such as 1e999999999 must n
 NO_GOLD = "(whatever its scorer accepts)"
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 
+_SETS = asset("gym")
 # Their scorers (0.1.25) hand the text of the model to eval or to SymPy's parse_expr, which both execute it.
-UNSAFE = frozenset({
-    "binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication", "puzzle24",
-    "simple_integration", "spiral_matrix", "string_insertion", "composite",
-})  # fmt: skip
+UNSAFE = frozenset(_SETS["unsafe"])
 
 Info = Mapping[str, Any]
 
@@ -62,11 +61,8 @@ def _calculation(gold: str, answer: str, info: Info) -> bool:
 # Comparisons of ours: in place of scorers that execute text, and of those that accept answers which are not right
 # (`True` and `False` alike, 0 for 3/8, any first number, a right beginning).
 OWN: dict[str, Callable[[str, str, Info], bool]] = {
-    "n_queens": _board, "countdown": _calculation, "puzzle24": _calculation,
-    "coin_flip": _number, "gsm_symbolic": _number,
-    **dict.fromkeys(("binary_matrix", "spiral_matrix", "string_insertion", "game_of_life_halting"), _same),
-    **dict.fromkeys(("spell_backward", "letter_jumble", "number_sorting", "complex_arithmetic"), _same),
-}  # fmt: skip
+    name: how for how in (_board, _calculation, _number, _same) for name in _SETS[how.__name__.strip("_")]
+}
 
 _WORKER = Killable(__file__, ENVIRONMENT)
 
