@@ -138,9 +138,8 @@ def _refuse(dataset: str) -> None:
 
 
 def _make(dataset: str, config: str, start: int, stop: int) -> list[dict[str, str]]:
-    request = {"do": "make", "dataset": dataset, "config": config, "start": start, "stop": stop}
     try:
-        reply = _WORKER.ask(request, MAKE_SECONDS)
+        reply = _WORKER.ask(dict(do="make", dataset=dataset, config=config, start=start, stop=stop), MAKE_SECONDS)
     except (Late, Died) as error:
         raise UserError(f"gym: '{dataset}' makes no problems with this config: {error}") from None
     if "error" not in reply:
@@ -180,9 +179,8 @@ def _answer(request: Any) -> Any:
 
     if request == "ready?":
         return "ready"
-    operations = {"make": _entries, "score": _score, "info": _info}
     try:
-        return operations[request.pop("do")](**request)
+        return {"make": _entries, "score": _score, "info": _info}[request.pop("do")](**request)
     except Exception as error:  # the library may raise anything; the caller judges what it means
         return {"error": f"{type(error).__name__}: {str(error).strip()[:4000]}"}
 
