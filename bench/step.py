@@ -51,9 +51,13 @@ def main() -> None:
         if peers:
             result = compared(found[side], found["trl"], "seconds for one whole step, median")
             record(name, {**result, **per_token(found[side], found["trl"]), **told})
+        silent = {"no_signal": [round(line["no_signal"], 3) for line in found[side]]}
         bounds = limits(work, round(median(mean_lengths(found[side]))), args.threads)
         total = [{"seconds": sum(median(line["seconds"] for line in lines) for lines in bounds)}]
-        record(f"{name}_limit", {**compared(found[side], total, "seconds; peer: the matrix products alone"), **told})
+        record(
+            f"{name}_limit",
+            {**compared(found[side], total, "seconds; peer: the matrix products alone"), **silent, **told},
+        )
 
 
 def limits(work: dict[str, Any], tokens: int, threads: int) -> list[list[dict[str, float]]]:

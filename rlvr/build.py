@@ -214,13 +214,13 @@ def _module(model: Model) -> tuple[Any, Any, torch.dtype]:
 
 def _steady_memory() -> None:
     """What a pass frees stays with the process: to give it back and take it again is an eighth of an update. And how to
-    multiply lengths long past is forgotten: oneDNN would keep 1,024 of them, twice, 20 MB more each step."""
+    multiply sizes long past is forgotten: oneDNN would keep 1,024 products, twice, 20 MB more each step."""
     with contextlib.suppress(AttributeError, TypeError):  # only glibc has it
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: large pieces come from the heap too
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # read at the first product
-        os.environ.setdefault(cache, "64")
+        os.environ.setdefault(cache, "128")
 
 
 def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
@@ -319,8 +319,8 @@ def _learner(recipe: Recipe, shared: Shared) -> Learner:
         name, reduction = spec.name.rpartition(":")[2], recipes.own_reduction(spec, "loss.terms")
         terms.append((name, _bind("loss", spec.without("reduction"))))
         own |= {name: _bind("reduction", reduction)} if reduction else {}
-    quiet = [spec.name for spec in recipe.loss.terms if "signal" in registry.find("loss", spec.name, "loss").needs]
-    signal = frozenset(name.rpartition(":")[2] for name in quiet)
+    loud = [s.name for s in recipe.loss.terms if "signal" not in registry.find("loss", s.name, "loss").needs]
+    signal = frozenset(name for name, _ in terms) - {name.rpartition(":")[2] for name in loud}
     needs = needs_of(recipe)
     reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)
     several = recipe.learn.epochs * recipe.learn.parts(recipe.rollout) > 1

@@ -169,7 +169,8 @@ class Learner:
         metrics = Metrics()
         weights = self.objective.weights(minibatch)  # before the split, as are the importance weights
         minibatch = corrected(minibatch, self.objective.correction(minibatch))
-        for rows, heard in zip(self.objective.told(minibatch, weights), (True, False), strict=True):
+        told = self.policy.world.told(lambda: self.objective.told(minibatch, weights))  # ranks may round otherwise
+        for rows, heard in zip(told, (True, False), strict=True):
             for part in self.policy.passes([minibatch.sequences[row] for row in rows]):
                 samples = [rows[i] for i in part.samples]
                 piece = minibatch.select(samples)

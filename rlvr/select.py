@@ -146,7 +146,7 @@ def visits(records: Iterable[Mapping[str, Any]], where: str) -> dict[str, dict[i
 class _Visit(BaseModel, strict=True):
     id: str
     step: int
-    n: Count  # samples
+    n: Annotated[int, Field(ge=1, le=2**31)]  # samples
     accuracy: Share
 
 
@@ -160,7 +160,7 @@ def _published(tree: Any, where: str) -> dict[str, tuple[float, ...]]:
         raise UserError(f"{where}: should be an object {{id: [accuracy, …]}}, not a {type(tree).__name__}")
     for name, row in tree.items():
         if not row or not isinstance(row, list):
-            raise UserError(f"{where}: problem '{name}' should have a list of accuracies, not {row!r}")
+            raise UserError(f"{where}: problem '{name}' should have a list of accuracies, not {row!r:.40}")
         wrong = [x for x in row if isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 1]
         if wrong:
             raise UserError(f"{where}: problem '{name}': an accuracy is a number 0 to 1, not {wrong[0]!r}")

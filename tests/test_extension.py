@@ -13,6 +13,7 @@ import yaml
 
 import rlvr
 from rlvr import cli, recipe
+from rlvr.build import build
 from rlvr.errors import UserError
 
 EXTENSION = '''
@@ -440,3 +441,35 @@ def test_a_reward_that_asks_for_something_unknown_says_what_there_is(tmp_path: P
     tree = tiny.recipe(tiny_model, reward=f"{tmp_path / 'mine.py'}:mine")
     with pytest.raises((UserError, rlvr.RunError), match=r"mine.*responze.*response"):
         rlvr.train(tree, run__folder=tmp_path, run__steps=1)
+
+
+CLAIMS = """
+from rlvr.registry import register
+
+def clip(out, batch):
+    return -out.logprob
+
+@register("loss", "said", needs={"signal"})
+def said(out, batch):
+    return -batch.advantage * out.logprob
+"""
+
+
+@pytest.mark.parametrize(
+    ("terms", "signal"),
+    [
+        (["clip"], {"clip"}),
+        (["clip", {"name": "kl", "coef": 0.1}], {"clip"}),
+        (["FILE:said"], {"said"}),
+        (["FILE:clip"], set()),
+        (["clip", "FILE:clip"], set()),
+        (["FILE:clip", "FILE:said"], {"said"}),
+    ],
+)
+def test_only_what_every_term_of_a_name_says_of_itself_spares_a_backward_pass(
+    terms: list[Any], signal: set[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "claims.py").write_text(CLAIMS)
+    named = [t.replace("FILE", str(tmp_path / "claims.py")) if isinstance(t, str) else t for t in terms]
+    built = build(recipe.load(tiny.recipe(tiny_model, loss={"terms": named})))
+    assert built.run.learner.objective.signal == signal

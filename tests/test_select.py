@@ -345,6 +345,7 @@ LOGS: dict[str, tuple[str, Any, str, list[str]]] = {
     "a share of nothing": ("x/history.jsonl", [visit(1, "a", 0.0, 0)], "lim", ["record 1.n:"]),
     "a count that is a truth": ("x/history.jsonl", [visit(1, "a", 0.0, True)], "lim", ["record 1.n:", "True"]),
     "no share of the count": ("x/history.jsonl", [visit(1, "a", 0.3, 8)], "lim", ["record 1", "0.3", "8"]),
+    "no number of samples": ("x/history.jsonl", [visit(1, "a", 1, 10**400)], "lim", ["record 1.n:"]),
     "above one": ("x/history.jsonl", [visit(1, "a", 2.0, 8)], "lim", ["record 1.accuracy:", "2.0"]),
     "no samples": ("x/history.jsonl", [visit(1, "a", 0.5)], "uncertainty", ["x", "train-*.jsonl"]),
     "samples without answers": ("x/samples/train-000001.jsonl", [{"id": "a"}], "uncertainty", ["01", ".answer: is"]),

@@ -38,6 +38,8 @@ CASES: dict[str, dict[str, Any]] = {
     "ppo float32": {**PPO, "dtype": "float32", "compute": "float32"},
     "ppo float64": {**PPO, "dtype": "float64"},
     "reinforce_pp float64": {**WHITE, "dtype": "float64"},
+    # Ranks that round otherwise have to agree all the same on what has no backward pass.
+    "grpo with equal rewards float64": {"dtype": "float64", "equal": (1, 4), "jitter": 1e-18},
     "micro_token float64": {"loss": {"reduction": {"name": "micro_token", "size": 2, "ranks": 3}}, "dtype": "float64"},
 }
 MAIN = {name: case for name, case in CASES.items() if name.startswith(("grpo", "ppo"))}
@@ -45,8 +47,8 @@ SHARDED = MAIN | {"ppo float64, layers computed again": {**PPO, "dtype": "float6
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
-def scripted() -> list[SampleGroup]:
-    """Five groups of three responses of 1 to 9 tokens, one of them filtered out."""
+def scripted(equal: tuple[int, ...] = ()) -> list[SampleGroup]:
+    """Five groups of three responses of 1 to 9 tokens, one of them filtered out and some of equal rewards."""
     dice, groups = random.Random(3), []
     for number in range(5):
         problem = Problem(f"p/{number}", "math", "?", "1")
@@ -56,7 +58,8 @@ def scripted() -> list[SampleGroup]:
             ids = tuple(dice.randrange(3, 80) for _ in range(dice.randrange(1, 10)))
             logprobs = tuple(-dice.random() for _ in ids)
             rollout = Rollout(prompt, index, ids, logprobs, (1,) * len(ids), "", Finish.STOP, 0)
-            samples.append(Sample(rollout, Verdict(Status.WRONG), Reward(dice.random(), {})))
+            reward = Reward(1.0 if number in equal else dice.random(), {})
+            samples.append(Sample(rollout, Verdict(Status.WRONG), reward))
         groups.append(SampleGroup(problem, tuple(samples), trained=number != 2))
     return groups
 
@@ -77,9 +80,10 @@ def learned(world: World, folder: str, case: dict[str, Any], shard: str, few: bo
         return clip(parameters, most)
 
     torch.nn.utils.clip_grad_norm_ = note
-    metrics, groups = Metrics(), scripted()[:1] if few else scripted()
+    metrics, groups = Metrics(), scripted(case.get("equal", ()))[: 1 if few else None]
     scored = run.learner.score(groups)
-    for part in pack(groups, scored, run.advantage(scored, world)).minibatches(run.split, 0):
+    advantage = run.advantage(scored, world) + case.get("jitter", 0.0) * world.rank
+    for part in pack(groups, scored, advantage).minibatches(run.split, 0):
         metrics += run.learner.update(part)
     torch.nn.utils.clip_grad_norm_ = clip
     weights = {name: weight.clone() for name, weight in run.learner.weights()}

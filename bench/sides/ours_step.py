@@ -27,6 +27,7 @@ class Clock:
             return
         now = time.perf_counter()
         line = {"seconds": now - self.last, "response_tokens": record["response_tokens"], "rollouts": record["samples"]}
+        line["no_signal"] = record["no_signal"]
         if self.left <= 0:
             print(json.dumps(line), flush=True)
         self.last, self.left = now, self.left - 1
