@@ -315,11 +315,11 @@ def own_reduction(term: Spec, where: str) -> Spec | None:
 
 
 def needs_of(recipe: Recipe) -> frozenset[str]:
-    """What the advantage, the reward and the loss need beside the policy, as `ref`, `old`, `value` or `greedy`."""
+    """What the advantage, the reward and the loss need beside the policy: any of `ref`, `old`, `value`, `greedy`."""
     parts = [("advantage", recipe.advantage), ("correction", recipe.loss.correction)]
     parts += [("loss", term) for term in recipe.loss.terms]
     found = frozenset[str]().union(*(registry.find(kind, spec.name, kind).needs for kind, spec in parts))
-    return found | {"ref", "old"} if recipe.reward_kl else found
+    return found - {"signal"} | ({"ref", "old"} if recipe.reward_kl else set())
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str | Pair] = ()) -> Recipe:
