@@ -169,8 +169,7 @@ def _unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) 
     if isinstance(source, str) and home and source.endswith((".yaml", ".yml")):
         source = home / source
     try:
-        parts, sections = (options.overrides, changes), recipes.sections()
-        given = [pair for part in parts for pair in tree.dotted(tree.plain(part), sections)]
+        given = [pair for part in (options.overrides, changes) for pair in overrides_of(part)]
         own = next((key for key, _ in given if key in OWN), None)
         if own:
             raise UserError(f"{own}: the sweep sets it for each run; use its own keys seeds, name and folder")
@@ -180,6 +179,11 @@ def _unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) 
     except UserError as error:
         raise UserError(f"arms.{arm}: {error}") from None
     return Unit(arm, seed, folder / name, loaded)
+
+
+def overrides_of(changes: Mapping[str, Any]) -> list[tree.Pair]:
+    """The overrides of an arm as dotted keys; sections may be written out."""
+    return tree.dotted(tree.plain(changes), recipes.sections())
 
 
 def _filled(value: Any, seed: int) -> Any:

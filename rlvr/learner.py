@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rlvr.batch import Batch, Forward, Scored, Tokens, score, tokens_of, trained
+from rlvr import batch as batches
+from rlvr.batch import Batch, Forward, Scored, Tokens, tokens_of
 from rlvr.critic import Critic
 from rlvr.loss import corrected, uncorrected
 from rlvr.metrics import Metrics, timed
@@ -145,10 +146,10 @@ class Learner:
     @timed("score")
     def score(self, groups: Sequence[SampleGroup]) -> Scored:
         """What estimators read of the groups that are trained on; log-probabilities only where something needs them."""
-        sequences = tokens_of(trained(groups))
+        sequences = tokens_of(batches.trained(groups))
         old = self.policy.logprobs(sequences, self.temperature) if self.keeps_old else None
         ref = self.reference.logprobs(sequences, self.temperature) if self.reference else None
-        scored = score(groups, old, ref, self.policy.wide, self.policy.device)
+        scored = batches.score(groups, old, ref, self.policy.wide, self.policy.device)
         for shaper in self.shapers:
             scored = shaper(scored)
         return self.critic.expect(scored, sequences) if self.critic else scored
@@ -206,7 +207,8 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the tensors."""
-        return {of: made.state() for of, made in self._trained.items()} | {"shapers": [s.state() for s in self.shapers]}
+        kept = {of: updates.state() for of, updates in self._trained.items()}
+        return {**kept, "shapers": [shaper.state() for shaper in self.shapers]}
 
     def like(self, name: str) -> Tensor:
         """The master weight that a saved tensor belongs to."""

@@ -121,9 +121,10 @@ class Told(ctypes.Structure):
 ask = ctypes.CDLL(None).mallinfo2
 ask.restype = Told
 wide, weight = torch.ones(900, 64).bfloat16(), torch.ones(64, 64).bfloat16()
-before = [wide[:length] @ weight for length in range(1, 100)] and ask().used
-for length in range(100, 900):
+for length in range(1, 900):
     wide[:length] @ weight
+    if length == 100:
+        before = ask().used
 print((ask().used - before) / 2**20)
 """
 

@@ -34,7 +34,6 @@ from rlvr import arms, cli, tree
 from rlvr.build import read_problems
 from rlvr.errors import RunError, UserError
 from rlvr.evals import crossed_interval
-from rlvr.recipe import sections
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = '''
@@ -511,7 +510,7 @@ def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim
     for unit in plan.units:
         if unit.arm == plan.baseline:
             continue
-        claimed = [key for key, _ in tree.dotted(tree.plain(plan.sweep.arms[unit.arm]), sections())]
+        claimed = [key for key, _ in arms.overrides_of(plan.sweep.arms[unit.arm])]
         found = differences(base[unit.seed], unit.recipe.model_dump(mode="json", exclude={"run"}))
         for key in claimed:
             assert any(one == key or one.startswith(f"{key}.") for one in found), f"{unit.path.name} changes no {key}"
