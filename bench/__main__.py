@@ -1,4 +1,6 @@
-"""Every benchmark after the other, each in a process of its own:   python bench [NAME …]   (make bench)"""
+"""Every benchmark after the other, each in a process of its own:   python bench [NAME …]   (make
+bench)
+"""
 
 from __future__ import annotations
 

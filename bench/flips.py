@@ -2,8 +2,9 @@
 
     python bench/flips.py [--problems 32] [--samples 4] [--tokens 64]
 
-The embedded model answers the same requests with the same keys in waves of 128, 32 and 7 sequences. In exact arithmetic
-no sample would differ; the shares that do are written to bench/results beside the other figures.
+The embedded model answers the same requests with the same keys in waves of 128, 32 and 7 sequences.
+In exact arithmetic no sample would differ; the shares that do are written to bench/results beside
+the other figures.
 """
 
 from __future__ import annotations
@@ -37,13 +38,18 @@ def share(dtype: str, options: argparse.Namespace) -> float:
     """The share of samples whose tokens are not the same in every wave size."""
     demo = recipe.load("demo")
     rollouts = load_engine(
-        Model(dtype="float64" if dtype == "float64" else "float32", compute=dtype), Spec(name="local")
+        Model(dtype="float64" if dtype == "float64" else "float32", compute=dtype),
+        Spec(name="local"),
     )
     data, prompt = demo.eval.sets[0].data, demo.train[0].prompt
     assert data is not None
-    problems = registry.find("data", data.name, "data").bind(data.params, "data")()[: options.problems]
+    problems = registry.find("data", data.name, "data").bind(data.params, "data")()[
+        : options.problems
+    ]
     template = registry.find("prompt", prompt.name, "prompt").bind(prompt.params, "prompt")
-    prompts = Renderer([template], rollouts.tokenizer, 1024)([Draw(problem, 0) for problem in problems])
+    prompts = Renderer([template], rollouts.tokenizer, 1024)(
+        [Draw(problem, 0) for problem in problems]
+    )
     found: list[list[Generation]] = []
     for wave in WAVES:
         rollouts.engine.max_sequences = wave  # type: ignore[attr-defined]

@@ -1,10 +1,12 @@
-"""GSM8K greedily by rlvr and by lm-eval: the same model, prompt texts and limits, and every verdict that differs.
+"""GSM8K greedily by rlvr and by lm-eval: the same model, prompt texts and limits, and every verdict
+that differs.
 
     python bench/lm_eval.py --data ../shared/data [--limit 200] [--max-tokens 256]
 
-lm-eval runs in an environment of its own (.bench/lm_eval, made here on the first run) that sees the torch and the
-transformers of this one, and reads a local task file whose rows hold our rendered prompts. Its verdict is that of its
-own GSM8K task: the last number of the response (flexible-extract), compared by text. Writes docs/lm_eval.md.
+lm-eval runs in an environment of its own (.bench/lm_eval, made here on the first run) that sees the
+torch and the transformers of this one, and reads a local task file whose rows hold our rendered
+prompts. Its verdict is that of its own GSM8K task: the last number of the response
+(flexible-extract), compared by text. Writes docs/lm_eval.md.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ TASK = "gsm8k_as_rlvr_asks"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="the folder with gsm8k.jsonl")
     parser.add_argument("--limit", type=int, default=200, help="the first problems of the test set")
     parser.add_argument("--max-tokens", type=int, default=256)
@@ -71,15 +75,22 @@ def ours(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], 
     (record,) = held_out.evaluate(MODEL, ["gsm8k"], **asked, data=args.data, out=folder / "ours")
     (row,) = held_out.declared([{"name": "gsm8k", "limit": args.limit}])
     assert row.data is not None
-    row = row.model_copy(update={"data": Spec(name="shipped", params={**row.data.params, "folder": str(args.data)})})
+    row = row.model_copy(
+        update={"data": Spec(name="shipped", params={**row.data.params, "folder": str(args.data)})}
+    )
     tokenizer = load_engine(Model(name=MODEL), Spec(name="local")).tokenizer
     benchmark = benchmark_of(row, read_problems(row, "gsm8k"), tokenizer, 4096, Sampling())
-    samples = {s["id"]: s for s in map(json.loads, (folder / "ours" / "samples.jsonl").read_text().splitlines())}
+    samples = {
+        s["id"]: s
+        for s in map(json.loads, (folder / "ours" / "samples.jsonl").read_text().splitlines())
+    }
     prompts = benchmark.render([Draw(problem, 0) for problem in benchmark.problems])
     return [{**samples[p.problem.id], "prompt": p.text} for p in prompts], record
 
 
-def theirs(args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def theirs(
+    args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """The response, the answer and the verdict of lm-eval for each problem."""
     from rlvr import models
 
@@ -104,13 +115,21 @@ def theirs(args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]]) -
                          "ignore_punctuation": False, "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}],
     }  # fmt: skip
     (tasks / f"{TASK}.yaml").write_text(json.dumps(task), encoding="utf-8")  # JSON is YAML
-    dtype = str(models.compute_dtype("auto", __import__("torch").float32, models.device_of("auto"))).split(".")[-1]
+    dtype = str(
+        models.compute_dtype("auto", __import__("torch").float32, models.device_of("auto"))
+    ).split(".")[-1]
     options = f"pretrained={models.locate(MODEL)},dtype={dtype},add_bos_token=False"
     command = [str(PEER_PYTHON), "-m", "lm_eval", "--model", "hf", "--model_args", options, "--tasks", TASK,
                "--include_path", str(tasks), "--batch_size", "8", "--device", "cpu", "--log_samples",
                "--output_path", str(folder / "theirs")]  # fmt: skip
-    subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
-    latest = max((folder / "theirs").rglob("samples_*.jsonl"), key=lambda path: path.stat().st_mtime)
+    subprocess.run(
+        command,
+        check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+    )
+    latest = max(
+        (folder / "theirs").rglob("samples_*.jsonl"), key=lambda path: path.stat().st_mtime
+    )
     found = [json.loads(line) for line in latest.read_text(encoding="utf-8").splitlines()]
     return {
         row["doc"]["id"]: {
@@ -121,7 +140,10 @@ def theirs(args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]]) -
 
 
 def written(
-    args: argparse.Namespace, rows: list[dict[str, Any]], verdicts: dict[str, dict[str, Any]], record: dict[str, Any]
+    args: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    verdicts: dict[str, dict[str, Any]],
+    record: dict[str, Any],
 ) -> str:
     """The page: both scores, and a line for each problem on which they differ."""
     from importlib.metadata import version
@@ -152,7 +174,9 @@ def written(
         peer = verdicts[row["id"]]
         ours_said = f"{row['status']}: {cell(row['answer'])} ({row['rule']})"
         theirs_said = f"{'right' if peer['correct'] else 'wrong'}: {cell(peer['answer'])}"
-        lines.append(f"| {row['id']} | {row['gold']} | {ours_said} | {theirs_said} | {reason(row, peer)} |")
+        lines.append(
+            f"| {row['id']} | {row['gold']} | {ours_said} | {theirs_said} | {reason(row, peer)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -163,7 +187,10 @@ def cell(text: Any) -> str:
 def reason(row: dict[str, Any], peer: dict[str, Any]) -> str:
     """Why the verdicts differ, from what both read in the text."""
     if row["text"].strip() != peer["text"].strip():
-        at = next((i for i, (a, b) in enumerate(zip(row["text"], peer["text"], strict=False)) if a != b), None)
+        at = next(
+            (i for i, (a, b) in enumerate(zip(row["text"], peer["text"], strict=False)) if a != b),
+            None,
+        )
         where = f"from letter {at}" if at is not None else "in their end"
         return f"the responses differ {where}: a near tie between two tokens, or another end of the text"
     if row["rule"].startswith("box"):

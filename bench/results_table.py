@@ -1,9 +1,11 @@
-"""The embedded model on all benchmarks whose files are there, the first problems of each, as docs/results.md.
+"""The embedded model on all benchmarks whose files are there, the first problems of each, as
+docs/results.md.
 
     python bench/results_table.py --data ../shared/data [--limit 50] [--max-tokens 256]
 
-Sampling is each benchmark's own (eight samples at temperature 0.6 of AIME and AMC, else greedy; Knights and Knaves at
-temperature 1) but for the limit of tokens. A run that was ended goes on where it stood.
+Sampling is each benchmark's own (eight samples at temperature 0.6 of AIME and AMC, else greedy;
+Knights and Knaves at temperature 1) but for the limit of tokens. A run that was ended goes on where
+it stood.
 """
 
 from __future__ import annotations
@@ -20,9 +22,15 @@ NAMES = ("arithmetic", "gsm8k", "math500", "aime24", "aime25", "amc23", "minerva
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder with the benchmarks' files")
-    parser.add_argument("--limit", type=int, default=50, help="the first problems of each benchmark")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="the folder with the benchmarks' files"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=50, help="the first problems of each benchmark"
+    )
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--only", help="some of the benchmarks, with commas between them")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "results.md")
@@ -32,7 +40,11 @@ def main() -> None:
     records, absent = [], []
     for name in args.only.split(",") if args.only else NAMES:
         folder = HERE.parent / ".bench" / "results" / f"{name}-{args.limit}-{args.max_tokens}"
-        asked: dict[str, Any] = {"limit": args.limit, "max_tokens": args.max_tokens, "data": args.data}
+        asked: dict[str, Any] = {
+            "limit": args.limit,
+            "max_tokens": args.max_tokens,
+            "data": args.data,
+        }
         try:
             records += rlvr.evaluate(MODEL, [name], **asked, out=folder)
         except rlvr.UserError as error:
@@ -58,7 +70,9 @@ def page(args: argparse.Namespace, records: list[dict[str, Any]], absent: list[s
     for record in records:
         metrics, counts = record["metrics"], record["counts"]
         low, high = (100 * edge for edge in record["ci95"]["pass@1"])
-        shares = " | ".join(f"{100 * metrics[key]:.0f} %" for key in ("boxed", "no_answer", "truncated"))
+        shares = " | ".join(
+            f"{100 * metrics[key]:.0f} %" for key in ("boxed", "no_answer", "truncated")
+        )
         differ = counts["only_ours_accepts"] + counts["only_second_accepts"]
         second = f"{differ} of {counts['second_verifier']}" if counts["second_verifier"] else "-"
         lines.append(

@@ -1,4 +1,5 @@
-"""Writes the tables of docs/performance.md from bench/results: the last figure of each benchmark on each machine.
+"""Writes the tables of docs/performance.md from bench/results: the last figure of each benchmark on
+each machine.
 
 python bench/table.py
 """
@@ -26,7 +27,12 @@ def tables() -> str:
     ratios = [f"| {name} | {what} |" for name, result in rows if (what := ratio(name, result))]
     growth = [f"| {name} | {curve(result)} |" for name, result in rows if "exponent" in result]
     text = "\n".join(
-        ["| benchmark | rlvr | peer | ratio | spread | machine |", "|---|---|---|---|---|---|", *ratios, ""]
+        [
+            "| benchmark | rlvr | peer | ratio | spread | machine |",
+            "|---|---|---|---|---|---|",
+            *ratios,
+            "",
+        ]
     )
     if growth:
         head = [
@@ -53,13 +59,19 @@ def ratio(name: str, result: dict[str, Any]) -> str:
     if "ratio" not in result:
         return ""
     spread = result.get("spread")
-    ranges = ", ".join(f"{side} {low:g} to {high:g}" for side, (low, high) in spread.items()) if spread else ""
+    ranges = (
+        ", ".join(f"{side} {low:g} to {high:g}" for side, (low, high) in spread.items())
+        if spread
+        else ""
+    )
     return f"{result['ours']:g} | {result['peer']:g} | {result['ratio']:.2f} | {ranges} | {result['where']}"
 
 
 def curve(result: dict[str, Any]) -> str:
     cells = ", ".join(f"{row['ours_us']} ({row['attention_us']})" for row in result["rows"])
-    return f"{cells} | {result['rest_over_first']:.2f} | {result['exponent']:.2f} | {result['where']}"
+    return (
+        f"{cells} | {result['rest_over_first']:.2f} | {result['exponent']:.2f} | {result['where']}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Verdicts a second of rlvr beside math-verify on the same responses: numbers, MATH-like answers, hostile ones.
+"""Verdicts a second of rlvr beside math-verify on the same responses: numbers, MATH-like answers,
+hostile ones.
 
     python bench/verify.py [--golds FILE.jsonl] [--problems 200]
 
-Each problem has eight responses of about 1.8 KB, 45 % of them right in another spelling, the others near misses. Both
-sides run in this process, math-verify on the main thread with its own time limits, so it is at its best; rlvr starts
-helper processes where it needs them. They take turns and medians are compared. `--golds` takes the golds of a file of
-JSON lines with `answer` (MATH-500, say) in place of the shipped ones.
+Each problem has eight responses of about 1.8 KB, 45 % of them right in another spelling, the others
+near misses. Both sides run in this process, math-verify on the main thread with its own time
+limits, so it is at its best; rlvr starts helper processes where it needs them. They take turns and
+medians are compared. `--golds` takes the golds of a file of JSON lines with `answer` (MATH-500,
+say) in place of the shipped ones.
 """
 
 from __future__ import annotations
@@ -31,20 +33,29 @@ GOLDS = (
     r"\dfrac{9}{7}", r"-2,1", r"x \geq 5", r"\$32,348", r"15\text{ cm}^2", r"\frac{3\sqrt{3}}{4}", r"\log_2 3", "144",
     r"2220", r"\frac{-1+i\sqrt{3}}{2}", r"204_5", r"(2,12)", r"\frac{3}{56}", "120", r"\tan^2 x + 1", r"8n^2+4n+1",
 )  # fmt: skip
-FILLER = "We look at the numbers that are given, write down what follows, and simplify step by step. "
+FILLER = (
+    "We look at the numbers that are given, write down what follows, and simplify step by step. "
+)
 HOSTILE_GOLD = r"\int_0^1 x dx"
 HOSTILE = (r"\int_0^1 \sin(x^x) e^{x^3} dx", r"\int_0^{9999} \frac{\sin(x^3+1)}{x^7+\ln(x+2)} dx")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--golds", type=Path)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    golds = [json.loads(line)["answer"] for line in args.golds.open()] if args.golds else list(GOLDS)
+    golds = (
+        [json.loads(line)["answer"] for line in args.golds.open()] if args.golds else list(GOLDS)
+    )
     numbers = [str(n) for n in random.Random(1).sample(range(1, 100_000), args.problems)]
-    mixes = {"integers": responses(numbers, args.problems), "math_like": responses(golds, args.problems)}
+    mixes = {
+        "integers": responses(numbers, args.problems),
+        "math_like": responses(golds, args.problems),
+    }
     result = {name: measured(pairs, args.rounds) for name, pairs in mixes.items()}
     result["hostile"] = under_attack(mixes["math_like"])
     for name, row in result.items():
@@ -55,14 +66,21 @@ def main() -> None:
 def responses(golds: list[str], problems: int) -> list[tuple[str, str]]:
     """Pairs of a gold and a response, eight for each problem."""
     draw = random.Random(0)
-    rewrites = [str, lambda g: g.replace(r"\frac", r"\dfrac"), lambda g: f" {g} ", lambda g: rf"\displaystyle {g}"]
+    rewrites = [
+        str,
+        lambda g: g.replace(r"\frac", r"\dfrac"),
+        lambda g: f" {g} ",
+        lambda g: rf"\displaystyle {g}",
+    ]
     found = []
     for number in range(problems):
         gold = golds[number % len(golds)]
         for _ in range(8):
             right = draw.random() < 0.45
             answer = draw.choice(rewrites)(gold) if right else near_miss(gold, draw)
-            found.append((gold, FILLER * draw.randint(10, 30) + rf"So the answer is $\boxed{{{answer}}}$."))
+            found.append(
+                (gold, FILLER * draw.randint(10, 30) + rf"So the answer is $\boxed{{{answer}}}$.")
+            )
     return found
 
 
@@ -76,7 +94,9 @@ def near_miss(gold: str, draw: random.Random) -> str:
 
 
 def measured(pairs: list[tuple[str, str]], rounds: int) -> dict[str, float]:
-    """Verdicts a second of both sides, taking turns; nothing is remembered from one round to the next."""
+    """Verdicts a second of both sides, taking turns; nothing is remembered from one round to the
+    next.
+    """
     speed: dict[str, list[float]] = {"ours": [], "peer": []}
     latency: list[float] = []
     for _ in range(rounds):
@@ -107,7 +127,9 @@ def ours(pairs: list[tuple[str, str]]) -> list[float]:
 
     for cached in (compare._compare, latex._parse, values.exact):
         cached.cache_clear()
-    judged = [judge_safely(math, Problem("p", "math", "", gold), Response(text)) for gold, text in pairs]
+    judged = [
+        judge_safely(math, Problem("p", "math", "", gold), Response(text)) for gold, text in pairs
+    ]
     return [verdict.ms for verdict in settle(judged)]
 
 
@@ -123,7 +145,10 @@ def library(gold: str, text: str) -> bool:
 def under_attack(pairs: list[tuple[str, str]]) -> dict[str, float]:
     """One response in a thousand hangs the symbolic library, and as many benign ones need it."""
     hostile = [(HOSTILE_GOLD, rf"\boxed{{{text}}}") for text in HOSTILE]
-    benign = [(HOSTILE_GOLD, r"\boxed{\int_0^1 t dt}"), (r"F = \sum_{k=1}^n k", r"\boxed{F = \sum_{j=1}^n j}")]
+    benign = [
+        (HOSTILE_GOLD, r"\boxed{\int_0^1 t dt}"),
+        (r"F = \sum_{k=1}^n k", r"\boxed{F = \sum_{j=1}^n j}"),
+    ]
     mixed: list[tuple[str, str]] = []
     while len(mixed) < 4000:
         mixed += pairs

@@ -63,7 +63,10 @@ def plugins() -> Iterator[str]:
     for kind in registry.HOMES:
         yield f"### {kind}\n"
         if kind == "benchmark":
-            yield ", ".join(f"`{name}`" for name in registry.names(kind)) + " ([evaluation.md](evaluation.md))\n"
+            yield (
+                ", ".join(f"`{name}`" for name in registry.names(kind))
+                + " ([evaluation.md](evaluation.md))\n"
+            )
             continue
         yield "| name | | options |\n|---|---|---|"
         for name in registry.names(kind):
@@ -92,7 +95,13 @@ def kind_of(annotation: Any) -> str:
         return kind_of(arguments[0])
     if arguments:
         return " or ".join(dict.fromkeys(kind_of(part) for part in arguments))
-    names = {"Spec": "name", "str": "text", "bool": "true, false", "int": "whole number", "float": "number"}
+    names = {
+        "Spec": "name",
+        "str": "text",
+        "bool": "true, false",
+        "int": "whole number",
+        "float": "number",
+    }
     name = getattr(annotation, "__name__", str(annotation))
     return names.get(name, "a section" if models_in(annotation) else name)
 
@@ -100,7 +109,11 @@ def kind_of(annotation: Any) -> str:
 def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The sections that a type may hold."""
     found = [inner for part in typing.get_args(annotation) for inner in models_in(part)]
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation.__name__ != "Spec":
+    if (
+        isinstance(annotation, type)
+        and issubclass(annotation, BaseModel)
+        and annotation.__name__ != "Spec"
+    ):
         found.append(annotation)
     return found
 
@@ -110,9 +123,17 @@ def default(field: Any) -> str:
         return "required"
     value = field.default
     if isinstance(value, BaseModel):
-        return f"`{value.name}`" if hasattr(value, "name") and type(value).__name__ == "Spec" else "see below"
+        return (
+            f"`{value.name}`"
+            if hasattr(value, "name") and type(value).__name__ == "Spec"
+            else "see below"
+        )
     if isinstance(value, tuple):
-        return "empty" if not value else ", ".join(f"`{getattr(part, 'name', part)}`" for part in value)
+        return (
+            "empty"
+            if not value
+            else ", ".join(f"`{getattr(part, 'name', part)}`" for part in value)
+        )
     text = str(value).lower() if isinstance(value, bool) else str(value).replace("\n", "\\n")
     return "none" if value is None else f"`{text}`" if text else "empty"
 

@@ -1,7 +1,7 @@
 """Advantage estimators: how much better each response was than expected.
 
-An estimator reads `Scored` and returns one advantage for every response token. Only methods of tensors are used, so
-that reading a recipe does not load torch.
+An estimator reads `Scored` and returns one advantage for every response token. Only methods of
+tensors are used, so that reading a recipe does not load torch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ def group_mean(values: Tensor, group: Tensor) -> Tensor:
 
 
 def centre(values: Tensor, group: Tensor) -> Tensor:
-    """Each value minus its group's mean, and exactly 0 where all of a group are equal.   [N], [N] -> [N]
+    """Each value minus its group's mean, and exactly 0 where all of a group are equal.   [N], [N]
+    -> [N]
 
-    The mean of eight times 0.7 is not 0.7 in float32, and a deviation of 0 would blow the difference up, so the
-    smallest value is taken off first.
+    The mean of eight times 0.7 is not 0.7 in float32, and a deviation of 0 would blow the
+    difference up, so the smallest value is taken off first.
     """
     lowest = values.new_zeros(int(group.max()) + 1 if len(group) else 0)
     above = values - lowest.scatter_reduce(0, group, values, "amin", include_self=False)[group]
@@ -57,12 +58,12 @@ def whiten(
     ddof: int = 1,
     floor: float = 0.0,
 ) -> Tensor:
-    """Values with mean 0 and variance 1 over the sampled tokens of the batch, and 0 elsewhere (verl, masked_whiten).
-    [T], [T] -> [T]
+    """Values with mean 0 and variance 1 over the sampled tokens of the batch, and 0 elsewhere
+    (verl, masked_whiten). [T], [T] -> [T]
 
-    `shift=False` keeps the mean. The variance has one degree of freedom less than there are tokens; a single token has
-    none and is returned as it is. `slack` is added to the count of tokens (newer verl: 1e-8). OpenRLHF has `ddof` 0, no
-    `eps`, and a least variance (`floor`) of 1e-8.
+    `shift=False` keeps the mean. The variance has one degree of freedom less than there are tokens;
+    a single token has none and is returned as it is. `slack` is added to the count of tokens (newer
+    verl: 1e-8). OpenRLHF has `ddof` 0, no `eps`, and a least variance (`floor`) of 1e-8.
     """
     count = mask.sum()
     divisor = (count + slack).clamp(min=1)
@@ -73,7 +74,8 @@ def whiten(
 
 
 def reward_to_go(token_reward: Tensor, sample: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
-    """The discounted sum of what follows each token, tokens of others left out of the discount.   [T] -> [T]
+    """The discounted sum of what follows each token, tokens of others left out of the
+    discount.   [T] -> [T]
 
     With rewards 0, 0, 1 and gamma 0.9 it is 0.81, 0.9, 1.
     """
@@ -83,7 +85,8 @@ def reward_to_go(token_reward: Tensor, sample: Tensor, mask: Tensor, gamma: floa
 def discounted(step: Tensor, sample: Tensor, mask: Tensor, factor: float) -> Tensor:
     """step[t] + factor * step[next sampled token] + factor^2 ..., within each sample.   [T] -> [T]
 
-    All samples go back one token at a time together, so the loop is as long as the longest response.
+    All samples go back one token at a time together, so the loop is as long as the longest
+    response.
     """
     found = step.new_zeros(step.shape)
     ends = (sample[1:] != sample[:-1]).nonzero()[:, 0]
@@ -100,12 +103,19 @@ def discounted(step: Tensor, sample: Tensor, mask: Tensor, factor: float) -> Ten
 
 
 def penalised(
-    scored: Scored, coef: float, *, estimator: Estimator = "k1", clamp: float | None = None, clip: float | None = None
+    scored: Scored,
+    coef: float,
+    *,
+    estimator: Estimator = "k1",
+    clamp: float | None = None,
+    clip: float | None = None,
 ) -> tuple[Scored, float]:
-    """The same with `coef` times the KL to the reference taken off every token's reward, and the mean KL of a response.
+    """The same with `coef` times the KL to the reference taken off every token's reward, and the
+    mean KL of a response.
 
-    The reward, and a greedy baseline with it, is bounded to +-clip first (OpenRLHF: 10). The mean KL, over responses of
-    the means over their tokens, is what an adaptive coefficient follows (verl, apply_kl_penalty).
+    The reward, and a greedy baseline with it, is bounded to +-clip first (OpenRLHF: 10). The mean
+    KL, over responses of the means over their tokens, is what an adaptive coefficient follows
+    (verl, apply_kl_penalty).
     """
     assert scored.old_logprob is not None and scored.ref_logprob is not None
     kl = kl_estimate(scored.old_logprob, scored.ref_logprob, estimator, clamp) * scored.mask
@@ -143,11 +153,13 @@ def grpo(
     floor: float = 0.0,
     alone: Alone = "zero",
 ) -> Tensor:
-    """Reward minus the group's mean, divided by a deviation unless `std` is false (DeepSeekMath, 2024, eq. 3).
+    """Reward minus the group's mean, divided by a deviation unless `std` is false (DeepSeekMath,
+    2024, eq. 3).
 
-    `std: false` is Dr.GRPO (2025, eq. 2), `scale: batch` the deviation over all samples (TRL), `floor` the least
-    variance (verl's vectorised estimator: 1e-6). A group of one has nothing to compare with and gives 0, or as in verl
-    keeps its `reward`. Rewards 1, 0, 0, 1 give +-0.5 without, and +-0.866 with the deviation of one degree of freedom.
+    `std: false` is Dr.GRPO (2025, eq. 2), `scale: batch` the deviation over all samples (TRL),
+    `floor` the least variance (verl's vectorised estimator: 1e-6). A group of one has nothing to
+    compare with and gives 0, or as in verl keeps its `reward`. Rewards 1, 0, 0, 1 give +-0.5
+    without, and +-0.866 with the deviation of one degree of freedom.
     """
     single = _counts(scored) == 1
     centred = _alone(centre(scored.total, scored.group), scored, alone)
@@ -181,11 +193,13 @@ def reinforce(
     normalise: bool = False,
     eps: float = 1e-9,
 ) -> Tensor:
-    """The discounted reward that follows a token (Williams, 1992), as OpenRLHF 0.11 builds its estimators.
+    """The discounted reward that follows a token (Williams, 1992), as OpenRLHF 0.11 builds its
+    estimators.
 
-    The reward loses the `mean` of its group (reinforce_baseline, dr_grpo), the mean of the `others` (rloo), or is
-    divided by the `deviation` too (group_norm); it is bounded to +-clip, the KL comes off token by token, and what
-    follows is added up; `normalise` gives the batch mean 0 and variance 1.
+    The reward loses the `mean` of its group (reinforce_baseline, dr_grpo), the mean of the `others`
+    (rloo), or is divided by the `deviation` too (group_norm); it is bounded to +-clip, the KL comes
+    off token by token, and what follows is added up; `normalise` gives the batch mean 0 and
+    variance 1.
     """
     centred = centre(scored.reward, scored.group)
     count = _counts(scored)
@@ -201,8 +215,12 @@ def reinforce(
 
 
 @register("advantage", "reinforce_pp")
-def reinforce_pp(scored: Scored, world: World, *, gamma: float = 1.0, eps: float = 1e-8, slack: float = 0.0) -> Tensor:
-    """The discounted reward that follows a token, whitened over all tokens of the batch (REINFORCE++, Hu 2025)."""
+def reinforce_pp(
+    scored: Scored, world: World, *, gamma: float = 1.0, eps: float = 1e-8, slack: float = 0.0
+) -> Tensor:
+    """The discounted reward that follows a token, whitened over all tokens of the batch
+    (REINFORCE++, Hu 2025).
+    """
     follows = reward_to_go(scored.token_reward, scored.sample, scored.mask, gamma)
     return whiten(follows, scored.mask, eps=eps, slack=slack)
 
@@ -211,15 +229,18 @@ def reinforce_pp(scored: Scored, world: World, *, gamma: float = 1.0, eps: float
 def reinforce_pp_baseline(
     scored: Scored, world: World, *, eps: float = 1e-8, alone: Alone = "zero", slack: float = 0.0
 ) -> Tensor:
-    """Reward minus the group's mean, whitened over all tokens of the batch (REINFORCE++-baseline, Hu 2025)."""
+    """Reward minus the group's mean, whitened over all tokens of the batch (REINFORCE++-baseline,
+    Hu 2025).
+    """
     centred = _alone(centre(scored.total, scored.group), scored, alone)
     return whiten(centred[scored.sample], scored.mask, eps=eps, slack=slack)
 
 
 @register("advantage", "remax", needs={"greedy"})
 def remax(scored: Scored, world: World) -> Tensor:
-    """The reward that follows a token minus that of a greedy answer, which is not trained on (ReMax, Li et al., 2023,
-    eq. 5)."""
+    """The reward that follows a token minus that of a greedy answer, which is not trained on
+    (ReMax, Li et al., 2023, eq. 5).
+    """
     assert scored.baseline is not None
     follows = reward_to_go(scored.token_reward, scored.sample, scored.mask)
     return (follows - scored.baseline[scored.sample]) * scored.mask
@@ -227,7 +248,9 @@ def remax(scored: Scored, world: World) -> Tensor:
 
 @register("advantage", "opo")
 def opo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
-    """Reward minus the mean of the group weighted by response length (OPO, Hao et al., 2025, eq. 9)."""
+    """Reward minus the mean of the group weighted by response length (OPO, Hao et al., 2025, eq.
+    9).
+    """
     length = scored.mask.new_zeros(scored.reward.shape).index_add(0, scored.sample, scored.mask)
     baseline = _sums(length * scored.total, scored.group) / _sums(length, scored.group).clamp(min=1)
     return _alone(scored.total - baseline, scored, alone)[scored.sample] * scored.mask
@@ -235,7 +258,9 @@ def opo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
 
 @register("advantage", "gpg")
 def gpg(scored: Scored, world: World, *, norm: float = 1.0, alone: Alone = "zero") -> Tensor:
-    """Reward minus the group's mean, times samples over samples with a reward (GPG, Chu et al., 2025, eq. 5)."""
+    """Reward minus the group's mean, times samples over samples with a reward (GPG, Chu et al.,
+    2025, eq. 5).
+    """
     rewarded = (scored.total != 0).to(scored.total.dtype).sum().clamp(min=1)
     centred = _alone(centre(scored.total, scored.group), scored, alone)
     return (centred / norm * len(scored.total) / rewarded)[scored.sample] * scored.mask
@@ -267,10 +292,11 @@ def gae(
     ddof: Literal[0, 1] = 1,
     slack: float = 0.0,
 ) -> Tensor:
-    """Generalised advantage estimation over the sampled tokens, whitened over the batch (Schulman et al., 2015).
+    """Generalised advantage estimation over the sampled tokens, whitened over the batch (Schulman
+    et al., 2015).
 
-    `ddof` 0 whitens as OpenRLHF does, 1 as verl. With values 0.5, 0.5, reward 1 at the end, gamma 1 and lambda 1: 0.5,
-    0.5 before whitening.
+    `ddof` 0 whitens as OpenRLHF does, 1 as verl. With values 0.5, 0.5, reward 1 at the end, gamma 1
+    and lambda 1: 0.5, 0.5 before whitening.
     """
     found = gae_of(scored, gamma, lam)
     if not normalise:
@@ -281,7 +307,9 @@ def gae(
 
 
 def gae_of(scored: Scored, gamma: float, lam: float) -> Tensor:
-    """The advantage before whitening; with the value it is what a critic should have expected.   -> [T]"""
+    """The advantage before whitening; with the value it is what a critic should have expected.   ->
+    [T]
+    """
     assert scored.value is not None
     value = scored.value * scored.mask
     following = _next_sampled(value, scored.sample, scored.mask)

@@ -1,7 +1,9 @@
-"""The arms of an experiment: one recipe, changed in one place for each arm, run with several seeds, told in one table.
+"""The arms of an experiment: one recipe, changed in one place for each arm, run with several seeds,
+told in one table.
 
-A sweep is read and checked whole, then its runs are trained in processes of their own. Whatever is known of a run is
-read from its folder, so the table can be made again at any time, and a sweep that was killed goes on.
+A sweep is read and checked whole, then its runs are trained in processes of their own. Whatever is
+known of a run is read from its folder, so the table can be made again at any time, and a sweep that
+was killed goes on.
 """
 
 from __future__ import annotations
@@ -35,14 +37,17 @@ from rlvr.report import publish, write_page
 
 Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 OWN = ("run.name", "run.folder", "run.seed")  # what the sweep gives each run
-FREE = {"run.name", "run.folder", "run.threads", "checkpoint", "trackers"}  # what may change between two starts
+# what may change between two starts
+FREE = {"run.name", "run.folder", "run.threads", "checkpoint", "trackers"}
 LOCK, PLAN = ".lock", "sweep.yaml"
 PATIENCE = 5.0  # seconds that the processes of a killed sweep may take to end
 
 
 class Sweep(Section):
-    """A sweep file: `arms` are overrides of `recipe`, those of the baseline the ones that the others are compared with;
-    `keep` says what stays of a finished run beside its records (results: neither model nor checkpoints)."""
+    """A sweep file: `arms` are overrides of `recipe`, those of the baseline the ones that the
+    others are compared with; `keep` says what stays of a finished run beside its records (results:
+    neither model nor checkpoints).
+    """
 
     recipe: str
     name: str | None = None
@@ -56,7 +61,9 @@ class Sweep(Section):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One run of a sweep: an arm with a seed; `waits` are the folders of runs whose results its recipe reads."""
+    """One run of a sweep: an arm with a seed; `waits` are the folders of runs whose results its
+    recipe reads.
+    """
 
     arm: str
     seed: int
@@ -102,13 +109,17 @@ def sweep(
     parallel: int = 1,
     table: bool = False,
 ) -> dict[str, Any]:
-    """Train every arm of a sweep (file, shipped name or mapping) with every seed and return what `sweep.json` holds.
+    """Train every arm of a sweep (file, shipped name or mapping) with every seed and return what
+    `sweep.json` holds.
 
-    With `table` nothing is trained. Raises UserError for bad input, before anything starts, RunError at the end where a
-    run failed (the others are trained and in the table), Interrupted after Ctrl-C.
+    With `table` nothing is trained. Raises UserError for bad input, before anything starts,
+    RunError at the end where a run failed (the others are trained and in the table), Interrupted
+    after Ctrl-C.
     """
     if resume and overwrite:
-        raise UserError("--resume goes on with a sweep and --overwrite replaces it; give one of them")
+        raise UserError(
+            "--resume goes on with a sweep and --overwrite replaces it; give one of them"
+        )
     if parallel < 1:
         raise UserError(f"--parallel: should be at least 1, not {parallel}")
     plan = read(file)
@@ -127,34 +138,47 @@ def sweep(
         raise Interrupted(f"stopped with {len(left)} of {len(plan.units)} runs to do; go on with")
     if left:
         named = ", ".join(left)
-        raise RunError(f"{len(left)} of {len(plan.units)} runs failed: {named}; the others are in the table")
+        raise RunError(
+            f"{len(left)} of {len(plan.units)} runs failed: {named}; the others are in the table"
+        )
     return result
 
 
-# --- reading and checking --------------------------------------------------------------------------------------------
+# --- reading and checking
+# --------------------------------------------------------------------------------------------
 
 
 def read(file: str | Path | Mapping[str, Any]) -> Plan:
-    """The plan of a sweep, every recipe resolved and checked; raises UserError that names the file, arm and key."""
+    """The plan of a sweep, every recipe resolved and checked; raises UserError that names the file,
+    arm and key.
+    """
     where, found = tree.read(file, {"overrides": {}, "arms": {}}, kind="sweep")
     try:
         options = registry.validated(Sweep, found, "")
         baseline = _check_names(options)
         name, home = options.name or where, None if isinstance(file, Mapping) else Path(file).parent
         folder = Path(options.folder) / name
-        units = [_unit(options, arm, seed, folder, home) for arm in options.arms for seed in options.seeds]
+        units = [
+            _unit(options, arm, seed, folder, home)
+            for arm in options.arms
+            for seed in options.seeds
+        ]
         units = _ordered([_waiting(unit, units, options) for unit in units])
         _check_held_out(units, baseline)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    return Plan(str(file) if home is not None else where, name, folder, options, baseline, tuple(units))
+    return Plan(
+        str(file) if home is not None else where, name, folder, options, baseline, tuple(units)
+    )
 
 
 def _check_names(options: Sweep) -> str:
     """The baseline, where all names fit."""
     for arm in options.arms:
         if not re.fullmatch(r"\w[\w.+-]*", arm):
-            raise UserError(f"arms.{arm}: the name becomes that of a folder; use letters, digits and _ . + - only")
+            raise UserError(
+                f"arms.{arm}: the name becomes that of a folder; use letters, digits and _ . + - only"
+            )
     if len(set(options.seeds)) < len(options.seeds):
         raise UserError("seeds: one of them stands there twice")
     baseline = options.baseline or next(iter(options.arms))
@@ -172,10 +196,14 @@ def _unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) 
         given = [pair for part in (options.overrides, changes) for pair in overrides_of(part)]
         own = next((key for key, _ in given if key in OWN), None)
         if own:
-            raise UserError(f"{own}: the sweep sets it for each run; use its own keys seeds, name and folder")
+            raise UserError(
+                f"{own}: the sweep sets it for each run; use its own keys seeds, name and folder"
+            )
         name = f"{arm}-{seed}"
         mine = [("run.seed", seed), ("run.name", name), ("run.folder", str(folder))]
-        loaded = recipes.load(source, [*((key, _filled(value, seed)) for key, value in given), *mine])
+        loaded = recipes.load(
+            source, [*((key, _filled(value, seed)) for key, value in given), *mine]
+        )
     except UserError as error:
         raise UserError(f"arms.{arm}: {error}") from None
     return Unit(arm, seed, folder / name, loaded)
@@ -198,13 +226,19 @@ def _filled(value: Any, seed: int) -> Any:
 
 
 def _waiting(unit: Unit, units: Iterable[Unit], options: Sweep) -> Unit:
-    """The unit with the runs of the sweep that its recipe names: their results have to be there first."""
+    """The unit with the runs of the sweep that its recipe names: their results have to be there
+    first.
+    """
     named = {Path(text) for text in _texts(unit.recipe.model_dump(mode="json", exclude={"run"}))}
     inside = {place for path in named for place in (path, *path.parents)}
     waits = tuple(other.path for other in units if other.path in inside)
-    lost = next((name for name in recipes.models_of(unit.recipe).values() if Path(name) in waits), None)
+    lost = next(
+        (name for name in recipes.models_of(unit.recipe).values() if Path(name) in waits), None
+    )
     if lost and options.keep == "results":
-        raise UserError(f"keep: 'results' deletes the model of '{lost}', which arms.{unit.arm} starts from; keep model")
+        raise UserError(
+            f"keep: 'results' deletes the model of '{lost}', which arms.{unit.arm} starts from; keep model"
+        )
     return replace(unit, waits=waits)
 
 
@@ -223,25 +257,34 @@ def _ordered(units: Sequence[Unit]) -> list[Unit]:
         done = {unit.path for unit in found}
         ready = next((unit for unit in left if done.issuperset(unit.waits)), None)
         if ready is None:
-            raise UserError(f"arms.{left[0].arm}: its recipe reads '{left[0].waits[0]}', which can only come after it")
+            raise UserError(
+                f"arms.{left[0].arm}: its recipe reads '{left[0].waits[0]}', which can only come after it"
+            )
         left.remove(ready)
         found.append(ready)
     return found
 
 
 def _check_held_out(units: Sequence[Unit], baseline: str) -> None:
-    """All arms answer the same held-out problems in the same way, or they do not compare problem by problem."""
+    """All arms answer the same held-out problems in the same way, or they do not compare problem by
+    problem.
+    """
     one = next(unit for unit in units if unit.arm == baseline)
     for unit in units:
         if not unit.recipe.eval.sets:
-            raise UserError(f"arms.{unit.arm}: eval.sets: has no held-out set to compare the arms on; add one")
+            raise UserError(
+                f"arms.{unit.arm}: eval.sets: has no held-out set to compare the arms on; add one"
+            )
         if unit.recipe.eval.sets[0] != one.recipe.eval.sets[0]:
-            raise UserError(f"arms.{unit.arm}: eval.sets.0: is not that of '{baseline}', so the two do not compare")
+            raise UserError(
+                f"arms.{unit.arm}: eval.sets.0: is not that of '{baseline}', so the two do not compare"
+            )
 
 
 def check_inputs(plan: Plan) -> None:
-    """Read every problem and find every model that is there already, once; raises UserError. What comes from a run of
-    the sweep itself is checked when that run is done."""
+    """Read every problem and find every model that is there already, once; raises UserError. What
+    comes from a run of the sweep itself is checked when that run is done.
+    """
     from rlvr.build import read_problems
     from rlvr.models import locate
 
@@ -257,28 +300,40 @@ def check_inputs(plan: Plan) -> None:
             raise UserError(f"{plan.name}: arms.{unit.arm}: {error}") from None
 
 
-def _check_sources(part: Recipe, known: dict[str, Any], read_problems: Any, waits: set[Path]) -> None:
+def _check_sources(
+    part: Recipe, known: dict[str, Any], read_problems: Any, waits: set[Path]
+) -> None:
     for name, rows in (("train", part.train), ("eval.sets", part.eval.sets)):
         for i, row in enumerate(rows):
             key = f"{name} {row.data} {row.task}"
             if key not in known:
                 known[key] = read_problems(row, f"{name}.{i}")
             if isinstance(row, recipes.Source) and not waits:
-                registry.find("select", row.select.name, "select").bind(row.select.params, "select")(known[key])
+                registry.find("select", row.select.name, "select").bind(
+                    row.select.params, "select"
+                )(known[key])
 
 
 def _check_folder(plan: Plan, goes_on: bool, overwrite: bool) -> None:
-    """A folder that is free, or a sweep that may go on; raises UserError, also where an arm was changed meanwhile."""
+    """A folder that is free, or a sweep that may go on; raises UserError, also where an arm was
+    changed meanwhile.
+    """
     above = next(path for path in (plan.folder, *plan.folder.parents) if path.exists())
     if not above.is_dir():
-        raise UserError(f"{plan.folder}: '{above}' is a file; give the sweep another name or folder")
+        raise UserError(
+            f"{plan.folder}: '{above}' is a file; give the sweep another name or folder"
+        )
     there = plan.folder.is_dir() and any(path.name != LOCK for path in plan.folder.iterdir())
     if not there:
         return
     if not (plan.folder / PLAN).is_file():
-        raise UserError(f"{plan.folder}: is not empty and not the folder of a sweep; give the sweep another name")
+        raise UserError(
+            f"{plan.folder}: is not empty and not the folder of a sweep; give the sweep another name"
+        )
     if not goes_on and not overwrite:
-        raise UserError(f"{plan.folder}: a sweep lies here already; add --resume to go on or --overwrite to replace it")
+        raise UserError(
+            f"{plan.folder}: a sweep lies here already; add --resume to go on or --overwrite to replace it"
+        )
     for unit in plan.units if goes_on else ():
         if (unit.path / "recipe.yaml").is_file():
             before = recipes.load(unit.path / "recipe.yaml").model_dump(mode="json")
@@ -290,12 +345,15 @@ def _check_folder(plan: Plan, goes_on: bool, overwrite: bool) -> None:
                 )
 
 
-# --- running ---------------------------------------------------------------------------------------------------------
+# --- running
+# ---------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """Hold the folder for this process and the runs that it starts; yields the descriptor that they inherit."""
+    """Hold the folder for this process and the runs that it starts; yields the descriptor that they
+    inherit.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("a+")
@@ -323,7 +381,9 @@ def _locked(folder: Path) -> Iterator[int]:
 def _prepare(plan: Plan, overwrite: bool) -> None:
     for path in [path for path in plan.folder.iterdir() if path.name != LOCK] if overwrite else []:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write_page(plan.folder / PLAN, yaml.safe_dump(plan.sweep.model_dump(mode="json"), sort_keys=False))
+    write_page(
+        plan.folder / PLAN, yaml.safe_dump(plan.sweep.model_dump(mode="json"), sort_keys=False)
+    )
     for name in ("logs", "recipes"):
         (plan.folder / name).mkdir(exist_ok=True)
 
@@ -346,7 +406,9 @@ class Crew:
         for unit in self.plan.units:
             if unit.finished:
                 _trim(unit, self.plan.sweep.keep)
-        self._say(f"{self.plan.name}: {len(self.plan.units)} runs, {len(self.plan.units) - len(left)} of them finished")
+        self._say(
+            f"{self.plan.name}: {len(self.plan.units)} runs, {len(self.plan.units) - len(left)} of them finished"
+        )
         while self.working or (left and not self.asked):
             busy = {*self.working, *(unit.path for unit in left)}
             ready = [unit for unit in left if not busy.intersection(unit.waits)]
@@ -365,7 +427,9 @@ class Crew:
     def _start(self, unit: Unit) -> None:
         missing = [path.name for path in unit.waits if not (path / "summary.json").is_file()]
         if missing:
-            unit.log.write_text(f"rlvr: not started, since it needs {', '.join(missing)}\n", encoding="utf-8")
+            unit.log.write_text(
+                f"rlvr: not started, since it needs {', '.join(missing)}\n", encoding="utf-8"
+            )
             return self._say(f"{unit.path.name}: {reason(unit)}")
         _clear(unit)
         threads = max(1, len(os.sched_getaffinity(0)) // self.parallel)
@@ -412,7 +476,9 @@ class Crew:
 
         def ask(number: int, frame: FrameType | None) -> None:
             self.asked += 1
-            self._say("stopping after the steps at work, then saving; Ctrl-C again stops at once and loses them")
+            self._say(
+                "stopping after the steps at work, then saving; Ctrl-C again stops at once and loses them"
+            )
 
         try:
             before = signal.signal(signal.SIGINT, ask)
@@ -428,7 +494,9 @@ class Crew:
 
 
 def train_unit() -> None:
-    """`rlvr train` in a process that ends with the one that started it and holds the other end of its input."""
+    """`rlvr train` in a process that ends with the one that started it and holds the other end of
+    its input.
+    """
     from rlvr import cli
 
     def watch() -> None:
@@ -443,9 +511,15 @@ def _clear(unit: Unit) -> None:
     """Take away what a run leaves that was killed before its first record."""
     if not unit.path.exists() or (unit.path / "recipe.yaml").is_file():
         return
-    strange = [path for path in unit.path.rglob("*") if path.is_file() and not path.name.endswith(".unfinished")]
+    strange = [
+        path
+        for path in unit.path.rglob("*")
+        if path.is_file() and not path.name.endswith(".unfinished")
+    ]
     if strange:
-        raise RunError(f"{unit.path}: holds {strange[0].name} but no recipe.yaml, so it is no run; move it away")
+        raise RunError(
+            f"{unit.path}: holds {strange[0].name} but no recipe.yaml, so it is no run; move it away"
+        )
     shutil.rmtree(unit.path)
 
 

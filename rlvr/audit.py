@@ -1,4 +1,6 @@
-"""Whether a reward can be trusted: golds that verify, controls that earn nothing, verdicts beside other graders."""
+"""Whether a reward can be trusted: golds that verify, controls that earn nothing, verdicts beside
+other graders.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,11 @@ class Refused:
     reason: str
 
 
-def gated(problems: Sequence[Problem], mode: Mode) -> tuple[tuple[Problem, ...], tuple[Refused, ...]]:
-    """The problems after the gate of their task, and those whose gold it refused: marked as text only, or dropped.
+def gated(
+    problems: Sequence[Problem], mode: Mode
+) -> tuple[tuple[Problem, ...], tuple[Refused, ...]]:
+    """The problems after the gate of their task, and those whose gold it refused: marked as text
+    only, or dropped.
 
     A problem without a gold is always dropped.
     """
@@ -52,7 +57,11 @@ def gated(problems: Sequence[Problem], mode: Mode) -> tuple[tuple[Problem, ...],
         if not problem.answer.strip():
             refused.append(Refused(problem.id, "", "its row has no gold, so it is left out"))
             continue
-        reason = registry.find("gate", problem.task, problem.id).function(problem) if problem.task in gates else ""
+        reason = (
+            registry.find("gate", problem.task, problem.id).function(problem)
+            if problem.task in gates
+            else ""
+        )
         if reason:
             refused.append(Refused(problem.id, problem.answer, reason))
             problem = replace(problem, meta={**problem.meta, "string_only": reason})
@@ -67,22 +76,32 @@ NEVER = ("empty", "empty box", "empty tags")
 ECHOES = ("echo of the question", "echo of the prompt")
 
 
-def control_scores(judge: Judge, problems: Sequence[Problem], prompts: Sequence[str] = ()) -> dict[str, float]:
+def control_scores(
+    judge: Judge, problems: Sequence[Problem], prompts: Sequence[str] = ()
+) -> dict[str, float]:
     """The share of problems on which each control is judged correct."""
     asked = list(problems[:CONTROL_PROBLEMS])
     texts = [*prompts[: len(asked)], *[""] * (len(asked) - len(prompts))]
     found = {}
     pairs = zip(asked, texts, strict=True)
-    given = [{"question": p.question, "answer": p.answer, "prompt": t or p.question} for p, t in pairs]
+    given = [
+        {"question": p.question, "answer": p.answer, "prompt": t or p.question} for p, t in pairs
+    ]
     for name, control in CONTROLS.items():
         written = [Template(control).substitute(known) for known in given]
-        pending = [judge_safely(judge, p, Response(text)) for p, text in zip(asked, written, strict=True)]
+        pending = [
+            judge_safely(judge, p, Response(text)) for p, text in zip(asked, written, strict=True)
+        ]
         found[name] = sum(verdict.correct for verdict in settle(pending)) / max(1, len(asked))
     return found
 
 
-def check_controls(where: str, judge: Judge, problems: Sequence[Problem], prompts: Sequence[str], limit: float) -> None:
-    """Refuse a task that rewards an empty answer at all, or an echo on a larger share of problems than `limit`."""
+def check_controls(
+    where: str, judge: Judge, problems: Sequence[Problem], prompts: Sequence[str], limit: float
+) -> None:
+    """Refuse a task that rewards an empty answer at all, or an echo on a larger share of problems
+    than `limit`.
+    """
     scores = control_scores(judge, problems, prompts)
     for name in (*NEVER, *ECHOES):
         if scores[name] > (0.0 if name in NEVER else limit):
@@ -94,14 +113,18 @@ def check_controls(where: str, judge: Judge, problems: Sequence[Problem], prompt
 
 
 NGRAM = 13  # words in a row, of which problems of the same making share a few by chance
-COMMON = 10  # what more problems share is the phrase of a kind of problem (Brown et al., 2020, appendix C)
-MOST = 0.5  # of a problem's stretches of 13 words in one training problem: the same problem, told a little otherwise
+# what more problems share is the phrase of a kind of problem (Brown et al., 2020, appendix C)
+COMMON = 10
+# of a problem's stretches of 13 words in one training problem: the same problem, told a little
+# otherwise
+MOST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Held-out problems that also stand among the training problems, each with one of those: word for word, in most of
-    their stretches of 13 words, or in some."""
+    """Held-out problems that also stand among the training problems, each with one of those: word
+    for word, in most of their stretches of 13 words, or in some.
+    """
 
     exact: Mapping[str, str]
     most: Mapping[str, str]
@@ -123,13 +146,16 @@ class Overlap:
 
 
 def overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> Overlap:
-    """Compare the questions of two sets by their words, numbers and operators, without marks, spaces and capitals."""
+    """Compare the questions of two sets by their words, numbers and operators, without marks,
+    spaces and capitals.
+    """
     asked = {problem.id: words(problem.question) for problem in held_out}
     grams = {name: _ngrams(text) for name, text in asked.items()}
     seen = Counter(gram for found in grams.values() for gram in found)
     whole: dict[str, str] = {}
     shared: dict[str, list[str]] = {gram: [] for gram in seen}
-    distinct = {" ".join(words(problem.question)): problem for problem in reversed(train)}  # a repeat says nothing new
+    # a repeat says nothing new
+    distinct = {" ".join(words(problem.question)): problem for problem in reversed(train)}
     for joined, problem in distinct.items():
         text = joined.split()
         whole[joined] = problem.id
@@ -138,7 +164,11 @@ def overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> Overlap:
     exact = {name: whole[" ".join(text)] for name, text in asked.items() if " ".join(text) in whole}
     most, some = {}, {}
     for name in (name for name in asked if name not in exact):
-        telling = [gram for gram in grams[name] if shared[gram] and len(shared[gram]) + seen[gram] <= COMMON]
+        telling = [
+            gram
+            for gram in grams[name]
+            if shared[gram] and len(shared[gram]) + seen[gram] <= COMMON
+        ]
         ids = Counter(sorted(train_id for gram in telling for train_id in shared[gram]))
         if ids:
             closest, count = ids.most_common(1)[0]
@@ -151,7 +181,9 @@ def _ngrams(text: Sequence[str]) -> set[str]:
 
 
 def grade(lines: Iterable[str], task: str = "math") -> Iterator[dict[str, Any]]:
-    """A verdict for each line `{"gold", "prediction", "id"}`, in order; a malformed line has the status `error`."""
+    """A verdict for each line `{"gold", "prediction", "id"}`, in order; a malformed line has the
+    status `error`.
+    """
     judge = registry.find("task", task, "--task").function
     numbered = enumerate(lines)
     while chunk := list(islice(numbered, CHUNK)):
@@ -190,7 +222,9 @@ def _parsed(number: int, line: str, task: str) -> tuple[Any, tuple[Problem, Resp
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One response as it was judged, and what other graders say of it (None: the library did not answer)."""
+    """One response as it was judged, and what other graders say of it (None: the library did not
+    answer).
+    """
 
     problem: Problem
     verdict: Verdict
@@ -215,14 +249,22 @@ class Audit:
     def headline(self) -> str:
         """What was found, in one line."""
         right = sum(seen.verdict.correct for seen in self.seen)
-        paid = f"rewarded without work: {', '.join(self.rewarded)}" if self.rewarded else "no control is rewarded"
+        paid = (
+            f"rewarded without work: {', '.join(self.rewarded)}"
+            if self.rewarded
+            else "no control is rewarded"
+        )
         return f"{len(self.seen)} responses to {self.problems} problems, {right} judged correct; {paid}."
 
     def table(self) -> list[tuple[str, int, int, int]]:
         """(grader, agreed, only we accept, only the other accepts) for each other grader."""
         rows = []
         for name in NAMES:
-            pairs = [(s.verdict.correct, other) for s in self.seen if (other := s.others[name]) is not None]
+            pairs = [
+                (s.verdict.correct, other)
+                for s in self.seen
+                if (other := s.others[name]) is not None
+            ]
             ours, theirs = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
             rows.append((name, len(pairs) - ours - theirs, ours, theirs))
         return rows
@@ -234,10 +276,14 @@ class Audit:
 
 
 def audit(path: Path) -> Audit:
-    """Judge the samples of a run, or the lines of a file, again and by other graders; raises UserError."""
+    """Judge the samples of a run, or the lines of a file, again and by other graders; raises
+    UserError.
+    """
     rows = list(_responses(path))
     if not rows:
-        raise UserError(f"{path}: there is nothing to audit; it should be a run with samples or a file of JSON lines")
+        raise UserError(
+            f"{path}: there is nothing to audit; it should be a run with samples or a file of JSON lines"
+        )
     judge = _judge_of(path)
     verdicts = settle([judge_safely(judge, problem, response) for problem, response in rows])
     opinions = second_opinions([(problem, response.text) for problem, response in rows])
@@ -246,7 +292,9 @@ def audit(path: Path) -> Audit:
         for (problem, response), verdict, opinion in zip(rows, verdicts, opinions, strict=True)
     ]
     problems = list({problem.id: problem for problem, _ in rows}.values())
-    return Audit(tuple(seen), gated(problems, "mark")[1], len(problems), control_scores(judge, problems))
+    return Audit(
+        tuple(seen), gated(problems, "mark")[1], len(problems), control_scores(judge, problems)
+    )
 
 
 def _judge_of(path: Path) -> Judge:
@@ -254,17 +302,24 @@ def _judge_of(path: Path) -> Judge:
     if not (path / "recipe.yaml").is_file():
         return by_task
     spec = recipes.load(path / "recipe.yaml").train[0].task
-    return registry.find("task", spec.name, str(path)).bind(spec.params, "task") if spec else by_task
+    return (
+        registry.find("task", spec.name, str(path)).bind(spec.params, "task") if spec else by_task
+    )
 
 
 def _responses(path: Path) -> Iterator[tuple[Problem, Response]]:
-    """Problems and responses of a run's training and evaluation samples, or of a file as `grade` reads it."""
+    """Problems and responses of a run's training and evaluation samples, or of a file as `grade`
+    reads it.
+    """
     if path.is_dir():
         for file in sorted((path / "samples").glob("*.jsonl")):
             for line in file.read_text(encoding="utf-8").splitlines():
                 row = json.loads(line)
                 problem = Problem(row["id"], row.get("task", "math"), row["question"], row["gold"])
-                yield problem, Response(row["text"], row["finish"] == "length", _opened(row["text"]))
+                yield (
+                    problem,
+                    Response(row["text"], row["finish"] == "length", _opened(row["text"])),
+                )
         return
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -281,8 +336,12 @@ def _opened(text: str) -> str:
 
 
 def second_opinions(pairs: Sequence[tuple[Problem, str]]) -> list[bool | None]:
-    """What math-verify alone says of whole responses to problems of the task math; None where it did not answer."""
-    asked = [symbolic.whole(p.answer, text) if p.task == "math" and text else None for p, text in pairs]
+    """What math-verify alone says of whole responses to problems of the task math; None where it
+    did not answer.
+    """
+    asked = [
+        symbolic.whole(p.answer, text) if p.task == "math" and text else None for p, text in pairs
+    ]
     return [_answered(future) for future in asked]
 
 
@@ -316,7 +375,9 @@ def lines_of(found: Audit) -> Iterator[str]:
         for seen in found.disagreements(name)[:EXAMPLES]:
             who = "only we accept" if seen.verdict.correct else f"only {NAMES[name]} accepts"
             yield f"  {who}: gold {seen.problem.answer[:60]!r}, answer {str(seen.verdict.answer)[:60]!r}"
-    yield "controls, which should earn nothing: " + ", ".join(f"{k} {v:.0%}" for k, v in found.controls.items())
+    yield "controls, which should earn nothing: " + ", ".join(
+        f"{k} {v:.0%}" for k, v in found.controls.items()
+    )
 
 
 def write_page(found: Audit, title: str, out: Path) -> Path:
@@ -324,7 +385,11 @@ def write_page(found: Audit, title: str, out: Path) -> Path:
     from rlvr.report import template
 
     rows = [(NAMES[name], *figures) for name, *figures in found.table()]
-    differing = {NAMES[name]: found.disagreements(name)[:50] for name in ("library", "number", "string")}
-    page = template("audit.html.j2").render(title=title, found=found, rows=rows, differing=differing)
+    differing = {
+        NAMES[name]: found.disagreements(name)[:50] for name in ("library", "number", "string")
+    }
+    page = template("audit.html.j2").render(
+        title=title, found=found, rows=rows, differing=differing
+    )
     out.write_text(page, encoding="utf-8", errors="replace")
     return out

@@ -1,9 +1,10 @@
 """From groups to tensors, and from sequences to forward passes.
 
-Response tokens of all samples lie end to end in one dimension, so no padding reaches the maths: the one place that
-pads, and the one place that shares prompts, is `passes`. A row of a pass holds a prompt once and the responses to it
-side by side; a mask lets each response see the prompt and itself only. Where a model cannot take such a mask, each row
-holds one response, and causality alone keeps the padding out.
+Response tokens of all samples lie end to end in one dimension, so no padding reaches the maths: the
+one place that pads, and the one place that shares prompts, is `passes`. A row of a pass holds a
+prompt once and the responses to it side by side; a mask lets each response see the prompt and
+itself only. Where a model cannot take such a mask, each row holds one response, and causality alone
+keeps the padding out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from rlvr.seeds import permutation
 from rlvr.types import Sample, SampleGroup
 from rlvr.world import ALONE, World
 
-# A row of shared responses grows no longer than this, since it is dealt to a rank and to a pass as a whole.
+# A row of shared responses grows no longer than this, since it is dealt to a rank and to a pass as
+# a whole.
 ROW_TOKENS = 768
 
 
@@ -49,28 +51,51 @@ class Scored:
     sample: Tensor  # [T] which sample a token belongs to
     mask: Tensor  # [T] 1 = sampled by the policy
     rollout_logprob: Tensor  # [T] by the engine
-    old_logprob: Tensor | None  # [T] before this step's updates; None where there is one update, see Batch.anchor
+    # [T] before this step's updates; None where there is one update, see Batch.anchor
+    old_logprob: Tensor | None
     ref_logprob: Tensor | None  # [T] by the reference policy; None where no term needs one
-    value: Tensor | None = None  # [T] what the critic expected before the token; None without a critic
+    # [T] what the critic expected before the token; None without a critic
+    value: Tensor | None = None
     returns: Tensor | None = None  # [T] what it should have expected
-    baseline: Tensor | None = None  # [N] the reward of a greedy answer; None where no estimator asks for it
-    penalty: Tensor | None = None  # [T] what is taken off each token's reward (KL); None for nothing
+    # [N] the reward of a greedy answer; None where no estimator asks for it
+    baseline: Tensor | None = None
+    # [T] what is taken off each token's reward (KL); None for nothing
+    penalty: Tensor | None = None
 
     def __post_init__(self) -> None:
-        assert self.reward.shape == self.group.shape, f"group is {self.group.shape}, expected {self.reward.shape}"
-        _check_tokens(self, ("mask", "rollout_logprob", "old_logprob", "ref_logprob", "value", "returns", "penalty"))
+        assert self.reward.shape == self.group.shape, (
+            f"group is {self.group.shape}, expected {self.reward.shape}"
+        )
+        _check_tokens(
+            self,
+            (
+                "mask",
+                "rollout_logprob",
+                "old_logprob",
+                "ref_logprob",
+                "value",
+                "returns",
+                "penalty",
+            ),
+        )
 
     @property
     def token_reward(self) -> Tensor:
-        """The reward on the last sampled token of each sample, minus the penalty of every token.   -> [T]"""
+        """The reward on the last sampled token of each sample, minus the penalty of every
+        token.   -> [T]
+        """
         return self.placed(self.reward)
 
     def placed(self, reward: Tensor) -> Tensor:
-        """Rewards on the last sampled token of each sample, minus the penalty of every token.   [N] -> [T]"""
+        """Rewards on the last sampled token of each sample, minus the penalty of every token.   [N]
+        -> [T]
+        """
         places = torch.arange(len(self.mask), device=self.mask.device).where(self.mask > 0, -1)
         last = places.new_full((len(reward),), -1).scatter_reduce(0, self.sample, places, "amax")
         some = last >= 0  # a sample may have no token that is trained on
-        found = torch.zeros_like(self.mask).index_put((last[some],), reward[some].to(self.mask.dtype))
+        found = torch.zeros_like(self.mask).index_put(
+            (last[some],), reward[some].to(self.mask.dtype)
+        )
         return found if self.penalty is None else found - self.penalty
 
     @property
@@ -78,12 +103,16 @@ class Scored:
         """The sum of each sample's token rewards: its reward where nothing is taken off.   -> [N]"""
         if self.penalty is None:
             return self.reward
-        return self.reward - torch.zeros_like(self.reward).index_add(0, self.sample, self.penalty * self.mask)
+        return self.reward - torch.zeros_like(self.reward).index_add(
+            0, self.sample, self.penalty * self.mask
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How often a step goes over its batch, in how many shuffled parts, and whether a part holds whole groups."""
+    """How often a step goes over its batch, in how many shuffled parts, and whether a part holds
+    whole groups.
+    """
 
     parts: int = 1
     epochs: int = 1
@@ -92,8 +121,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a step trains on. `total_*` count also the groups that a filter left out: they are the one denominator of
-    the loss. Of a sample that carries no loss itself, `total_samples` counts the sample and `total_tokens` nothing."""
+    """What a step trains on. `total_*` count also the groups that a filter left out: they are the
+    one denominator of the loss. Of a sample that carries no loss itself, `total_samples` counts the
+    sample and `total_tokens` nothing.
+    """
 
     sequences: tuple[Tokens, ...]  # [N]
     group: tuple[int, ...]  # [N] which group a sample belongs to
@@ -109,21 +140,44 @@ class Batch:
     returns: Tensor | None = None  # [T] the critic's target
 
     def __post_init__(self) -> None:
-        assert len(self.group) == len(self.sequences), f"{len(self.group)} groups for {len(self.sequences)} samples"
-        _check_tokens(self, ("mask", "advantage", "rollout_logprob", "old_logprob", "ref_logprob", "value", "returns"))
+        assert len(self.group) == len(self.sequences), (
+            f"{len(self.group)} groups for {len(self.sequences)} samples"
+        )
+        _check_tokens(
+            self,
+            (
+                "mask",
+                "advantage",
+                "rollout_logprob",
+                "old_logprob",
+                "ref_logprob",
+                "value",
+                "returns",
+            ),
+        )
 
     def anchor(self, out: Forward) -> Tensor:
-        """The log-probabilities that a ratio is taken to: with one update a step they are the current ones.   [T]"""
+        """The log-probabilities that a ratio is taken to: with one update a step they are the
+        current ones.   [T]
+        """
         return out.logprob.detach() if self.old_logprob is None else self.old_logprob
 
     def select(self, rows: Sequence[int]) -> Batch:
         """The samples of the given rows, in that order, with the totals of the whole."""
-        lengths = torch.tensor([len(self.sequences[row].response) for row in rows], dtype=torch.long)
+        lengths = torch.tensor(
+            [len(self.sequences[row].response) for row in rows], dtype=torch.long
+        )
         index = self.rows(torch.arange(len(self.mask), device=self.mask.device), rows)
-        named = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        named = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
         cut: dict[str, Any] = {name: tensor[index] for name, tensor in named.items()}
         cut["sample"] = torch.repeat_interleave(lengths).to(self.mask.device)
-        cut["sequences"], cut["group"] = (tuple(column[row] for row in rows) for column in (self.sequences, self.group))
+        cut["sequences"], cut["group"] = (
+            tuple(column[row] for row in rows) for column in (self.sequences, self.group)
+        )
         return replace(self, **cut)
 
     def rows(self, tokens: Tensor, rows: Sequence[int]) -> Tensor:
@@ -134,15 +188,23 @@ class Batch:
     def minibatches(self, split: Split, *seed: int | str) -> Iterator[Batch]:
         """The shuffled parts of each epoch, each with an equal part of the one denominator.
 
-        So a token weighs the same whichever part it falls into, and what a filter left out stays counted.
+        So a token weighs the same whichever part it falls into, and what a filter left out stays
+        counted.
         """
-        shares = {"total_samples": self.total_samples / split.parts, "total_tokens": self.total_tokens / split.parts}
+        shares = {
+            "total_samples": self.total_samples / split.parts,
+            "total_tokens": self.total_tokens / split.parts,
+        }
         units: dict[int, list[int]] = {}
         for row, group in enumerate(self.group):
             units.setdefault(group if split.groups else row, []).append(row)
         members = list(units.values())
         for epoch in range(split.epochs):
-            order = permutation(len(members), *seed, epoch).tolist() if split.parts > 1 else range(len(members))
+            order = (
+                permutation(len(members), *seed, epoch).tolist()
+                if split.parts > 1
+                else range(len(members))
+            )
             for part in range(split.parts):
                 rows = sorted(row for unit in order[part :: split.parts] for row in members[unit])
                 yield replace(self.select(rows), **shares)
@@ -152,7 +214,9 @@ def _check_tokens(stage: Scored | Batch, names: Sequence[str]) -> None:
     wanted = stage.sample.shape
     for name in names:
         tensor = getattr(stage, name)
-        assert tensor is None or tensor.shape == wanted, f"{name} is {tensor.shape}, expected {wanted}"
+        assert tensor is None or tensor.shape == wanted, (
+            f"{name} is {tensor.shape}, expected {wanted}"
+        )
 
 
 def tokens_of(samples: Sequence[Sample]) -> tuple[Tokens, ...]:
@@ -161,19 +225,32 @@ def tokens_of(samples: Sequence[Sample]) -> tuple[Tokens, ...]:
 
 
 def score(
-    groups: Sequence[SampleGroup], old: Tensor | None, ref: Tensor | None, dtype: torch.dtype, device: torch.device
+    groups: Sequence[SampleGroup],
+    old: Tensor | None,
+    ref: Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Scored:
     """The tensors of the samples that are trained on."""
     samples = trained(groups)
     lengths = [len(s.rollout.token_ids) for s in samples]
-    owner = [i for i, group in enumerate(group for group in groups if group.trained) for _ in group.samples]
-    greedy = [group.baseline for group in groups if group.trained for _ in group.samples]  # of the whole group alike
+    owner = [
+        i
+        for i, group in enumerate(group for group in groups if group.trained)
+        for _ in group.samples
+    ]
+    # of the whole group alike
+    greedy = [group.baseline for group in groups if group.trained for _ in group.samples]
     return Scored(
         reward=torch.tensor([s.reward.value for s in samples], dtype=dtype, device=device),
         group=torch.tensor(owner, dtype=torch.long, device=device),
         sample=torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long, device=device)),
-        mask=torch.tensor([m * s.trained for s in samples for m in s.rollout.mask], dtype=dtype, device=device),
-        rollout_logprob=torch.tensor([lp for s in samples for lp in s.rollout.logprobs], dtype=dtype, device=device),
+        mask=torch.tensor(
+            [m * s.trained for s in samples for m in s.rollout.mask], dtype=dtype, device=device
+        ),
+        rollout_logprob=torch.tensor(
+            [lp for s in samples for lp in s.rollout.logprobs], dtype=dtype, device=device
+        ),
         old_logprob=old,
         ref_logprob=ref,
         baseline=None if None in greedy else torch.tensor(greedy, dtype=dtype, device=device),
@@ -195,7 +272,9 @@ def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Ba
         value=scored.value,
         returns=scored.returns,
         total_samples=len(everything),
-        total_tokens=float(sum(sum(sample.rollout.mask) for sample in everything if sample.trained)),
+        total_tokens=float(
+            sum(sum(sample.rollout.mask) for sample in everything if sample.trained)
+        ),
     )
 
 
@@ -210,8 +289,10 @@ Rows = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One forward pass, and where in it the t response tokens are predicted: rows end to end in one dimension, or, for
-    a model that cannot take them so, one below the other with padding at their ends."""
+    """One forward pass, and where in it the t response tokens are predicted: rows end to end in one
+    dimension, or, for a model that cannot take them so, one below the other with padding at their
+    ends.
+    """
 
     samples: tuple[int, ...]  # the samples in the order of their tokens below
     input_ids: Tensor  # [1, L] or [B, L]
@@ -232,13 +313,15 @@ class _Row:
 def passes(
     sequences: Sequence[Tokens], budget: int, packed: bool, world: World = ALONE, even: bool = False
 ) -> Iterator[Pass]:
-    """Every sample in exactly one pass of one rank, of at most `budget` tokens, or of one row where a row alone is
-    longer.
+    """Every sample in exactly one pass of one rank, of at most `budget` tokens, or of one row where
+    a row alone is longer.
 
-    The rows are dealt so that all ranks have about as many tokens. With `even` a rank with fewer passes than another
-    gets empty ones, since each pass of a sharded model is an exchange.
+    The rows are dealt so that all ranks have about as many tokens. With `even` a rank with fewer
+    passes than another gets empty ones, since each pass of a sharded model is an exchange.
     """
-    laid = [list(_filled(rows, budget, packed)) for rows in _dealt(_rows(sequences, packed), world.size)]
+    laid = [
+        list(_filled(rows, budget, packed)) for rows in _dealt(_rows(sequences, packed), world.size)
+    ]
     own, lay = laid[world.rank], _end_to_end if packed else _below
     yield from (lay(rows, sequences) for rows in own)
     for _ in range(max(map(len, laid)) - len(own) if even else 0):
@@ -246,7 +329,9 @@ def passes(
 
 
 def _dealt(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
-    """The rows of each rank, shortest first: each goes to the rank with the fewest tokens so far, the longest first."""
+    """The rows of each rank, shortest first: each goes to the rank with the fewest tokens so far,
+    the longest first.
+    """
     loads, dealt = [(0, rank) for rank in range(size)], [list[_Row]() for _ in range(size)]
     for row in sorted(rows, key=lambda row: row.length, reverse=True):
         tokens, rank = heappop(loads)
@@ -256,7 +341,9 @@ def _dealt(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
 
 
 def _filled(rows: Sequence[_Row], budget: int, packed: bool) -> Iterator[Sequence[_Row]]:
-    """The rows of each pass, in order; with padding each row costs as much as the longest, which is the last."""
+    """The rows of each pass, in order; with padding each row costs as much as the longest, which is
+    the last.
+    """
     start = 0
     while start < len(rows):
         end, tokens = start + 1, rows[start].length
@@ -288,7 +375,10 @@ def _end_to_end(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
         own, sizes = _columns(segments), [len(segment) for segment in segments]
         column += [len(ids) + at for at in own]
         ids += [token for segment in segments for token in segment]
-        positions += [*range(sizes[0]), *(sizes[0] + at for size in sizes[1:] for at in range(size))]
+        positions += [
+            *range(sizes[0]),
+            *(sizes[0] + at for size in sizes[1:] for at in range(size)),
+        ]
         laid.append(tuple(sizes))
     samples = tuple(sample for row in rows for sample in row.samples)
     place, target = torch.tensor(column, dtype=torch.long), _targets(samples, sequences)
@@ -307,12 +397,15 @@ def _below(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
     samples = tuple(sample for row in rows for sample in row.samples)
     place = torch.tensor(column, dtype=torch.long).reshape(-1, 2)
     positions = torch.arange(width).expand(len(rows), width)
-    return Pass(samples, ids, positions, None, place[:, 0], place[:, 1], _targets(samples, sequences))
+    return Pass(
+        samples, ids, positions, None, place[:, 0], place[:, 1], _targets(samples, sequences)
+    )
 
 
 def _columns(segments: Sequence[Sequence[int]]) -> list[int]:
-    """Where a row predicts the tokens of its responses: the first at the end of the prompt, each other one at the token
-    before it.   prompt of 3, responses of 2 and 1 -> [2, 3, 2]"""
+    """Where a row predicts the tokens of its responses: the first at the end of the prompt, each
+    other one at the token before it.   prompt of 3, responses of 2 and 1 -> [2, 3, 2]
+    """
     found, end = [], len(segments[0])
     for response in segments[1:]:
         found += [len(segments[0]) - 1, *range(end, end + len(response) - 1)][: len(response)]
@@ -321,4 +414,6 @@ def _columns(segments: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _targets(samples: Sequence[int], sequences: Sequence[Tokens]) -> Tensor:
-    return torch.tensor([token for i in samples for token in sequences[i].response], dtype=torch.long)
+    return torch.tensor(
+        [token for i in samples for token in sequences[i].response], dtype=torch.long
+    )

@@ -40,7 +40,9 @@ from rlvr.world import ALONE, World
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Problems under a name, with the judge of their answers, the template that asks them and how they are sampled."""
+    """Problems under a name, with the judge of their answers, the template that asks them and how
+    they are sampled.
+    """
 
     name: str
     problems: tuple[Problem, ...]
@@ -51,8 +53,9 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of steps: its parts, whether its problems are other than those of the stage before, and whether the
-    reference is from here on the policy as it enters."""
+    """A stretch of steps: its parts, whether its problems are other than those of the stage before,
+    and whether the reference is from here on the policy as it enters.
+    """
 
     name: str
     steps: int
@@ -63,7 +66,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Everything that a recipe asks for, ready to run; the stages share models, optimisers and engine."""
+    """Everything that a recipe asks for, ready to run; the stages share models, optimisers and
+    engine.
+    """
 
     stages: tuple[Stage, ...]
     cold: ColdStart | None
@@ -78,11 +83,15 @@ class Built:
     @property
     def reference(self) -> Reference | None:
         """The reference of all stages that need one."""
-        return next((ref for stage in self.stages if (ref := stage.run.learner.reference) is not None), None)
+        return next(
+            (ref for stage in self.stages if (ref := stage.run.learner.reference) is not None), None
+        )
 
     @property
     def problems_key(self) -> int:
-        """A number that names the problems of all stages and their order: a resume goes on with the same."""
+        """A number that names the problems of all stages and their order: a resume goes on with the
+        same.
+        """
         return key_of(*(stage.run.sources.key for stage in self.stages))
 
 
@@ -113,24 +122,35 @@ def build(
     reward: Callable[..., Any] | None = None,
     world: World = ALONE,
 ) -> Built:
-    """Read the problems, load the model, bind every option. `problems` and `reward` take the recipe's place where
-    given."""
+    """Read the problems, load the model, bind every option. `problems` and `reward` take the
+    recipe's place where given.
+    """
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(recipe.run.threads or max(1, len(os.sched_getaffinity(0)) // beside))
     parts = recipes.staged(recipe)
     _check_models(recipe)
     rewarders = [_rewarder(part, reward) for part in parts]
     read = [_sources(part, problems, recipe.run.seed) for part in parts]
-    held_out = [(row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)]
+    held_out = [
+        (row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)
+    ]
     loaded = load(recipe, world)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
     ask, longest = recipe.eval, recipe.eval.max_tokens or recipe.rollout.max_tokens
     asked = Sampling(ask.samples, longest, ask.temperature, stop=recipe.rollout.stop)
     benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit, asked) for row, rows in held_out)
     shared = _shared(recipe, parts, loaded.policy)
-    runs = [_run(part, own, loaded, shared, pay) for part, (own, _), pay in zip(parts, read, rewarders, strict=True)]
+    runs = [
+        _run(part, own, loaded, shared, pay)
+        for part, (own, _), pay in zip(parts, read, rewarders, strict=True)
+    ]
     refused = {row.id: row for _, rows in read for row in rows}
-    return Built(_stages(recipe, parts, runs), _cold_start(recipe, runs[0]), benchmarks, tuple(refused.values()))
+    return Built(
+        _stages(recipe, parts, runs),
+        _cold_start(recipe, runs[0]),
+        benchmarks,
+        tuple(refused.values()),
+    )
 
 
 def _check_models(recipe: Recipe) -> None:
@@ -148,26 +168,39 @@ def _stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tup
     return tuple(map(Stage, recipes.stage_names(recipe), steps, runs, others, renews))
 
 
-def _run(recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewarder: Rewarder) -> Run:
-    """The parts of one stage; a prompt that is too long and a task that pays for a constant answer fail here."""
+def _run(
+    recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewarder: Rewarder
+) -> Run:
+    """The parts of one stage; a prompt that is too long and a task that pays for a constant answer
+    fail here.
+    """
     limit, ask = recipe.rollout.max_prompt_tokens, recipe.rollout
-    render = Renderer([_bind("prompt", s.prompt) for s in recipe.train], loaded.policy.tokenizer, limit)
+    render = Renderer(
+        [_bind("prompt", s.prompt) for s in recipe.train], loaded.policy.tokenizer, limit
+    )
     verifier = replace(_verifier(recipe), world=loaded.policy.world)
     for source, rows in enumerate(sources.problems):
         distinct = list({p.id: p for p in rows}.values())
         prompts = [p.text for p in render([Draw(p, source) for p in distinct])]
-        check_controls(f"train.{source}", verifier.judges[source], distinct, prompts, recipe.verify.echo_limit)
-    judged_alone = replace(verifier, stop_above=1.0)  # one failure among so few answers would be a large share
+        check_controls(
+            f"train.{source}", verifier.judges[source], distinct, prompts, recipe.verify.echo_limit
+        )
+    # one failure among so few answers would be a large share
+    judged_alone = replace(verifier, stop_above=1.0)
     greedy = GreedyBaseline(loaded.rollouts, judged_alone, rewarder, ask.max_tokens, ask.stop)
     return Run(
         seed=recipe.run.seed,
         problems=ask.problems,
-        split=Split(recipe.learn.parts(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None),
+        split=Split(
+            recipe.learn.parts(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None
+        ),
         world=loaded.policy.world,
         sources=sources,
         render=render,
         rollouts=loaded.rollouts,
-        sampling=Sampling(ask.samples, ask.max_tokens, ask.temperature, ask.top_p, ask.top_k, ask.stop),
+        sampling=Sampling(
+            ask.samples, ask.max_tokens, ask.temperature, ask.top_p, ask.top_k, ask.stop
+        ),
         verifier=verifier,
         reward=rewarder,
         baseline=greedy if "greedy" in needs_of(recipe) else no_baseline,
@@ -184,7 +217,11 @@ def load(recipe: Recipe, world: World = ALONE) -> Loaded:
     engine: Engine = _bind("engine", recipe.rollout.engine)(module, tokenizer, compute)
     if recipe.model.lora:
         models.add_lora(module, recipe.model.lora, recipe.run.seed)
-    auto = recipe.model.shard == "auto" and module.device.type == "cuda" and recipes.against_shards(recipe) is None
+    auto = (
+        recipe.model.shard == "auto"
+        and module.device.type == "cuda"
+        and recipes.against_shards(recipe) is None
+    )
     shard = world.size > 1 and (recipe.model.shard == "full" or auto)
     held = {"offload": recipe.model.offload, "shard": shard}
     policy = Policy(module, compute, recipe.learn.tokens_per_pass, tokenizer, **held)
@@ -200,7 +237,9 @@ def load_engine(model: Model, engine: Spec) -> Rollouts:
     """An engine alone, for evaluation."""
     module, tokenizer, compute = _module(model)
     made: Engine = _bind("engine", engine)(module, tokenizer, compute)
-    made.load(((name, parameter.detach()) for name, parameter in module.named_parameters()), version=0)
+    made.load(
+        ((name, parameter.detach()) for name, parameter in module.named_parameters()), version=0
+    )
     return Rollouts(made, tokenizer)
 
 
@@ -213,13 +252,16 @@ def _module(model: Model) -> tuple[Any, Any, torch.dtype]:
 
 
 def _steady_memory() -> None:
-    """What a pass frees stays with the process: to give it back and take it again is an eighth of an update. And how to
-    multiply sizes long past is forgotten: oneDNN would keep 1,024 products, twice, 20 MB more each step."""
+    """What a pass frees stays with the process: to give it back and take it again is an eighth of
+    an update. And how to multiply sizes long past is forgotten: oneDNN would keep 1,024 products,
+    twice, 20 MB more each step.
+    """
     with contextlib.suppress(AttributeError, TypeError):  # only glibc has it
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: large pieces come from the heap too
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # read at the first product
+    # read at the first product
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, "128")
 
 
@@ -227,24 +269,40 @@ def _bind(kind: str, spec: Spec) -> Callable[..., Any]:
     return registry.find(kind, spec.name, kind).bind(spec.params, kind)
 
 
-def _sources(recipe: Recipe, given: Sequence[Problem] | None, seed: int) -> tuple[Sources, tuple[Refused, ...]]:
+def _sources(
+    recipe: Recipe, given: Sequence[Problem] | None, seed: int
+) -> tuple[Sources, tuple[Refused, ...]]:
     rows = [read_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
     if given is not None:
         rows[0] = tuple(given)
     passed = [gated(row, recipe.verify.gate) for row in rows]
     empty = next((i for i, (row, _) in enumerate(passed) if not row), None)
     if empty is not None:
-        why = "row has a gold" if not any(p.answer.strip() for p in rows[empty]) else "gold can be compared"
-        raise UserError(f"train.{empty}: no problem is left, since no {why}; mend the data, or try verify.gate=mark")
-    chosen = [tuple(_bind("select", s.select)(row)) for s, (row, _) in zip(recipe.train, passed, strict=True)]
-    weights, given_order = tuple(s.weight for s in recipe.train), tuple(s.order == "given" for s in recipe.train)
+        why = (
+            "row has a gold"
+            if not any(p.answer.strip() for p in rows[empty])
+            else "gold can be compared"
+        )
+        raise UserError(
+            f"train.{empty}: no problem is left, since no {why}; mend the data, or try verify.gate=mark"
+        )
+    chosen = [
+        tuple(_bind("select", s.select)(row))
+        for s, (row, _) in zip(recipe.train, passed, strict=True)
+    ]
+    weights, given_order = (
+        tuple(s.weight for s in recipe.train),
+        tuple(s.order == "given" for s in recipe.train),
+    )
     resting = tuple(s.adaptive for s in recipe.train)
     sources = Sources(tuple(chosen), weights, seed, given_order, resting)
     return sources, tuple(r for _, refused in passed for r in refused)
 
 
 def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
-    """The problems of a source or held-out set, each with an answer and the task that its row names."""
+    """The problems of a source or held-out set, each with an answer and the task that its row
+    names.
+    """
     assert row.data is not None
     try:
         problems = _bind("data", row.data)()
@@ -252,7 +310,8 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
         raise UserError(f"{where}.data: {error}") from None
     if not problems:
         raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
-    leaves_out = isinstance(row, Source)  # the gate does so and says so; a held-out set has to be whole
+    # the gate does so and says so; a held-out set has to be whole
+    leaves_out = isinstance(row, Source)
     check_problems([p for p in problems if p.answer.strip() or not leaves_out], f"{where}.data")
     if isinstance(row, EvalSet):
         problems = problems[: row.limit]
@@ -261,7 +320,9 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
     return tuple(replace(p, task=row.task.name) if row.task else p for p in problems)
 
 
-def benchmark_of(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int, asked: Sampling) -> Benchmark:
+def benchmark_of(
+    row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int, asked: Sampling
+) -> Benchmark:
     """A held-out set ready to be asked."""
     judge = _bind("task", row.task) if row.task else by_task
     problems, _ = gated(problems, "mark")
@@ -270,15 +331,29 @@ def benchmark_of(row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limi
 
 
 def sampling_of(row: EvalSet, asked: Sampling) -> Sampling:
-    """How a held-out set is sampled: as its row says, else as `asked`; its prompt may end answers too."""
-    own = {k: v for k in ("samples", "temperature", "top_p", "max_tokens") if (v := getattr(row, k)) is not None}
-    return replace(asked, **own, stop=tuple(dict.fromkeys((*asked.stop, *row.stop, *STOPS.get(row.prompt.name, ())))))
+    """How a held-out set is sampled: as its row says, else as `asked`; its prompt may end answers
+    too.
+    """
+    own = {
+        k: v
+        for k in ("samples", "temperature", "top_p", "max_tokens")
+        if (v := getattr(row, k)) is not None
+    }
+    return replace(
+        asked,
+        **own,
+        stop=tuple(dict.fromkeys((*asked.stop, *row.stop, *STOPS.get(row.prompt.name, ())))),
+    )
 
 
 def _verifier(recipe: Recipe) -> Verifier:
     judges: list[Judge] = [_bind("task", s.task) if s.task else by_task for s in recipe.train]
     failures = {Status.ERROR: recipe.verify.error, Status.TIMEOUT: recipe.verify.timeout}
-    return Verifier(judges, frozenset(s for s, how in failures.items() if how == "mask"), recipe.verify.stop_above)
+    return Verifier(
+        judges,
+        frozenset(s for s, how in failures.items() if how == "mask"),
+        recipe.verify.stop_above,
+    )
 
 
 def _rewarder(recipe: Recipe, given: Callable[..., Any] | None) -> Rewarder:
@@ -301,7 +376,11 @@ def _shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shared:
     """Reference, critic and optimisers, where any stage needs them."""
     needs = frozenset[str]().union(*(needs_of(part) for part in parts))
     value = _value_model(recipe, policy) if recipe.critic else None
-    updates = [part.learn.epochs * part.learn.parts(part.rollout) for part in parts for _ in range(part.run.steps)]
+    updates = [
+        part.learn.epochs * part.learn.parts(part.rollout)
+        for part in parts
+        for _ in range(part.run.steps)
+    ]
     return Shared(
         policy=policy,
         optimizer=_adamw(policy, recipe.optimizer),
@@ -319,10 +398,17 @@ def _learner(recipe: Recipe, shared: Shared) -> Learner:
         name, reduction = spec.name.rpartition(":")[2], recipes.own_reduction(spec, "loss.terms")
         terms.append((name, _bind("loss", spec.without("reduction"))))
         own |= {name: _bind("reduction", reduction)} if reduction else {}
-    loud = [s.name for s in recipe.loss.terms if "signal" not in registry.find("loss", s.name, "loss").needs]
+    loud = [
+        s.name
+        for s in recipe.loss.terms
+        if "signal" not in registry.find("loss", s.name, "loss").needs
+    ]
     signal = frozenset(name for name, _ in terms) - {name.rpartition(":")[2] for name in loud}
     needs = needs_of(recipe)
-    reduction, correction = _bind("reduction", recipe.loss.reduction), _bind("correction", recipe.loss.correction)
+    reduction, correction = (
+        _bind("reduction", recipe.loss.reduction),
+        _bind("correction", recipe.loss.correction),
+    )
     several = recipe.learn.epochs * recipe.learn.parts(recipe.rollout) > 1
     return Learner(
         shared.policy,
@@ -341,8 +427,13 @@ def _critic(recipe: Recipe, shared: Shared) -> Critic | None:
     if options is None or shared.value is None or shared.value_optimizer is None:
         return None
     chosen = recipe.advantage
-    estimator = registry.find("advantage", chosen.name, "advantage").check(chosen.params, "advantage")
-    gamma, lam = estimator.get("gamma", 1.0), estimator.get("lam", 1.0) if options.lam is None else options.lam
+    estimator = registry.find("advantage", chosen.name, "advantage").check(
+        chosen.params, "advantage"
+    )
+    gamma, lam = (
+        estimator.get("gamma", 1.0),
+        estimator.get("lam", 1.0) if options.lam is None else options.lam,
+    )
     return Critic(
         model=shared.value,
         updates=_updates(shared.value, shared.value_optimizer, options.optimizer, shared.updates),
@@ -354,14 +445,18 @@ def _critic(recipe: Recipe, shared: Shared) -> Critic | None:
 
 
 def _value_model(recipe: Recipe, policy: Policy) -> ValueModel:
-    """The critic's model with a fresh head: the policy's as it begins, unless the recipe names another."""
+    """The critic's model with a fresh head: the policy's as it begins, unless the recipe names
+    another.
+    """
     assert recipe.critic is not None
     compute = models.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
     name = recipe.critic.model or recipe.model.name
     module, tokenizer = models.load(name, policy.dtype, "critic.model")
     models.check_tokens(tokenizer, policy, name, "critic.model")
     body = module.base_model.to(policy.device)
-    head = value_head(body.config.hidden_size, policy.dtype, policy.device, recipe.run.seed, "critic")
+    head = value_head(
+        body.config.hidden_size, policy.dtype, policy.device, recipe.run.seed, "critic"
+    )
     held = {"offload": recipe.model.offload, "shard": policy.shard}
     value = ValueModel(body, head, compute, recipe.learn.tokens_per_pass, **held)
     if recipe.model.gradient_checkpointing:
@@ -375,7 +470,9 @@ def _shapers(recipe: Recipe) -> list[Shaper]:
     options = recipe.reward_kl
     if options is None:
         return found
-    shape = functools.partial(penalised, estimator=options.estimator, clamp=options.clamp, clip=options.clip)
+    shape = functools.partial(
+        penalised, estimator=options.estimator, clamp=options.clamp, clip=options.clip
+    )
     if options.target is None:
         return [*found, KlInReward(options.coef, shape)]
     adapt = functools.partial(adapted, target=options.target, horizon=options.horizon)
@@ -383,14 +480,23 @@ def _shapers(recipe: Recipe) -> list[Shaper]:
 
 
 def _adamw(model: Trained, options: Optimizer) -> torch.optim.Optimizer:
-    settings = {"lr": options.lr, "betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
+    settings = {
+        "lr": options.lr,
+        "betas": options.betas,
+        "eps": options.eps,
+        "weight_decay": options.weight_decay,
+    }
     if options.states == "full":
         return torch.optim.AdamW(model.master, fused=True, **settings)
-    low_memory = optional("torchao.optim", "optimizer.states: 8bit needs the package torchao; pip install torchao")
+    low_memory = optional(
+        "torchao.optim", "optimizer.states: 8bit needs the package torchao; pip install torchao"
+    )
     return low_memory.AdamW8bit(model.master, **settings)
 
 
-def _updates(model: Trained, optimizer: torch.optim.Optimizer, options: Optimizer, total: int) -> Updates:
+def _updates(
+    model: Trained, optimizer: torch.optim.Optimizer, options: Optimizer, total: int
+) -> Updates:
     rate = Rate(options.lr, options.warmup, total, _bind("schedule", options.schedule))
     settings = {"betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
     return Updates(model, optimizer, rate, options.clip, settings)
@@ -404,7 +510,9 @@ def _reference(recipe: Recipe, policy: Policy) -> Reference:
     name = recipe.model.reference or recipe.model.name
     module, tokenizer = models.load(name, compute, "model.reference")
     models.check_tokens(tokenizer, policy, name, "model.reference")
-    reference = Policy(module.to(policy.device), compute, policy.tokens_per_pass, tokenizer, shard=policy.shard)
+    reference = Policy(
+        module.to(policy.device), compute, policy.tokens_per_pass, tokenizer, shard=policy.shard
+    )
     reference.join(policy.world)
     return reference
 
@@ -426,13 +534,17 @@ def check_problems(problems: Sequence[Problem], where: str) -> None:
     empty = next((p for p in problems if not p.answer.strip()), None)
     if empty is not None:
         raise UserError(f"{where}: problem '{empty.id}' has no answer to verify against")
-    twice = next((name for name, count in Counter(p.id for p in problems).items() if count > 1), None)
+    twice = next(
+        (name for name, count in Counter(p.id for p in problems).items() if count > 1), None
+    )
     if twice is not None:
         raise UserError(f"{where}: the id '{twice}' of a problem occurs twice")
 
 
 def as_problems(rows: Sequence[Problem | Mapping[str, Any] | tuple[str, str]]) -> list[Problem]:
-    """Problems from what a script has at hand: Problem, (question, answer), or a mapping with these keys."""
+    """Problems from what a script has at hand: Problem, (question, answer), or a mapping with these
+    keys.
+    """
     if not rows:
         raise UserError("problems: there is no problem in the list")
     problems = [_as_problem(row, i) for i, row in enumerate(rows)]
@@ -445,8 +557,12 @@ def _as_problem(row: Problem | Mapping[str, Any] | tuple[str, str], number: int)
         return row
     pair = ("question", "answer")
     if isinstance(row, str) or not (isinstance(row, Mapping) or len(row) == len(pair)):
-        raise UserError(f"problems, row {number}: a problem is a pair (question, answer) or a mapping with these keys")
-    fields: dict[str, Any] = dict(row) if isinstance(row, Mapping) else dict(zip(pair, row, strict=True))
+        raise UserError(
+            f"problems, row {number}: a problem is a pair (question, answer) or a mapping with these keys"
+        )
+    fields: dict[str, Any] = (
+        dict(row) if isinstance(row, Mapping) else dict(zip(pair, row, strict=True))
+    )
     if not {"question", "answer"} <= set(fields):
         raise UserError(f"problems, row {number}: needs the keys 'question' and 'answer'")
     known = {k: fields[k] for k in ("meta", "solution") if k in fields}

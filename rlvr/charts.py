@@ -1,7 +1,8 @@
-"""What the charts of a page show: curves with their scales and labels, and the list of charts that a run is shown by.
+"""What the charts of a page show: curves with their scales and labels, and the list of charts that
+a run is shown by.
 
-`assets/charts.html.j2` draws them as inline SVG that needs neither script nor network. Places are percent of a drawing,
-so that it is as wide as its page lets it be while its text keeps its size.
+`assets/charts.html.j2` draws them as inline SVG that needs neither script nor network. Places are
+percent of a drawing, so that it is as wide as its page lets it be while its text keeps its size.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ PLAIN: Sequence[Mapping[str, Any]] = asset("charts")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve; `dots` marks every point (few, measured values), otherwise many points get a running mean."""
+    """One curve; `dots` marks every point (few, measured values), otherwise many points get a
+    running mean.
+    """
 
     name: str
     points: Sequence[Point]
@@ -98,7 +101,11 @@ class Chart:
 
     def labels(self) -> list[tuple[float, Series]]:
         """The curves with the places of their labels, pushed apart where they would overlap."""
-        gap, ranked, places = 1400 / self.height, sorted(self.series, key=lambda one: self.y(one.end)), [-100.0]
+        gap, ranked, places = (
+            1400 / self.height,
+            sorted(self.series, key=lambda one: self.y(one.end)),
+            [-100.0],
+        )
         for one in ranked:
             places.append(max(self.y(one.end), places[-1] + gap))
         lowest = [99 - gap * below for below in reversed(range(len(ranked)))]
@@ -115,15 +122,22 @@ class Chart:
 
 
 def chart(
-    title: str, series: Sequence[Series], unit: Unit = "number", top: float | None = None, **marks: Any
+    title: str,
+    series: Sequence[Series],
+    unit: Unit = "number",
+    top: float | None = None,
+    **marks: Any,
 ) -> Chart | None:
-    """The curves that have a known point on scales that hold them, with marks as in `Chart`; charts that share a `top`
-    share their scale."""
+    """The curves that have a known point on scales that hold them, with marks as in `Chart`; charts
+    that share a `top` share their scale.
+    """
     series = [one for one in series if one.known]
     if not series:
         return None
     xs = [x for one in series for x, _ in one.known]
-    ys = [y for one in series for _, y in one.known] + [y for one in series for ends in one.band.values() for y in ends]
+    ys = [y for one in series for _, y in one.known] + [
+        y for one in series for ends in one.band.values() for y in ends
+    ]
     low, high = min(ys), max(ys) if top is None else top
     if unit == "share":
         low, high = 0.0, min(1.0, max(high * 1.08, 0.1))
@@ -135,18 +149,37 @@ def chart(
 
 
 def run_charts(
-    metrics: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str, Any]], saturated: int | None = None
+    metrics: Sequence[Mapping[str, Any]],
+    evals: Sequence[Mapping[str, Any]],
+    saturated: int | None = None,
 ) -> list[Chart]:
-    """The charts of one run, those with nothing to show left out; `saturated` is the step to mark in the first."""
-    cold = max((record["step"] for record in metrics if record.get("phase") == "cold_start"), default=0)
+    """The charts of one run, those with nothing to show left out; `saturated` is the step to mark
+    in the first.
+    """
+    cold = max(
+        (record["step"] for record in metrics if record.get("phase") == "cold_start"), default=0
+    )
     names = list(dict.fromkeys(e["benchmark"] for e in evals))
-    held = [heldout([e for e in evals if e["benchmark"] == name], name, i) for i, name in enumerate(names[:5])]
+    held = [
+        heldout([e for e in evals if e["benchmark"] == name], name, i)
+        for i, name in enumerate(names[:5])
+    ]
     training = Series("training", column(metrics, "accuracy"), 5)
-    parts = list(dict.fromkeys(part for record in metrics for part in record.get("reward_parts") or ()))
-    paid = [Series(part, column(metrics, "reward_parts", part), 1 + i % 5) for i, part in enumerate(parts)]
+    parts = list(
+        dict.fromkeys(part for record in metrics for part in record.get("reward_parts") or ())
+    )
+    paid = [
+        Series(part, column(metrics, "reward_parts", part), 1 + i % 5)
+        for i, part in enumerate(parts)
+    ]
     reward = [Series("reward", column(metrics, "reward")), *(paid if len(parts) > 1 else [])]
-    formatted = [(float(e["step"]), measured(e, "formatted")) for e in evals if e["benchmark"] == names[0]]
-    form = [Series("training", column(metrics, "formatted"), 5), Series("held-out", formatted, dots=True)]
+    formatted = [
+        (float(e["step"]), measured(e, "formatted")) for e in evals if e["benchmark"] == names[0]
+    ]
+    form = [
+        Series("training", column(metrics, "formatted"), 5),
+        Series("held-out", formatted, dots=True),
+    ]
     title = "Accuracy: held-out problems with 95 % interval, and training rollouts"
     charts = [
         chart(title, [*held, training], "share", cold=cold, saturated=saturated, wide=True),
@@ -156,7 +189,9 @@ def run_charts(
     for row in PLAIN:
         points = column(metrics, *row["key"].split("/"))
         if not row.get("alarming") or any(y for _, y in points):
-            charts.append(chart(row["title"], [Series(row["title"], points)], row["unit"], cold=cold))
+            charts.append(
+                chart(row["title"], [Series(row["title"], points)], row["unit"], cold=cold)
+            )
     return [chart for chart in charts if chart]
 
 

@@ -1,4 +1,6 @@
-"""Checkpoints that a crash cannot hurt: written aside, checked by digest, and moved into place in one step."""
+"""Checkpoints that a crash cannot hurt: written aside, checked by digest, and moved into place in
+one step.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,18 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, tensors: Named, learner: Facts, position: Facts, keep: int, best: int | None, world: World = ALONE
+    folder: Path,
+    tensors: Named,
+    learner: Facts,
+    position: Facts,
+    keep: int,
+    best: int | None,
+    world: World = ALONE,
 ) -> Path:
-    """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay; raises RunError where the disk
-    refuses, leaving the older ones. Each rank writes its part of the tensors, and of those that all ranks hold alike a
-    share."""
+    """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay; raises
+    RunError where the disk refuses, leaving the older ones. Each rank writes its part of the
+    tensors, and of those that all ranks hold alike a share.
+    """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save as save_parts
@@ -53,10 +62,16 @@ def save(
         world.told(lambda: _begin(aside, learner, position))
         with _alone_or_not():
             writer, alone = FileSystemWriter(aside), world.size == 1
-            save_parts(dict(tensors), storage_writer=writer, process_group=world.group, no_dist=alone)
+            save_parts(
+                dict(tensors), storage_writer=writer, process_group=world.group, no_dist=alone
+            )
         files = sorted(aside.iterdir())
         digests = world.joined([_digest(path) for path in world.share(files)])
-        world.told(lambda: _complete(aside, target, {path.name: d for path, d in zip(files, digests, strict=True)}))
+        world.told(
+            lambda: _complete(
+                aside, target, {path.name: d for path, d in zip(files, digests, strict=True)}
+            )
+        )
     except (OSError, RuntimeError, CheckpointException) as error:
         if world.writes:
             shutil.rmtree(aside, ignore_errors=True)
@@ -70,8 +85,9 @@ def save(
 
 
 class Saver:
-    """Saves the checkpoints of a run; in the `background` a thread writes a copy while the next steps are made, one
-    checkpoint at a time."""
+    """Saves the checkpoints of a run; in the `background` a thread writes a copy while the next
+    steps are made, one checkpoint at a time.
+    """
 
     def __init__(self, folder: Path, keep: int, world: World, background: bool) -> None:
         self.folder, self.keep = folder, keep
@@ -80,18 +96,26 @@ class Saver:
         self.writing: Future[Path] | None = None
 
     def __call__(self, tensors: Named, learner: Facts, position: Facts, best: int | None) -> None:
-        """As `save`; in the background what went wrong is raised by `check`, the next call, `wait` or `close`."""
+        """As `save`; in the background what went wrong is raised by `check`, the next call, `wait`
+        or `close`.
+        """
         self.wait()
         if self.thread is None:
             save(self.folder, tensors, learner, position, self.keep, best, self.world)
             return
         # Of what all ranks hold alike, each copies a share.
         rank, size, whole = self.world.rank, self.world.size, io.BytesIO()
-        own = [(name, t) for i, (name, t) in enumerate(tensors) if hasattr(t, "full_tensor") or i % size == rank]
+        own = [
+            (name, t)
+            for i, (name, t) in enumerate(tensors)
+            if hasattr(t, "full_tensor") or i % size == rank
+        ]
         copies = [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in own]
         torch.save(dict(learner), whole)  # states of eight bits cannot be copied otherwise
         kept = torch.load(io.BytesIO(whole.getvalue()), "cpu", weights_only=True)
-        self.writing = self.thread.submit(save, self.folder, copies, kept, position, self.keep, best, self.world)
+        self.writing = self.thread.submit(
+            save, self.folder, copies, kept, position, self.keep, best, self.world
+        )
 
     def check(self) -> None:
         """Raises what went wrong in the background, where that is known by now."""
@@ -138,13 +162,19 @@ def _cause(error: BaseException) -> str:
 
 def policy_weights(path: Path) -> dict[str, Tensor]:
     """The policy's master weights of a checkpoint by their names in the model."""
-    named = {re.fullmatch("policy/(.*)/weight", name): tensor for name, tensor in tensors(path).items()}
+    named = {
+        re.fullmatch("policy/(.*)/weight", name): tensor for name, tensor in tensors(path).items()
+    }
     return {name[1]: tensor for name, tensor in named.items() if name}
 
 
-def tensors(path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty(0)) -> dict[str, Tensor]:
-    """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its device, and each rank
-    reads its own part where it is sharded. The number of processes need not be that of the save."""
+def tensors(
+    path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty(0)
+) -> dict[str, Tensor]:
+    """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its
+    device, and each rank reads its own part where it is sharded. The number of processes need not
+    be that of the save.
+    """
     import torch.distributed as dist
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -226,7 +256,10 @@ def _write_weights(folder: Path, weights: Named) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights}, aside / "weights.safetensors")
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in weights},
+            aside / "weights.safetensors",
+        )
         _complete(aside, folder, {})
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = _s
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command and its options; overrides may also stand behind an option, where argparse does not look for them."""
+    """The command and its options; overrides may also stand behind an option, where argparse does
+    not look for them.
+    """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if options.run is _select:
@@ -63,16 +65,27 @@ TYPES = {"int": int, "float": float, "path": Path}
 
 def _parser() -> argparse.ArgumentParser:
     """The commands of `assets/commands.yaml`."""
-    parser = argparse.ArgumentParser(prog="rlvr", description="Reinforcement learning with verifiable rewards.")
+    parser = argparse.ArgumentParser(
+        prog="rlvr", description="Reinforcement learning with verifiable rewards."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    runs = {"train": _train, "show": _show, "eval": _eval, "data": _data, "grade": _grade, "audit": _audit}
+    runs = {
+        "train": _train,
+        "show": _show,
+        "eval": _eval,
+        "data": _data,
+        "grade": _grade,
+        "audit": _audit,
+    }
     runs |= {"report": _report, "select": _select, "sweep": _sweep}
     for name, settings in asset("commands").items():
         arguments = settings.pop("arguments")
         command = commands.add_parser(name, **settings)
         command.set_defaults(run=runs[name])
         for argument, options in arguments.items():
-            told: dict[str, Any] = {key: TYPES[value] if key == "type" else value for key, value in options.items()}
+            told: dict[str, Any] = {
+                key: TYPES[value] if key == "type" else value for key, value in options.items()
+            }
             command.add_argument(argument, **told)
     return parser
 
@@ -86,33 +99,51 @@ def _train(options: argparse.Namespace) -> int:
     words = ["train", options.recipe, *options.overrides, *given]
     _check_processes(options)
     if options.nodes > 1 and not options.ray:
-        raise UserError(f"--nodes: {options.nodes} machines need --ray with the address of their cluster, such as auto")
+        raise UserError(
+            f"--nodes: {options.nodes} machines need --ray with the address of their cluster, such as auto"
+        )
     if given and LAUNCHED not in os.environ:
         return _launch(options, words)
     from rlvr.run import train
 
     options.again = words
-    train(options.recipe, overrides=options.overrides, resume=options.resume, overwrite=options.overwrite)
+    train(
+        options.recipe,
+        overrides=options.overrides,
+        resume=options.resume,
+        overwrite=options.overwrite,
+    )
     return 0
 
 
 def _check_processes(options: argparse.Namespace) -> None:
     for name in ("nproc", "nodes"):
         if getattr(options, name) < 1:
-            raise UserError(f"--{name}: {getattr(options, name)} cannot run anything; give 1 or more")
+            raise UserError(
+                f"--{name}: {getattr(options, name)} cannot run anything; give 1 or more"
+            )
 
 
 def _sweep(options: argparse.Namespace) -> None:
     from rlvr.arms import sweep
 
-    options.again = ["sweep", options.file, *(["--parallel", str(options.parallel)] * (options.parallel > 1))]
-    sweep(options.file, **{key: getattr(options, key) for key in ("resume", "overwrite", "parallel", "table")})
+    options.again = [
+        "sweep",
+        options.file,
+        *(["--parallel", str(options.parallel)] * (options.parallel > 1)),
+    ]
+    sweep(
+        options.file,
+        **{key: getattr(options, key) for key in ("resume", "overwrite", "parallel", "table")},
+    )
 
 
 def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The same command in several processes."""
     if "WORLD_SIZE" in os.environ:
-        raise UserError("WORLD_SIZE: another launcher has set it; unset it, or leave --nproc, --nodes and --ray to it")
+        raise UserError(
+            "WORLD_SIZE: another launcher has set it; unset it, or leave --nproc, --nodes and --ray to it"
+        )
     words = [*words, *(f"--{name}" for name in ("resume", "overwrite") if getattr(options, name))]
     start = partial(launch_on_ray, options.ray, options.nodes) if options.ray else launch
     status, reason = start(options.nproc, words)
@@ -125,7 +156,8 @@ def _show(options: argparse.Namespace) -> None:
     from rlvr import recipe
 
     _check_processes(options)
-    resolved = recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
+    # mistakes are found before torch is loaded
+    resolved = recipe.load(options.recipe, options.overrides)
     from rlvr.plan import estimate
 
     lines = estimate(resolved, options.nproc * options.nodes, options.memory)
@@ -171,7 +203,9 @@ def _numbers(option: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"{option}: should be whole numbers with commas between them, not '{text}'") from None
+        raise UserError(
+            f"{option}: should be whole numbers with commas between them, not '{text}'"
+        ) from None
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -179,7 +213,9 @@ def _data(options: argparse.Namespace) -> None:
     from rlvr.tasks.files import to_json
 
     params = _pairs(options.options, f"data {options.task}", "--count 100 --seed 0")
-    for problem in registry.find("data", options.task, "data").bind(params, f"data {options.task}")():
+    for problem in registry.find("data", options.task, "data").bind(
+        params, f"data {options.task}"
+    )():
         print(json.dumps(to_json(problem), ensure_ascii=False))
 
 
@@ -196,7 +232,10 @@ def _grade(options: argparse.Namespace) -> None:
     from rlvr.audit import grade
 
     try:
-        with options.file.open(encoding="utf-8-sig", errors="replace") as lines, _output(options.out) as out:
+        with (
+            options.file.open(encoding="utf-8-sig", errors="replace") as lines,
+            _output(options.out) as out,
+        ):
             for verdict in grade(lines, options.task):
                 print(json.dumps(verdict), file=out)
     except OSError as error:
@@ -216,7 +255,8 @@ def _select(options: argparse.Namespace) -> None:
         with _output(options.out) as out:
             for row in rows:
                 print(json.dumps(asdict(row)), file=out, flush=True)
-    except BrokenPipeError:  # `head` has seen enough; what is still in the buffer must not be written while Python ends
+    # `head` has seen enough; what is still in the buffer must not be written while Python ends
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise UserError(f"{options.out or 'standard output'}: {error.strerror or error}") from None
@@ -238,7 +278,14 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from rlvr.report import compare, is_evaluation, pooled_gain, write_beside, write_curves, write_report
+    from rlvr.report import (
+        compare,
+        is_evaluation,
+        pooled_gain,
+        write_beside,
+        write_curves,
+        write_report,
+    )
 
     evaluations = [is_evaluation(path) for path in options.runs]
     if any(evaluations):

@@ -1,4 +1,6 @@
-"""A cold start: supervised steps on the problems' own solutions, through the same learner as reinforcement."""
+"""A cold start: supervised steps on the problems' own solutions, through the same learner as
+reinforcement.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,22 @@ def cold_step(cold: ColdStart, state: State) -> StepResult:
     """Problems -> prompts and solutions -> batch -> update -> new weights in the engine."""
     draws, after = cold.sources.draw(state.source, cold.problems)
     prompts = cold.render(draws)
-    batch = solved([Tokens(p.token_ids, solution_ids(p, cold.render.tokenizer)) for p in prompts], cold.learner)
+    batch = solved(
+        [Tokens(p.token_ids, solution_ids(p, cold.render.tokenizer)) for p in prompts], cold.learner
+    )
     metrics = cold.learner.update(batch)
     cold.rollouts.load(cold.learner.weights(), version=state.step + 1)
     return StepResult(State(state.step + 1, after), metrics, (), ())
 
 
 def solution_ids(prompt: Prompt, tokenizer: object) -> tuple[int, ...]:
-    """The solution as the model should have written it: without what the prompt already opened, with the end of
-    text."""
+    """The solution as the model should have written it: without what the prompt already opened,
+    with the end of text.
+    """
     solution = prompt.problem.solution or ""
-    ids = tokenizer(solution.removeprefix(prompt.prefill.strip()), add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+    ids = tokenizer(solution.removeprefix(prompt.prefill.strip()), add_special_tokens=False)[
+        "input_ids"
+    ]  # type: ignore[operator]
     return (*ids, tokenizer.eos_token_id)  # type: ignore[attr-defined]
 
 
@@ -66,4 +73,6 @@ def check_solutions(problems: Sequence[Problem]) -> None:
     """Refuse a cold start on problems that bring no solution."""
     missing = next((p for p in problems if not p.solution), None)
     if missing is not None:
-        raise UserError(f"cold_start: problem '{missing.id}' has no solution to learn from; add one or leave it out")
+        raise UserError(
+            f"cold_start: problem '{missing.id}' has no solution to learn from; add one or leave it out"
+        )

@@ -27,7 +27,9 @@ class _WithHead(nn.Module):
 class ValueModel(Trained):
     """The value of every response token, read where the token is predicted."""
 
-    def __init__(self, body: Any, head: nn.Linear, compute: torch.dtype, tokens_per_pass: int, **held: bool) -> None:
+    def __init__(
+        self, body: Any, head: nn.Linear, compute: torch.dtype, tokens_per_pass: int, **held: bool
+    ) -> None:
         super().__init__(_WithHead(body, head), compute, tokens_per_pass, **held)
         self.packed = takes_rows(self, body, self._directions)
 
@@ -40,28 +42,36 @@ class ValueModel(Trained):
         return (value.to(torch.promote_types(value.dtype, torch.float32)),)
 
     def values(self, sequences: Sequence[Tokens]) -> Tensor:
-        """The values of all response tokens, without gradients, in the order of the samples.   -> [T]"""
+        """The values of all response tokens, without gradients, in the order of the samples.   ->
+        [T]
+        """
         return self.gathered(sequences, self.forward)
 
     def _hidden(self, part: Pass) -> Tensor:
         return self.outputs(self.module.body, part, "last_hidden_state")
 
     def _directions(self, sequences: Sequence[Tokens]) -> Tensor:
-        return self.gathered(sequences, lambda part: nn.functional.normalize(self._hidden(part).float(), dim=-1))
+        return self.gathered(
+            sequences, lambda part: nn.functional.normalize(self._hidden(part).float(), dim=-1)
+        )
 
 
 def value_head(width: int, dtype: torch.dtype, device: torch.device, *seed: int | str) -> nn.Linear:
     """A linear head with weights from N(0, (1/(width+1))^2), as SimpleRL v0's critic has."""
     head = nn.Linear(width, 1, bias=False, dtype=dtype, device=device)
     generator = torch.Generator().manual_seed(key_of(*seed) >> 1)
-    head.weight.data.copy_(torch.randn(1, width, generator=generator, dtype=torch.float64) / (width + 1))
+    head.weight.data.copy_(
+        torch.randn(1, width, generator=generator, dtype=torch.float64) / (width + 1)
+    )
     return head
 
 
 @dataclass(frozen=True, slots=True)
 class Critic:
-    """A value model and how it learns: `target` gives the advantage whose sum with the value it should have expected,
-    `warmup` counts the updates that it has for itself before the policy moves."""
+    """A value model and how it learns: `target` gives the advantage whose sum with the value it
+    should have expected, `warmup` counts the updates that it has for itself before the policy
+    moves.
+    """
 
     model: ValueModel
     updates: Updates
@@ -96,5 +106,7 @@ class Critic:
             metrics += Metrics.mean(f"{PREFIX}clipped", float((clipped * piece.mask).sum()), count)
         kept = minibatch.mask > 0  # the variance that the values explained before the update
         columns = (minibatch.returns - minibatch.value, minibatch.returns)
-        explained = Metrics.explained(f"{PREFIX}explained_variance", *(c[kept].double().tolist() for c in columns))
+        explained = Metrics.explained(
+            f"{PREFIX}explained_variance", *(c[kept].double().tolist() for c in columns)
+        )
         return explained + metrics.over(self.model.world) + self.updates.step(PREFIX)

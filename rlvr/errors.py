@@ -1,4 +1,6 @@
-"""The two ways in which a command may fail: the user's input (exit status 2) and the running (exit status 1)."""
+"""The two ways in which a command may fail: the user's input (exit status 2) and the running (exit
+status 1).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Interrupted(Exception):
 
 
 def optional(module: str, fault: str) -> Any:
-    """A module of an extra; raises UserError where it cannot be imported, with the reason in place of `{error}`."""
+    """A module of an extra; raises UserError where it cannot be imported, with the reason in place
+    of `{error}`.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,6 @@
-"""What one evaluation says: a held-out set asked once, its verdicts counted, and how sure the figures are."""
+"""What one evaluation says: a held-out set asked once, its verdicts counted, and how sure the
+figures are.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Row = Mapping[str, Any]  # a line of samples.jsonl, see sample_row
 
 
 # What is measured of every text.
-MEASURES = {name: getattr(scores, name) for name in ("keywords", "foreign", "repetition", "repeats")}
+MEASURES = {
+    name: getattr(scores, name) for name in ("keywords", "foreign", "repetition", "repeats")
+}
 MEASURES |= {"boxed": lambda text: bool(last_box(text)), "reflection": scores.reflects}
 
 
@@ -39,12 +43,21 @@ class Evaluation:
 
 
 def evaluate_one(
-    benchmark: Benchmark, rollouts: Rollouts, step: int, seed: int, second: bool = True, world: World = ALONE
+    benchmark: Benchmark,
+    rollouts: Rollouts,
+    step: int,
+    seed: int,
+    second: bool = True,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Accuracy of the engine's present weights, each rank asking its share. The keys do not depend on the step, so
-    evaluations pair sample by sample."""
+    """Accuracy of the engine's present weights, each rank asking its share. The keys do not depend
+    on the step, so evaluations pair sample by sample.
+    """
     start = time.perf_counter()
-    draws, count = [Draw(problem, 0) for problem in world.share(benchmark.problems)], benchmark.sampling.samples
+    draws, count = (
+        [Draw(problem, 0) for problem in world.share(benchmark.problems)],
+        benchmark.sampling.samples,
+    )
     own = ask(benchmark, rollouts, draws, step, seed, second)
     whole = world.joined([own[i : i + count] for i in range(0, len(own), count)])
     rows = [row for problem in whole for row in problem]
@@ -54,12 +67,23 @@ def evaluate_one(
 
 
 def ask(
-    benchmark: Benchmark, rollouts: Rollouts, draws: Sequence[Draw], step: int, seed: int, second: bool
+    benchmark: Benchmark,
+    rollouts: Rollouts,
+    draws: Sequence[Draw],
+    step: int,
+    seed: int,
+    second: bool,
 ) -> list[dict[str, Any]]:
-    """The samples of some problems with their verdicts, as lines of samples.jsonl; `second` asks math-verify too."""
+    """The samples of some problems with their verdicts, as lines of samples.jsonl; `second` asks
+    math-verify too.
+    """
     found = rollouts(benchmark.render(draws), benchmark.sampling, seed, "eval", benchmark.name)
     pending = [judge_safely(benchmark.judge, r.prompt.problem, r.response) for r in found]
-    opinions = second_opinions([(r.prompt.problem, r.text) for r in found]) if second else [None] * len(found)
+    opinions = (
+        second_opinions([(r.prompt.problem, r.text) for r in found])
+        if second
+        else [None] * len(found)
+    )
     return [
         sample_row(step, rollout, verdict) | ({} if opinion is None else {"second": opinion})
         for rollout, verdict, opinion in zip(found, settle(pending), opinions, strict=True)
@@ -92,17 +116,24 @@ def _right(row: Row) -> bool:
 def _of_tries(
     groups: Sequence[Sequence[Row]], shares: Sequence[float]
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """pass@1, and where every problem has several samples avg@n (the same figure), pass@k and maj@n, with intervals
-    over problems, each of which counts once with all of its samples."""
+    """pass@1, and where every problem has several samples avg@n (the same figure), pass@k and
+    maj@n, with intervals over problems, each of which counts once with all of its samples.
+    """
     found = {"pass@1": list(shares)}
     count = min(map(len, groups))
     if count > 1:
         found[f"avg@{count}"] = list(shares)
         for k in scores.tries(count)[1:]:
-            found[f"pass@{k}"] = [scores.pass_at_k(len(group), sum(map(_right, group)), k) for group in groups]
+            found[f"pass@{k}"] = [
+                scores.pass_at_k(len(group), sum(map(_right, group)), k) for group in groups
+            ]
         chosen = [(group, scores.majority([row["answer"] for row in group])) for group in groups]
-        found[f"maj@{count}"] = [float(at is not None and _right(group[at])) for group, at in chosen]
-    return {name: fmean(values) for name, values in found.items()}, {k: list(interval(v)) for k, v in found.items()}
+        found[f"maj@{count}"] = [
+            float(at is not None and _right(group[at])) for group, at in chosen
+        ]
+    return {name: fmean(values) for name, values in found.items()}, {
+        k: list(interval(v)) for k, v in found.items()
+    }
 
 
 def _of_texts(rows: Sequence[Row]) -> dict[str, Any]:
@@ -122,7 +153,10 @@ def _of_texts(rows: Sequence[Row]) -> dict[str, Any]:
         "length_correct": length([row for row in rows if _right(row)]),
         "length_wrong": length([row for row in rows if not _right(row)]),
         "length_stopped": length(stopped),
-        **{name: fmean([float(measure(row["text"])) for row in rows]) for name, measure in MEASURES.items()},
+        **{
+            name: fmean([float(measure(row["text"])) for row in rows])
+            for name, measure in MEASURES.items()
+        },
     }
 
 
@@ -143,11 +177,19 @@ def _counts(rows: Sequence[Row], problems: int) -> dict[str, int]:
     }
 
 
-def _parts(problems: Sequence[Problem], shares: Mapping[str, float], key: str) -> dict[str, dict[str, float]]:
+def _parts(
+    problems: Sequence[Problem], shares: Mapping[str, float], key: str
+) -> dict[str, dict[str, float]]:
     """Accuracy of each category or level, in the order of their names."""
     known = {p.id: str(p.meta.get(key, "")) for p in problems}
-    named = {c: [shares[i] for i in shares if known[i] == c] for c in sorted(set(known.values()) - {""})}
-    return {name: {"pass@1": fmean(values), "n": len(values)} for name, values in named.items() if values}
+    named = {
+        c: [shares[i] for i in shares if known[i] == c] for c in sorted(set(known.values()) - {""})
+    }
+    return {
+        name: {"pass@1": fmean(values), "n": len(values)}
+        for name, values in named.items()
+        if values
+    }
 
 
 def sample_row(step: int, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
@@ -174,14 +216,18 @@ def sample_row(step: int, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
 
 
 def interval(shares: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of per-problem shares: Wilson's (1927) where each is 0 or 1, else a normal one.
+    """The 95 % interval of the mean of per-problem shares: Wilson's (1927) where each is 0 or 1,
+    else a normal one.
 
     >>> [round(x, 3) for x in interval([1.0] * 5 + [0.0] * 5)]
     [0.237, 0.763]
     """
     n, mean = len(shares), math.fsum(shares) / len(shares)
     if all(share in (0.0, 1.0) for share in shares):
-        centre, spread = mean + Z95**2 / (2 * n), Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
+        centre, spread = (
+            mean + Z95**2 / (2 * n),
+            Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2)),
+        )
         low, high = (centre - spread) / (1 + Z95**2 / n), (centre + spread) / (1 + Z95**2 / n)
     else:
         low, high = _normal(shares)
@@ -189,8 +235,9 @@ def interval(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, object]:
-    """The mean gain over the same problems with its 95 % interval, from the deviation of the per-problem
-    differences."""
+    """The mean gain over the same problems with its 95 % interval, from the deviation of the
+    per-problem differences.
+    """
     differences = [b - a for a, b in zip(before, after, strict=True)]
     return {"pass@1": fmean(differences), "ci95": list(_normal(differences)), "n": len(differences)}
 
@@ -199,8 +246,9 @@ def crossed_interval(values: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of the mean of values [problems, seeds] where both are drawn from many.
 
     A two-way analysis of variance with problems and seeds at random: the variance of the mean is
-    (MS_s + max(MS_p - MS_e, 0)) / (problems * seeds), with a t quantile at the degrees of freedom of Hillis (2007,
-    Statistics in Medicine 26:596). Never narrower than the interval over problems alone, which one seed gives.
+    (MS_s + max(MS_p - MS_e, 0)) / (problems * seeds), with a t quantile at the degrees of freedom
+    of Hillis (2007, Statistics in Medicine 26:596). Never narrower than the interval over problems
+    alone, which one seed gives.
     """
     problems, seeds = values.shape
     mean, of_problem, of_seed = values.mean(), values.mean(axis=1), values.mean(axis=0)

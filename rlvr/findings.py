@@ -1,4 +1,6 @@
-"""What a run shows: its folder read, a headline, alarms and phenomena, in plain words with the numbers."""
+"""What a run shows: its folder read, a headline, alarms and phenomena, in plain words with the
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ Record = Mapping[str, Any]
 PARTS = ("recipe.yaml", "metrics.jsonl", "evals.jsonl", "summary.json")
 LONGEST = 3000  # letters of a response that are shown
 Said = tuple[str, str] | None  # heading, text
-SAMPLE: Record = dict.fromkeys(("id", "question", "gold", "text", "tokens", "status", "answer", "reward", "parts"))
+SAMPLE: Record = dict.fromkeys(
+    ("id", "question", "gold", "text", "tokens", "status", "answer", "reward", "parts")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,9 @@ class RunData:
 
     @property
     def last_stage(self) -> Sequence[Record]:
-        """The steps that compare with one another: another stage may have other problems, limits and rewards."""
+        """The steps that compare with one another: another stage may have other problems, limits
+        and rewards.
+        """
         return [record for record in self.rl if record.get("phase") == self.rl[-1].get("phase")]
 
     @property
@@ -121,7 +127,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """Mean of the first and of the last steps; `clear` where they differ by more than the noise between steps."""
+    """Mean of the first and of the last steps; `clear` where they differ by more than the noise
+    between steps.
+    """
 
     start: float
     end: float
@@ -137,15 +145,31 @@ def load(run: Path) -> RunData:
     folder = Path(run)
     try:
         if not folder.is_dir():
-            raise UserError(f"{folder}: is not a folder; name the folder of a run, such as runs/demo")
+            raise UserError(
+                f"{folder}: is not a folder; name the folder of a run, such as runs/demo"
+            )
         if not any((folder / part).exists() for part in PARTS):
-            raise UserError(f"{folder}: is not the folder of a run: it has none of {', '.join(PARTS)}")
+            raise UserError(
+                f"{folder}: is not the folder of a run: it has none of {', '.join(PARTS)}"
+            )
         path = folder / "recipe.yaml"
         recipe = path.read_text("utf-8", "replace") if path.exists() else ""
         metrics = [r for r in _records(folder / "metrics.jsonl") if isinstance(r.get("step"), int)]
-        evals = [r for r in _records(folder / "evals.jsonl") if isinstance(r.get("step"), int) and r.get("benchmark")]
+        evals = [
+            r
+            for r in _records(folder / "evals.jsonl")
+            if isinstance(r.get("step"), int) and r.get("benchmark")
+        ]
         history = _records(folder / "history.jsonl")
-        return RunData(folder, recipe, _summary(folder / "summary.json"), metrics, evals, history, _planned(recipe))
+        return RunData(
+            folder,
+            recipe,
+            _summary(folder / "summary.json"),
+            metrics,
+            evals,
+            history,
+            _planned(recipe),
+        )
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
 
@@ -172,7 +196,9 @@ def said(name: str, **figures: Any) -> tuple[str, str]:
 
 
 def alarms(run: RunData) -> list[tuple[str, str]]:
-    """Signs that the figures of training do not mean what they seem to: (heading, explanation with the numbers)."""
+    """Signs that the figures of training do not mean what they seem to: (heading, explanation with
+    the numbers).
+    """
     found = [_hacking(run), _reward_alone(run), _truncation(run), _exhausted(run), _skipped(run)]
     return [alarm for alarm in found if alarm]
 
@@ -224,15 +250,24 @@ def _exhausted(run: RunData) -> Said:
 def _skipped(run: RunData) -> Said:
     critic = [record.get("critic") or {} for record in run.metrics]
     of_policy, of_critic = (
-        sum(int(number(part.get("skipped_updates")) or 0) for part in parts) for parts in (run.metrics, critic)
+        sum(int(number(part.get("skipped_updates")) or 0) for part in parts)
+        for parts in (run.metrics, critic)
     )
     updates = of_policy + of_critic
     return said("skipped", updates=updates, of_critic=of_critic) if updates else None
 
 
 def phenomena(run: RunData) -> list[tuple[str, str]]:
-    """What One-Shot-RLVR and its critics look for, each only where the run shows it: (heading, sentence)."""
-    found = [_saturated(run), _form_and_content(run), _tries(run), _reflection(run), _gibberish(run)]
+    """What One-Shot-RLVR and its critics look for, each only where the run shows it: (heading,
+    sentence).
+    """
+    found = [
+        _saturated(run),
+        _form_and_content(run),
+        _tries(run),
+        _reflection(run),
+        _gibberish(run),
+    ]
     return [one for one in found if one]
 
 
@@ -240,7 +275,10 @@ def saturation(run: RunData) -> int | None:
     """The first step from which training accuracy stays at 95 % or more in the mean of five steps."""
     values = [(r["step"], number(r.get("accuracy"))) for r in run.rl]
     known = [(step, value) for step, value in values if value is not None]
-    means = [(known[i][0], statistics.fmean(v for _, v in known[i : i + 5])) for i in range(len(known) - 4)]
+    means = [
+        (known[i][0], statistics.fmean(v for _, v in known[i : i + 5]))
+        for i in range(len(known) - 4)
+    ]
     below = [place for place, (_, mean) in enumerate(means) if mean < 0.95]
     start = below[-1] + 1 if below else 0
     return means[start][0] if start < len(means) else None
@@ -249,12 +287,15 @@ def saturation(run: RunData) -> int | None:
 def _saturated(run: RunData) -> Said:
     step = saturation(run)
     scores = [score for score in run.scores if step is not None and score.step >= step]
-    return said("saturated", step=step, first=scores[0], last=scores[-1]) if len(scores) > 1 else None
+    return (
+        said("saturated", step=step, first=scores[0], last=scores[-1]) if len(scores) > 1 else None
+    )
 
 
 def _form_and_content(run: RunData) -> Said:
-    """The gain split in two: accuracy is the share of well-formed answers times their accuracy, and what is right
-    without the form."""
+    """The gain split in two: accuracy is the share of well-formed answers times their accuracy, and
+    what is right without the form.
+    """
     columns = [run.measured(key) for key in ("pass@1", "formatted", "pass@1_formatted")]
     if len({len(column) for column in columns}) > 1 or len(columns[0]) < 2:
         return None
@@ -265,8 +306,9 @@ def _form_and_content(run: RunData) -> Said:
 
 
 def split_gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
-    """A gain as what more answers in the asked form brought, what better answers in that form did, and the rest,
-    outside it; each side is (accuracy, share well-formed, accuracy among the well-formed).
+    """A gain as what more answers in the asked form brought, what better answers in that form did,
+    and the rest, outside it; each side is (accuracy, share well-formed, accuracy among the
+    well-formed).
 
     >>> [round(part, 3) for part in split_gain((0.3, 0.5, 0.6), (0.5, 0.7, 0.7))]
     [0.13, 0.06, 0.01]
@@ -278,7 +320,10 @@ def split_gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, 
 
 def _tries(run: RunData) -> Said:
     last = (run.of(run.benchmarks[0])[-1].get("metrics") or {}) if run.benchmarks else {}
-    most = max((int(name[5:]) for name in last if name.startswith("pass@") and name[5:].isdigit()), default=1)
+    most = max(
+        (int(name[5:]) for name in last if name.startswith("pass@") and name[5:].isdigit()),
+        default=1,
+    )
     one, many = run.measured("pass@1"), run.measured(f"pass@{most}")
     return said("tries", most=most, one=one, many=many) if most > 1 and len(many) > 1 else None
 
@@ -289,7 +334,9 @@ def _reflection(run: RunData) -> Said:
 
 
 def _gibberish(run: RunData) -> Said:
-    """Where texts of training decay while those on held-out problems do not, as One-Shot-RLVR saw, or both do."""
+    """Where texts of training decay while those on held-out problems do not, as One-Shot-RLVR saw,
+    or both do.
+    """
     signs = []
     for key, words in (("foreign", "letters outside ASCII"), ("repetition", "repeated phrases")):
         change = trend(run.rl, key)
@@ -310,7 +357,9 @@ def trend(records: Sequence[Record], key: str) -> Trend | None:
 
 
 def table(run: RunData, benchmark: str) -> list[Row]:
-    """Before, after the cold start where there was one, and after: the benchmark, then its categories."""
+    """Before, after the cold start where there was one, and after: the benchmark, then its
+    categories.
+    """
     records = run.of(benchmark)
     scores = scores_of(run, benchmark)
     if not scores:
@@ -321,7 +370,10 @@ def table(run: RunData, benchmark: str) -> list[Row]:
     rows = [Row(benchmark, shown, gain_of(run, benchmark, scores[0], last) if last else None)]
     at = {record["step"]: record.get("categories") or {} for record in records}
     for name in at.get(scores[0].step, {}):
-        parts = [_score(s.label, s.step, at[s.step].get(name) or {}) if s and s.step in at else None for s in shown]
+        parts = [
+            _score(s.label, s.step, at[s.step].get(name) or {}) if s and s.step in at else None
+            for s in shown
+        ]
         first, end = parts[0], parts[-1]
         gain = (end.value - first.value, None) if first and end else None
         rows.append(Row(name, parts, gain, part=True))
@@ -332,21 +384,42 @@ def scores_of(run: RunData, benchmark: str) -> list[Score]:
     records = run.of(benchmark)
     found = []
     for index, record in enumerate(records):
-        label = "before" if index == 0 else "after" if index == len(records) - 1 else f"step {record['step']}"
+        label = (
+            "before"
+            if index == 0
+            else "after"
+            if index == len(records) - 1
+            else f"step {record['step']}"
+        )
         facts = {**(record.get("metrics") or {}), "n": (record.get("counts") or {}).get("problems")}
-        found.append(_score(label, record["step"], {**facts, "ci95": (record.get("ci95") or {}).get("pass@1")}))
+        found.append(
+            _score(
+                label, record["step"], {**facts, "ci95": (record.get("ci95") or {}).get("pass@1")}
+            )
+        )
     return [score for score in found if score]
 
 
 def _score(label: str, step: int, facts: Record) -> Score | None:
     value = number(facts.get("pass@1"))
-    return None if value is None else Score(label, step, value, facts.get("ci95") or None, facts.get("n"))
+    return (
+        None
+        if value is None
+        else Score(label, step, value, facts.get("ci95") or None, facts.get("n"))
+    )
 
 
-def gain_of(run: RunData, benchmark: str, first: Score, last: Score) -> tuple[float, Sequence[float] | None]:
-    """Difference with its paired interval: as summed up, else computed from the samples of both evaluations."""
+def gain_of(
+    run: RunData, benchmark: str, first: Score, last: Score
+) -> tuple[float, Sequence[float] | None]:
+    """Difference with its paired interval: as summed up, else computed from the samples of both
+    evaluations.
+    """
     summed = (((run.summary.get("evals") or {}).get(benchmark)) or {}).get("gain") or {}
-    if number(summed.get("pass@1")) is not None and (first.label, last.label) == ("before", "after"):
+    if number(summed.get("pass@1")) is not None and (first.label, last.label) == (
+        "before",
+        "after",
+    ):
         return summed["pass@1"], summed.get("ci95")
     before, after = (solved(evaluated(run, benchmark, score.step)) for score in (first, last))
     shared = [key for key in before if key in after]
@@ -416,7 +489,9 @@ def template(name: str) -> Template:
     made.filters.update(interval=progress.interval_text, signed=progress.signed)
     made.filters["number"] = lambda value: "?" if number(value) is None else f"{value:.3g}"
     made.filters["quote"] = shlex.quote
-    made.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    made.filters["yaml"] = partial(
+        yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
     return made.get_template(name)
 
 

@@ -1,4 +1,6 @@
-"""Evaluation of a model, or of a run's checkpoints, on held-out sets; every sample is kept, so a killed one goes on."""
+"""Evaluation of a model, or of a run's checkpoints, on held-out sets; every sample is kept, so a
+killed one goes on.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,22 @@ def evaluate(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
-    """Evaluate a model folder, hub id or built-in model; returns one record a benchmark, objects as in `evals.jsonl`.
+    """Evaluate a model folder, hub id or built-in model; returns one record a benchmark, objects as
+    in `evals.jsonl`.
 
-    A benchmark is the name of a registered one, a data file, a YAML file of rows, or a row `{name, data, task, prompt}`
-    itself; what is given here goes before what its row says. `checkpoints` ("all" or steps, 0 the model before) asks
-    those of a run's folder. With `out`, `samples.jsonl` is written there as it goes and `results.json` at the end; the
-    same call goes on where an earlier one was ended. Raises UserError for bad input.
+    A benchmark is the name of a registered one, a data file, a YAML file of rows, or a row `{name,
+    data, task, prompt}` itself; what is given here goes before what its row says. `checkpoints`
+    ("all" or steps, 0 the model before) asks those of a run's folder. With `out`, `samples.jsonl`
+    is written there as it goes and `results.json` at the end; the same call goes on where an
+    earlier one was ended. Raises UserError for bad input.
     """
-    given = {"samples": samples, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "limit": limit}
+    given = {
+        "samples": samples,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
+        "limit": limit,
+    }
     rows = [_asked(row, given, prompt, tuple(stop), data) for row in declared(benchmarks)]
     seeds = (seed,) if isinstance(seed, int) else tuple(seed)
     _check(rows, seeds, batch)
@@ -70,7 +80,9 @@ def evaluate(
         versions = _versions(model, steps)
         tokenizer, base = versions[0].rollouts.tokenizer, Sampling(1, MAX_TOKENS, 0.0)
         pairs = list(zip(rows, problems, strict=True))
-        held_out = [benchmark_of(row, asked, tokenizer, max_prompt_tokens, base) for row, asked in pairs]
+        held_out = [
+            benchmark_of(row, asked, tokenizer, max_prompt_tokens, base) for row, asked in pairs
+        ]
         for line in [line for benchmark in held_out for line in _shown(benchmark).split("\n")]:
             progress.note(line)
         settings = _settings(model, steps, rows, held_out, seeds)
@@ -92,7 +104,11 @@ def declared(benchmarks: Sequence[str | Mapping[str, Any]]) -> list[EvalSet]:
         if isinstance(row, str) and Path(row).suffix in (".yaml", ".yml"):
             found += declared(_rows_of(Path(row)))
         elif isinstance(row, str) and Path(row).suffix in DATA:
-            found.append(EvalSet(name=Path(row).stem, data=Spec(name="file", params={"path": row}), prompt=BOXED))
+            found.append(
+                EvalSet(
+                    name=Path(row).stem, data=Spec(name="file", params={"path": row}), prompt=BOXED
+                )
+            )
         else:
             found.append(recipes.eval_set(row))
     return found
@@ -101,7 +117,9 @@ def declared(benchmarks: Sequence[str | Mapping[str, Any]]) -> list[EvalSet]:
 def overlaps(
     train: Path, benchmarks: Sequence[str | Mapping[str, Any]], data: str | Path | None
 ) -> Iterator[tuple[str, Overlap]]:
-    """The contamination of each benchmark by the problems of a file, or of a run's recipe; raises UserError."""
+    """The contamination of each benchmark by the problems of a file, or of a run's recipe; raises
+    UserError.
+    """
     if train.is_dir():
         sources = recipes.load(train / "recipe.yaml").train
     else:
@@ -115,12 +133,18 @@ def _rows_of(path: Path) -> list[Any]:
     read = tree.loaded(path, str(path))
     rows = read if isinstance(read, list) else [read]
     if not rows or not all(isinstance(row, str | Mapping) for row in rows):
-        raise UserError(f"{path}: should be a list of benchmarks, each a name or a row {{name, data, task, prompt}}")
+        raise UserError(
+            f"{path}: should be a list of benchmarks, each a name or a row {{name, data, task, prompt}}"
+        )
     return rows
 
 
 def _asked(
-    row: EvalSet, given: Mapping[str, Any], prompt: Any, stop: tuple[str, ...], data: str | Path | None
+    row: EvalSet,
+    given: Mapping[str, Any],
+    prompt: Any,
+    stop: tuple[str, ...],
+    data: str | Path | None,
 ) -> EvalSet:
     """The row with what the caller says in place of its own."""
     changed = {key: value for key, value in given.items() if value is not None}
@@ -150,7 +174,9 @@ def _check(rows: Sequence[EvalSet], seeds: Sequence[int], batch: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Weights to evaluate: `step` counts the updates they have seen, `path` is their checkpoint (None: as loaded)."""
+    """Weights to evaluate: `step` counts the updates they have seen, `path` is their checkpoint
+    (None: as loaded).
+    """
 
     step: int
     rollouts: Rollouts
@@ -169,14 +195,20 @@ def _steps(run: Path, checkpoints: str | Sequence[int] | None) -> dict[int, Path
     if checkpoints is None:
         return {}
     if not (run / "recipe.yaml").is_file():
-        raise UserError(f"{run}: is no run folder (it has no recipe.yaml), and only a run has checkpoints")
+        raise UserError(
+            f"{run}: is no run folder (it has no recipe.yaml), and only a run has checkpoints"
+        )
     known: dict[int, Path | None] = {0: None}
-    known |= {int(path.name.rpartition("-")[2]): path for path in checkpoint.saved(run / "checkpoints")}
+    known |= {
+        int(path.name.rpartition("-")[2]): path for path in checkpoint.saved(run / "checkpoints")
+    }
     wanted = list(known) if checkpoints == "all" else [int(step) for step in checkpoints]
     absent = next((step for step in wanted if step not in known), None)
     if absent is not None:
         kept = ", ".join(map(str, known))
-        raise UserError(f"{run}: has no checkpoint of step {absent} (known: {kept}); see checkpoint.keep in the recipe")
+        raise UserError(
+            f"{run}: has no checkpoint of step {absent} (known: {kept}); see checkpoint.keep in the recipe"
+        )
     return {step: known[step] for step in sorted(set(wanted))}
 
 
@@ -190,7 +222,11 @@ def _versions(model: str, steps: Mapping[int, Path | None]) -> list[Version]:
 def _shown(benchmark: Benchmark) -> str:
     """One rendered prompt and how it is sampled, so that nobody evaluates with the wrong one."""
     prompt, ask_ = benchmark.render([Draw(benchmark.problems[0], 0)])[0], benchmark.sampling
-    sampled = f"{ask_.samples} samples at temperature {ask_.temperature:g}" if ask_.temperature else "greedy"
+    sampled = (
+        f"{ask_.samples} samples at temperature {ask_.temperature:g}"
+        if ask_.temperature
+        else "greedy"
+    )
     nucleus = f", top-p {ask_.top_p:g}" if ask_.top_p < 1 else ""
     stops = f", ends also at {', '.join(map(repr, ask_.stop))}" if ask_.stop else ""
     same = " (all the same at temperature 0)" if ask_.samples > 1 and not ask_.temperature else ""
@@ -201,7 +237,11 @@ def _shown(benchmark: Benchmark) -> str:
 def _small(record: Mapping[str, Any]) -> str:
     """What difference this benchmark could show at all."""
     n, least = record["counts"]["problems"], 100 * record["detectable"]
-    told = f"a difference below {least:.0f} points would rarely show" if least < 100 else "no difference would show"
+    told = (
+        f"a difference below {least:.0f} points would rarely show"
+        if least < 100
+        else "no difference would show"
+    )
     return f"{record['benchmark']}: one problem of {n} is {100 / n:.1f} points; {told} between two models (80 % power)"
 
 
@@ -213,22 +253,40 @@ def _settings(
     seeds: Sequence[int],
 ) -> dict[str, Any]:
     """What has to be the same for an evaluation to go on; the problems and the weights by digest."""
-    weights = [_digest(path) for path in steps.values() if path] if steps else [_digest(Path(models.locate(model)))]
-    found: dict[str, Any] = {"model": model, "weights": weights, "checkpoints": list(steps), "seeds": list(seeds)}
+    weights = (
+        [_digest(path) for path in steps.values() if path]
+        if steps
+        else [_digest(Path(models.locate(model)))]
+    )
+    found: dict[str, Any] = {
+        "model": model,
+        "weights": weights,
+        "checkpoints": list(steps),
+        "seeds": list(seeds),
+    }
     for row, benchmark in zip(rows, held_out, strict=True):
         asked = row.model_dump(mode="json", include={"task", "prompt"})
         first = benchmark.render([Draw(benchmark.problems[0], 0)])[0].text
         texts = [text for p in benchmark.problems for text in (p.id, p.question, p.answer)]
         sampling = {name: getattr(benchmark.sampling, name) for name in Sampling.__slots__}
         digests = {"problems": key_of(*texts), "first_prompt": key_of(first)}
-        found[f"benchmark {row.name}"] = {**asked, **sampling, "stop": list(benchmark.sampling.stop), **digests}
+        found[f"benchmark {row.name}"] = {
+            **asked,
+            **sampling,
+            "stop": list(benchmark.sampling.stop),
+            **digests,
+        }
     return found
 
 
 def _digest(folder: Path) -> str:
     """A digest of the names, sizes, beginnings and ends of a model's files; of a hub id its name."""
     digest = hashlib.sha256(folder.name.encode())
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")) + sorted(folder.glob("*.json")):
+    for path in (
+        sorted(folder.glob("*.safetensors"))
+        + sorted(folder.glob("*.bin"))
+        + sorted(folder.glob("*.json"))
+    ):
         with path.open("rb") as file:
             size = path.stat().st_size
             digest.update(f"{path.name} {size}".encode() + file.read(1 << 20))
@@ -253,15 +311,23 @@ class Folder:
                     fault = f"an evaluation with another '{key}' lies here"
                     raise UserError(f"{path}: {fault}; choose another --out, or --overwrite")
             elif self.samples.is_file():
-                raise UserError(f"{path}: holds samples but no settings.json; choose another --out, or --overwrite")
+                raise UserError(
+                    f"{path}: holds samples but no settings.json; choose another --out, or --overwrite"
+                )
             path.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(settings, indent=1), encoding="utf-8")
             self.log = JsonLines(self.samples)  # which repairs a torn last line
-            self.done: dict[tuple[Any, ...], dict[str, Any]] = {self._key(r): r for r in JsonLines.read(self.samples)}
+            self.done: dict[tuple[Any, ...], dict[str, Any]] = {
+                self._key(r): r for r in JsonLines.read(self.samples)
+            }
         except OSError as error:
-            raise UserError(f"{error.filename or path}: {error.strerror or error}; choose another --out") from None
+            raise UserError(
+                f"{error.filename or path}: {error.strerror or error}; choose another --out"
+            ) from None
         except ValueError:
-            raise UserError(f"{kept}: is not valid JSON; choose another --out, or --overwrite") from None
+            raise UserError(
+                f"{kept}: is not valid JSON; choose another --out, or --overwrite"
+            ) from None
 
     @staticmethod
     def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -279,14 +345,18 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Goes through benchmarks with each seed, about `batch` samples at a time; what the folder holds is not asked."""
+    """Goes through benchmarks with each seed, about `batch` samples at a time; what the folder
+    holds is not asked.
+    """
 
     seeds: Sequence[int]
     folder: Folder | None
     batch: int
     progress: Progress
 
-    def results(self, versions: Sequence[Version], held_out: Sequence[Benchmark]) -> list[dict[str, Any]]:
+    def results(
+        self, versions: Sequence[Version], held_out: Sequence[Benchmark]
+    ) -> list[dict[str, Any]]:
         """The records of all benchmarks for all weights."""
         results = []
         for version in versions:
@@ -302,26 +372,45 @@ class Evaluator:
         """The record of one benchmark; the samples of all seeds are those of one evaluation."""
         columns = [list(self._samples(benchmark, version, seed)) for seed in self.seeds]
         rows = [row for column in columns for row in column]
-        record = {"step": version.step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
+        record = {
+            "step": version.step,
+            "benchmark": benchmark.name,
+            **summarise(rows, benchmark.problems),
+        }
         if len(self.seeds) > 1:
-            alone = [summarise(column, benchmark.problems)["metrics"]["pass@1"] for column in columns]
+            alone = [
+                summarise(column, benchmark.problems)["metrics"]["pass@1"] for column in columns
+            ]
             record["seeds"] = {"pass@1": dict(zip(map(str, self.seeds), alone, strict=True))}
-            record["seeds"] |= {"mean": statistics.fmean(alone), "deviation": statistics.stdev(alone)}
+            record["seeds"] |= {
+                "mean": statistics.fmean(alone),
+                "deviation": statistics.stdev(alone),
+            }
         return {**record, "time": {"seconds": sum(row["time"]["seconds"] for row in rows)}}
 
-    def _samples(self, benchmark: Benchmark, version: Version, seed: int) -> Iterator[dict[str, Any]]:
+    def _samples(
+        self, benchmark: Benchmark, version: Version, seed: int
+    ) -> Iterator[dict[str, Any]]:
         """The samples of one seed in the order of the problems.
 
-        The parts are the same whatever is there, since the neighbours of a sample decide its last bits.
+        The parts are the same whatever is there, since the neighbours of a sample decide its last
+        bits.
         """
         count, place = benchmark.sampling.samples, (benchmark.name, version.step, seed)
         size, known = max(1, self.batch // count), self.folder.done if self.folder else {}
         for start in range(0, len(benchmark.problems), size):
             part = benchmark.problems[start : start + size]
-            have = {(p.id, i): known[*place, p.id, i] for p in part for i in range(count) if (*place, p.id, i) in known}
+            have = {
+                (p.id, i): known[*place, p.id, i]
+                for p in part
+                for i in range(count)
+                if (*place, p.id, i) in known
+            }
             if len(have) < len(part) * count:
                 where = f"{benchmark.name} at step {version.step}, seed {seed}"
-                self.progress.stage(f"{where}: {count * start} of {count * len(benchmark.problems)} samples")
+                self.progress.stage(
+                    f"{where}: {count * start} of {count * len(benchmark.problems)} samples"
+                )
             for row in _missing(benchmark, version, seed, part, have):
                 have[row["id"], row["index"]] = row
                 if self.folder is not None:
@@ -330,13 +419,21 @@ class Evaluator:
 
 
 def _missing(
-    benchmark: Benchmark, version: Version, seed: int, part: Sequence[Problem], have: Mapping[Any, Any]
+    benchmark: Benchmark,
+    version: Version,
+    seed: int,
+    part: Sequence[Problem],
+    have: Mapping[Any, Any],
 ) -> Iterator[dict[str, Any]]:
-    """The samples of some problems that are not there: all of a problem at once, or one by one where some are."""
+    """The samples of some problems that are not there: all of a problem at once, or one by one
+    where some are.
+    """
     numbers = range(benchmark.sampling.samples)
     lacking = {p.id: [i for i in numbers if (p.id, i) not in have] for p in part}
     whole = [Draw(p, 0) for p in part if len(lacking[p.id]) == len(numbers)]
-    single = [Draw(p, 0, i) for p in part if len(lacking[p.id]) < len(numbers) for i in lacking[p.id]]
+    single = [
+        Draw(p, 0, i) for p in part if len(lacking[p.id]) < len(numbers) for i in lacking[p.id]
+    ]
     one_by_one = replace(benchmark, sampling=replace(benchmark.sampling, samples=1))
     for draws, asked in ((whole, benchmark), (single, one_by_one)):
         if draws:

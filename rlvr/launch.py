@@ -1,4 +1,5 @@
-"""Starting the processes of a run, on this machine or on the nodes of a Ray cluster, and ending them together.
+"""Starting the processes of a run, on this machine or on the nodes of a Ray cluster, and ending
+them together.
 
 Each is told its place by the variables of torchrun, so what runs does not know who launched it.
 """
@@ -28,7 +29,8 @@ from rlvr.world import LOST
 LAUNCHED = "RLVR_LAUNCHED"  # in the environment of what was started here
 # When one process has failed, the others have so many seconds to end by themselves.
 GRACE = 5.0
-# Ray takes about 15 seconds to see that a node is gone, while the processes of the others see it at once.
+# Ray takes about 15 seconds to see that a node is gone, while the processes of the others see it at
+# once.
 NODE_GRACE = 45.0
 
 
@@ -49,12 +51,20 @@ class Started:
         if status == 0 or words == LOST:
             return None
         if status > 0:
-            return status, words or f"process {self.rank} of {size} failed; what it raised stands above"
-        return 1, f"process {self.rank} of {size} was killed by {signal.Signals(-status).name}; --resume goes on"
+            return (
+                status,
+                words or f"process {self.rank} of {size} failed; what it raised stands above",
+            )
+        return (
+            1,
+            f"process {self.rank} of {size} was killed by {signal.Signals(-status).name}; --resume goes on",
+        )
 
 
 class Crew:
-    """The processes of a run on one machine, which begin in `folder`; a `marker` there is a file of the launcher's."""
+    """The processes of a run on one machine, which begin in `folder`; a `marker` there is a file of
+    the launcher's.
+    """
 
     def __init__(self, folder: str = ".", marker: str = ".") -> None:
         self.folder, self.marker = folder, marker
@@ -68,19 +78,35 @@ class Crew:
         return ray.util.get_node_ip_address(), str(_free_port())
 
     def run(
-        self, count: int, words: Sequence[str], node: int = 0, nodes: int = 1, meet: tuple[str, str] | None = None
+        self,
+        count: int,
+        words: Sequence[str],
+        node: int = 0,
+        nodes: int = 1,
+        meet: tuple[str, str] | None = None,
     ) -> tuple[int, str]:
-        """`rlvr WORDS` in so many processes of this machine, which is one of `nodes`.   -> as `launch`"""
+        """`rlvr WORDS` in so many processes of this machine, which is one of `nodes`.   -> as
+        `launch`
+        """
         if not os.path.exists(self.marker):
-            return 1, f"node {node} of {nodes} sees another {self.folder}; start in a folder that all nodes share"
+            return (
+                1,
+                f"node {node} of {nodes} sees another {self.folder}; start in a folder that all nodes share",
+            )
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["rlvr.run", "torch.distributed.checkpoint"])  # torch is loaded once
+        # torch is loaded once
+        context.set_forkserver_preload(["rlvr.run", "torch.distributed.checkpoint"])
         host, port = meet or ("127.0.0.1", str(_free_port()))
-        place = {"WORLD_SIZE": str(nodes * count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": host}
+        place = {
+            "WORLD_SIZE": str(nodes * count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": host,
+        }
         if meet:
             import ray
 
-            place["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # for engines that live apart
+            # for engines that live apart
+            place["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         for local in range(count):
             said, pipe = context.Pipe(duplex=False)
             rank = node * count + local
@@ -102,16 +128,20 @@ class Crew:
 
 
 def launch(count: int, words: Sequence[str]) -> tuple[int, str]:
-    """`rlvr WORDS` in so many processes of this machine.   -> exit status and, where it is not 0, why"""
+    """`rlvr WORDS` in so many processes of this machine.   -> exit status and, where it is not 0,
+    why
+    """
     crew = Crew()
     with _passing_on(crew.interrupt):
         return crew.run(count, words)
 
 
 def launch_on_ray(address: str, nodes: int, count: int, words: Sequence[str]) -> tuple[int, str]:
-    """`rlvr WORDS` in so many processes on each of so many nodes of a Ray cluster (`auto`, `local` or its address).
+    """`rlvr WORDS` in so many processes on each of so many nodes of a Ray cluster (`auto`, `local`
+    or its address).
 
-    An actor does on its node what `launch` does here.   -> as `launch`; raises UserError where the cluster is too small
+    An actor does on its node what `launch` does here.   -> as `launch`; raises UserError where the
+    cluster is too small
     """
     _join(address)
     import ray
@@ -121,9 +151,15 @@ def launch_on_ray(address: str, nodes: int, count: int, words: Sequence[str]) ->
     gpus = count if ray.cluster_resources().get("GPU") else 0
     needs: dict[str, float] = {"CPU": count, "GPU": gpus} if gpus else {"CPU": count}
     each = " and ".join(f"{many} {what}" for what, many in needs.items())
-    able = [n for n in ray.nodes() if n["Alive"] and all(n["Resources"].get(k, 0) >= v for k, v in needs.items())]
+    able = [
+        n
+        for n in ray.nodes()
+        if n["Alive"] and all(n["Resources"].get(k, 0) >= v for k, v in needs.items())
+    ]
     if len(able) < nodes:
-        raise UserError(f"--nodes: {nodes} with {each} each are asked for, and the cluster has {len(able)} such")
+        raise UserError(
+            f"--nodes: {nodes} with {each} each are asked for, and the cluster has {len(able)} such"
+        )
     group, crews = placement_group([needs] * nodes, strategy="STRICT_SPREAD"), list[Any]()
     place = partial(ray.remote(Crew).options, max_concurrency=2, num_cpus=count, num_gpus=gpus)
     try:
@@ -154,11 +190,15 @@ def _join(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, logging_level=logging.WARNING, ignore_reinit_error=True)
     except (OSError, ValueError, RuntimeError, RayError) as error:
-        raise UserError(f"--ray: no cluster answers at '{address}' ({' '.join(str(error).split())})") from None
+        raise UserError(
+            f"--ray: no cluster answers at '{address}' ({' '.join(str(error).split())})"
+        ) from None
 
 
 def _run_on_ray(crews: Sequence[Any], count: int, words: Sequence[str]) -> tuple[int, str]:
-    """Wait for all nodes, or for the first reason of a failure; a lost node may be seen after what it caused."""
+    """Wait for all nodes, or for the first reason of a failure; a lost node may be seen after what
+    it caused.
+    """
     import ray
     from ray.exceptions import RayError
 
@@ -166,7 +206,9 @@ def _run_on_ray(crews: Sequence[Any], count: int, words: Sequence[str]) -> tuple
         meet = ray.get(crews[0].address.remote())
     except RayError as error:
         return 1, _lost(error, 0, len(crews))
-    running = {crew.run.remote(count, words, i, len(crews), meet): i for i, crew in enumerate(crews)}
+    running = {
+        crew.run.remote(count, words, i, len(crews), meet): i for i, crew in enumerate(crews)
+    }
     left, until, failed = list(running), float("inf"), 0
     with _passing_on(crews[0].interrupt.remote):
         while left and time.monotonic() < until:
@@ -180,7 +222,11 @@ def _run_on_ray(crews: Sequence[Any], count: int, words: Sequence[str]) -> tuple
                     return status, reason
                 if status:
                     failed, until = status, min(until, time.monotonic() + NODE_GRACE)
-    silent = f"node {running[left[0]]} of {len(crews)} does not answer; --resume goes on" if left else LOST
+    silent = (
+        f"node {running[left[0]]} of {len(crews)} does not answer; --resume goes on"
+        if left
+        else LOST
+    )
     return failed, silent if failed else ""
 
 
@@ -191,7 +237,9 @@ def _lost(error: Exception, node: int, nodes: int) -> str:
 
 
 def _ended(started: Sequence[Started], size: int) -> tuple[int, str]:
-    """Wait for all; once one has failed the others are ended, and the first reason of their own is that of the run."""
+    """Wait for all; once one has failed the others are ended, and the first reason of their own is
+    that of the run.
+    """
     running = {s.process.sentinel: s.process for s in started}
     while running and not any(s.process.exitcode for s in started):
         for done in connection.wait(list(running)):
@@ -199,7 +247,9 @@ def _ended(started: Sequence[Started], size: int) -> tuple[int, str]:
     until = time.monotonic() + GRACE
     for process in running.values():
         process.join(max(0.0, until - time.monotonic()))
-    found = [reason for s in started if s.process.exitcode is not None and (reason := s.reason(size))]
+    found = [
+        reason for s in started if s.process.exitcode is not None and (reason := s.reason(size))
+    ]
     for stop in (BaseProcess.terminate, BaseProcess.kill):
         left = [process for process in running.values() if process.exitcode is None]
         for process in left:
@@ -210,12 +260,15 @@ def _ended(started: Sequence[Started], size: int) -> tuple[int, str]:
     return found[0] if found else (int(any(s.process.exitcode for s in started)), LOST)
 
 
-def _child(words: Sequence[str], folder: str, place: dict[str, str], pipe: connection.Connection) -> None:
+def _child(
+    words: Sequence[str], folder: str, place: dict[str, str], pipe: connection.Connection
+) -> None:
     from rlvr import cli
 
     os.setpgid(0, 0)  # Ctrl-C reaches the launcher, which passes it on once
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the terminal is given back on the way out
+    # the terminal is given back on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     os.environ |= place | {LAUNCHED: "yes"}
     os.chdir(folder)

@@ -1,5 +1,6 @@
-"""The learner: a policy, an objective and, for PPO, a critic. It scores samples, makes updates and hands its weights
-over."""
+"""The learner: a policy, an objective and, for PPO, a critic. It scores samples, makes updates and
+hands its weights over.
+"""
 
 from __future__ import annotations
 
@@ -25,31 +26,42 @@ Term = Callable[[Forward, Batch], Any]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Per-token terms by name, the reduction that weighs the tokens of a mini-batch, the importance weights of the
-    policy terms, and the reductions of terms that name their own."""
+    """Per-token terms by name, the reduction that weighs the tokens of a mini-batch, the importance
+    weights of the policy terms, and the reductions of terms that name their own.
+    """
 
     terms: Sequence[tuple[str, Term]]
     reduction: Callable[[Batch], Tensor]
     correction: Callable[[Batch], Tensor | None] = uncorrected
     own: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
-    signal: frozenset[str] = frozenset()  # the terms that are zero, with their slope, where the advantage is
+    # the terms that are zero, with their slope, where the advantage is
+    signal: frozenset[str] = frozenset()
 
     def weights(self, minibatch: Batch) -> dict[str, Tensor]:
         """The weight of every token in every term.   -> [T] each"""
         return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
 
     def told(self, minibatch: Batch, weights: Mapping[str, Tensor]) -> tuple[list[int], list[int]]:
-        """The samples that the gradient hears of, and those on which every term is zero whatever the model says; the
-        first of all is heard where none would be, since an optimiser moves on by what it remembers."""
-        speaks = [(w != 0) & ((minibatch.advantage != 0) | (name not in self.signal)) for name, w in weights.items()]
-        heard = torch.zeros(len(minibatch.sequences), dtype=torch.bool, device=minibatch.mask.device)
+        """The samples that the gradient hears of, and those on which every term is zero whatever
+        the model says; the first of all is heard where none would be, since an optimiser moves on
+        by what it remembers.
+        """
+        speaks = [
+            (w != 0) & ((minibatch.advantage != 0) | (name not in self.signal))
+            for name, w in weights.items()
+        ]
+        heard = torch.zeros(
+            len(minibatch.sequences), dtype=torch.bool, device=minibatch.mask.device
+        )
         heard[minibatch.sample[torch.stack(speaks).any(0)]] = True
         heard[:1] |= ~heard.any()
         return heard.nonzero()[:, 0].tolist(), (~heard).nonzero()[:, 0].tolist()
 
 
 class Shaper(ABC):
-    """Changes the rewards of a step between the verifier and the estimator; a checkpoint keeps its state."""
+    """Changes the rewards of a step between the verifier and the estimator; a checkpoint keeps its
+    state.
+    """
 
     kept: tuple[str, ...] = ()  # the names of what changes from step to step
 
@@ -74,8 +86,9 @@ class Shaper(ABC):
 
 @dataclass
 class KlInReward(Shaper):
-    """The penalty on token rewards; its coefficient, where it adapts, is the one thing that changes from step to
-    step."""
+    """The penalty on token rewards; its coefficient, where it adapts, is the one thing that changes
+    from step to step.
+    """
 
     first: float
     shape: Callable[[Scored, float], tuple[Scored, float]]
@@ -102,8 +115,8 @@ class KlInReward(Shaper):
 
 @dataclass
 class RunningScale(Shaper):
-    """Rewards minus their running mean, over their running deviation, and greedy baselines with them; all samples so
-    far weigh the same.
+    """Rewards minus their running mean, over their running deviation, and greedy baselines with
+    them; all samples so far weigh the same.
 
     Rewards 1, 0, 0, 1 in the first step become 1, -1, -1, 1.
     """
@@ -119,7 +132,11 @@ class RunningScale(Shaper):
         self.squares += float((reward**2).sum())
         mean = self.total / max(self.count, 1)
         deviation = max(self.squares / max(self.count, 1) - mean**2, 0.0) ** 0.5
-        baseline = scored.baseline if scored.baseline is None else (scored.baseline - mean) / (deviation or 1.0)
+        baseline = (
+            scored.baseline
+            if scored.baseline is None
+            else (scored.baseline - mean) / (deviation or 1.0)
+        )
         reward = ((reward - mean) / (deviation or 1.0)).to(scored.reward.dtype)
         return replace(scored, reward=reward, baseline=baseline)
 
@@ -145,7 +162,9 @@ class Learner:
 
     @timed("score")
     def score(self, groups: Sequence[SampleGroup]) -> Scored:
-        """What estimators read of the groups that are trained on; log-probabilities only where something needs them."""
+        """What estimators read of the groups that are trained on; log-probabilities only where
+        something needs them.
+        """
         sequences = tokens_of(batches.trained(groups))
         old = self.policy.logprobs(sequences, self.temperature) if self.keeps_old else None
         ref = self.reference.logprobs(sequences, self.temperature) if self.reference else None
@@ -156,7 +175,9 @@ class Learner:
 
     @timed("update")
     def update(self, minibatch: Batch) -> Metrics:
-        """One optimiser step of the policy, and one of the critic, which alone moves while it warms up."""
+        """One optimiser step of the policy, and one of the critic, which alone moves while it warms
+        up.
+        """
         metrics = sum((shaper.metrics() for shaper in self.shapers), Metrics())
         if self.critic is None:
             return metrics + self._update_policy(minibatch)
@@ -165,26 +186,33 @@ class Learner:
         return metrics if warming else metrics + self._update_policy(minibatch)
 
     def _update_policy(self, minibatch: Batch) -> Metrics:
-        """The gradient is a sum over tokens, so the split into passes cannot change it, nor what is zero on all of a
-        sample's tokens: such samples are only measured."""
+        """The gradient is a sum over tokens, so the split into passes cannot change it, nor what is
+        zero on all of a sample's tokens: such samples are only measured.
+        """
         metrics = Metrics()
-        weights = self.objective.weights(minibatch)  # before the split, as are the importance weights
+        # before the split, as are the importance weights
+        weights = self.objective.weights(minibatch)
         minibatch = corrected(minibatch, self.objective.correction(minibatch))
-        told = self.policy.world.told(lambda: self.objective.told(minibatch, weights))  # ranks may round otherwise
+        # ranks may round otherwise
+        told = self.policy.world.told(lambda: self.objective.told(minibatch, weights))
         for rows, heard in zip(told, (True, False), strict=True):
             for part in self.policy.passes([minibatch.sequences[row] for row in rows]):
                 samples = [rows[i] for i in part.samples]
                 piece = minibatch.select(samples)
                 weight = {name: minibatch.rows(every, samples) for name, every in weights.items()}
                 with torch.set_grad_enabled(heard):
-                    loss, found = self._loss(self.policy.forward(part, self.temperature), piece, weight)
+                    loss, found = self._loss(
+                        self.policy.forward(part, self.temperature), piece, weight
+                    )
                 if heard:
                     loss.backward()
                     self.policy.collect_gradients()
                 metrics += found
         return metrics.over(self.policy.world) + self.updates.step()
 
-    def _loss(self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:
+    def _loss(
+        self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Metrics]:
         count, mask = float(piece.mask.sum()), piece.mask
         metrics = measured(out, piece)
         total = out.logprob.new_zeros(())
@@ -193,7 +221,9 @@ class Learner:
             value, shares = result if isinstance(result, tuple) else (result, {})
             reduced = (weight[name] * value).sum()
             total = total + reduced
-            metrics += Metrics.sum(**{f"losses/{name}": float(reduced.detach()), "loss": float(reduced.detach())})
+            metrics += Metrics.sum(
+                **{f"losses/{name}": float(reduced.detach()), "loss": float(reduced.detach())}
+            )
             for share, per_token in shares.items():
                 metrics += Metrics.mean(share, float((per_token * mask).sum()), count)
         return total, metrics
@@ -203,7 +233,11 @@ class Learner:
 
     def saved(self) -> Iterator[tuple[str, Tensor]]:
         """The tensors that a checkpoint keeps, of policy and critic, sharded where the models are."""
-        return ((f"{of}/{name}", tensor) for of, updates in self._trained.items() for name, tensor in updates.saved())
+        return (
+            (f"{of}/{name}", tensor)
+            for of, updates in self._trained.items()
+            for name, tensor in updates.saved()
+        )
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the tensors."""
@@ -219,7 +253,11 @@ class Learner:
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go on from what `saved` and `state` gave."""
         for of, updates in self._trained.items():
-            own = {name.removeprefix(f"{of}/"): t for name, t in tensors.items() if name.startswith(f"{of}/")}
+            own = {
+                name.removeprefix(f"{of}/"): t
+                for name, t in tensors.items()
+                if name.startswith(f"{of}/")
+            }
             updates.load_state(own, state[of])
         for shaper, kept in zip(self.shapers, state["shapers"], strict=True):
             shaper.load_state(kept)

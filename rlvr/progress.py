@@ -1,4 +1,6 @@
-"""What a run shows while it runs: a live display on a terminal, one line a step elsewhere, the same figures in both."""
+"""What a run shows while it runs: a live display on a terminal, one line a step elsewhere, the same
+figures in both.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,13 @@ ASCII = str.maketrans({"→": "->", "✓": "ok", "✗": "no", "·": "|", "…": 
 
 
 class Progress:
-    """The display of one run; leaving the `with` block restores the terminal whatever happened inside."""
+    """The display of one run; leaving the `with` block restores the terminal whatever happened
+    inside.
+    """
 
-    def __init__(self, name: str, total: int, out: Console | None = None, *, shown: bool = True) -> None:
+    def __init__(
+        self, name: str, total: int, out: Console | None = None, *, shown: bool = True
+    ) -> None:
         self.name = name
         self.total = total
         self.out = out or Console(highlight=False, quiet=not shown)
@@ -40,22 +46,36 @@ class Progress:
         self._accuracy: dict[str, list[float]] = {}
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._spinner = Spinner("dots" if self._unicode else "line")
-        rich = shown and self.out.is_terminal and not self.out.is_dumb_terminal and not self.out.is_jupyter
-        self._live = Live(self, console=self.out, refresh_per_second=2, transient=True) if rich else None
+        rich = (
+            shown
+            and self.out.is_terminal
+            and not self.out.is_dumb_terminal
+            and not self.out.is_jupyter
+        )
+        self._live = (
+            Live(self, console=self.out, refresh_per_second=2, transient=True) if rich else None
+        )
 
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._live:
             self._live.stop()
             if self._step:  # the display is gone now; where the run stood stays readable
                 self.note(self._line())
 
     def stage(self, text: str) -> None:
-        """Say what is going on now; plain output repeats no text, so a stage of every step is printed once."""
+        """Say what is going on now; plain output repeats no text, so a stage of every step is
+        printed once.
+        """
         self._stage = text
         if not self._live and text not in self._stages:
             self.note(f"{text} …")
@@ -73,7 +93,9 @@ class Progress:
             self.note(" · ".join(filter(None, [self._line(), self._short_sample()])))
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Print the result of an evaluation (a line of evals.jsonl), which stays above the live display."""
+        """Print the result of an evaluation (a line of evals.jsonl), which stays above the live
+        display.
+        """
         benchmark, step = str(record.get("benchmark", "")), int(record.get("step", 0))
         accuracy = number((record.get("metrics") or {}).get("pass@1"))
         if accuracy is not None:
@@ -98,8 +120,15 @@ class Progress:
         columns = {"before": "before", "after_cold_start": "cold start", "after": "after"}
         if not any("after_cold_start" in result for result in evals.values()):
             del columns["after_cold_start"]
-        numbers = [Column(heading, justify="right") for heading in (*columns.values(), "gain (points)")]
-        table = Table("benchmark", *numbers, title=f"{self.name}: share of problems solved", box=box.SIMPLE_HEAD)
+        numbers = [
+            Column(heading, justify="right") for heading in (*columns.values(), "gain (points)")
+        ]
+        table = Table(
+            "benchmark",
+            *numbers,
+            title=f"{self.name}: share of problems solved",
+            box=box.SIMPLE_HEAD,
+        )
         table.title_justify, table.title_style = "left", "bold"
         for name, result in evals.items():
             problems = (result.get("after") or result.get("before") or {}).get("n")
@@ -107,7 +136,9 @@ class Progress:
             shares = (_scored(result.get(key), partial(percent, digits=1)) for key in columns)
             table.add_row(about, *shares, self._plain(_scored(result.get("gain"), signed)))
         self.out.print(table)
-        self.note(f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}")
+        self.note(
+            f"{summary.get('steps', '?')} steps in {duration(number(summary.get('seconds')))}"
+        )
         self.note(f"report: {report}", "bold")
 
     def __rich__(self) -> RenderableType:
@@ -116,10 +147,17 @@ class Progress:
         left = Column(no_wrap=True, overflow="ellipsis")
         head = Table.grid(left, Column(justify="right", no_wrap=True), expand=True)
         phase = str(self._record.get("phase", "")).replace("_", " ")
-        title = Text.assemble((self._safe(self.name), "bold"), f" step {self._step}/{self.total}", (f" {phase}", "dim"))
+        title = Text.assemble(
+            (self._safe(self.name), "bold"),
+            f" step {self._step}/{self.total}",
+            (f" {phase}", "dim"),
+        )
         head.add_row(title, Text(self._left()))
         figures = [Text.assemble((f"{name} ", "dim"), value) for name, value in self._figures()]
-        parts: list[RenderableType] = [head, Padding(ProgressBar(total=max(self.total, 1), completed=self._step), 0)]
+        parts: list[RenderableType] = [
+            head,
+            Padding(ProgressBar(total=max(self.total, 1), completed=self._step), 0),
+        ]
         parts += [Columns(figures, padding=(0, 3))] if figures else []
         if self._sample:
             parts.append(Padding(self._show_sample(width), (1, 0, 0, 0)))
@@ -133,9 +171,13 @@ class Progress:
         speed = number((record.get("time") or {}).get("tokens_per_second"))
         shown = {
             "reward": _decimal(record.get("reward"), 2),
-            "accuracy": percent(record["accuracy"]) if number(record.get("accuracy")) is not None else None,
+            "accuracy": percent(record["accuracy"])
+            if number(record.get("accuracy")) is not None
+            else None,
             "length": _decimal(record.get("length"), 1),
-            "loss": _decimal(record.get("loss"), 3) if record.get("phase") == "cold_start" else None,
+            "loss": _decimal(record.get("loss"), 3)
+            if record.get("phase") == "cold_start"
+            else None,
             "tokens/s": f"{speed:,.0f}" if speed is not None else None,
         }
         figures = [(name, value) for name, value in shown.items() if value is not None]
@@ -151,22 +193,34 @@ class Progress:
         return " · ".join(filter(None, parts))
 
     def _left(self) -> str:
-        return f"{duration(max(self.total - self._step, 0) * fmean(self._seconds))} left" if self._seconds else ""
+        return (
+            f"{duration(max(self.total - self._step, 0) * fmean(self._seconds))} left"
+            if self._seconds
+            else ""
+        )
 
     def _show_sample(self, width: int) -> RenderableType:
         sample = self._sample or {}
-        grid = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 1))
+        grid = Table.grid(
+            Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 1)
+        )
         room = max(width - 12, 16)
-        grid.add_row("problem", Text(self._safe(shorten(str(sample.get("question", "")), 2 * room))))
+        grid.add_row(
+            "problem", Text(self._safe(shorten(str(sample.get("question", "")), 2 * room)))
+        )
         grid.add_row("response", Text(self._safe(shorten(str(sample.get("text", "")), 4 * room))))
         style = "green" if sample.get("status") == "correct" else "red"
-        grid.add_row("verdict", Text(self._safe(f"{_mark(sample)} {_verdict(sample)}"), style=style))
+        grid.add_row(
+            "verdict", Text(self._safe(f"{_mark(sample)} {_verdict(sample)}"), style=style)
+        )
         return grid
 
     def _short_sample(self) -> str:
         if not self._sample:
             return ""
-        question, text = (shorten(str(self._sample.get(key, "")), 48) for key in ("question", "text"))
+        question, text = (
+            shorten(str(self._sample.get(key, "")), 48) for key in ("question", "text")
+        )
         return f"{_mark(self._sample)} {question} → {text}"
 
     @property
@@ -177,7 +231,9 @@ class Progress:
         return text if self._unicode else text.translate(ASCII)
 
     def _safe(self, text: str) -> str:
-        """Text that this output can show: no control codes (model output may hold any), no letter it cannot encode."""
+        """Text that this output can show: no control codes (model output may hold any), no letter
+        it cannot encode.
+        """
         text = "".join(letter if letter.isprintable() else " " for letter in text)
         text = self._plain(text)
         return text.encode(self.out.encoding, "replace").decode(self.out.encoding)
@@ -206,7 +262,8 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """One line of at most `limit` letters that keeps the beginning and the end, where answers stand.
+    """One line of at most `limit` letters that keeps the beginning and the end, where answers
+    stand.
 
     >>> shorten("one two\\nthree four five", 16)
     'one tw … ur five'

@@ -1,4 +1,6 @@
-"""Prompt templates: a problem as the text that the model reads. A template never sees the answer's correctness."""
+"""Prompt templates: a problem as the text that the model reads. A template never sees the answer's
+correctness.
+"""
 
 from __future__ import annotations
 
@@ -30,29 +32,40 @@ def chat(
 ) -> Rendered:
     """The model's own chat template around the question; `prefill` opens the answer (`<think>`).
 
-    Messages that a row has before its question are asked before it; `system` takes the place of a system message.
+    Messages that a row has before its question are asked before it; `system` takes the place of a
+    system message.
     """
     if tokenizer.chat_template is None:
-        raise UserError("prompt 'chat': the model's tokenizer has no chat template; use the prompt 'plain'")
+        raise UserError(
+            "prompt 'chat': the model's tokenizer has no chat template; use the prompt 'plain'"
+        )
     before = problem.meta.get("before", ())
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages += [message for message in before if system is None or message.get("role") != "system"]
     messages.append({"role": "user", "content": f"{prefix}{problem.question}{suffix}"})
     options = dict(chat_template_kwargs or {})
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **options
+    )
     return Rendered(f"{text}{prefill}", prefill)
 
 
 @register("prompt", "plain")
 def plain(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, *, template: str = "{question}\n", prefill: str = ""
+    problem: Problem,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    template: str = "{question}\n",
+    prefill: str = "",
 ) -> Rendered:
     """A text with the place `{question}` in it, for base models that know no chat."""
     return Rendered(template.replace("{question}", problem.question) + prefill, prefill)
 
 
 TEMPLATES = asset("prompts")
-STOPS: Mapping[str, tuple[str, ...]] = {name: tuple(stops) for name, stops in TEMPLATES["stops"].items()}
+STOPS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(stops) for name, stops in TEMPLATES["stops"].items()
+}
 
 
 def _published(name: str, template: str) -> None:
@@ -80,11 +93,14 @@ def few_shot(
     template: str = "Question: {question}\nAnswer: {answer}\n\n",
     last: str = "Question: {question}\nAnswer:",
 ) -> Rendered:
-    """Solved examples before the question: `examples` of question and answer in the recipe, or the first `count` rows
-    of a data file, whose answer column is shown as it is."""
+    """Solved examples before the question: `examples` of question and answer in the recipe, or the
+    first `count` rows of a data file, whose answer column is shown as it is.
+    """
     shown = list(examples) or _examples(path, tuple(sorted(columns.items())))
     if not shown or not all({"question", "answer"} <= set(row) for row in shown):
-        raise UserError("prompt 'few_shot': needs examples with question and answer, or the path of a data file")
+        raise UserError(
+            "prompt 'few_shot': needs examples with question and answer, or the path of a data file"
+        )
     if count is not None and not 0 <= count <= len(shown):
         raise UserError(f"prompt 'few_shot': count is {count}, but there are {len(shown)} examples")
     parts = [_filled(template, row["question"], row["answer"]) for row in shown[:count]]
@@ -99,19 +115,30 @@ def _examples(path: str | None, columns: tuple[tuple[str, str], ...]) -> list[Ma
 
 def _filled(template: str, question: str, answer: str) -> str:
     """The template with both filled in at once, since a question may hold braces."""
-    return re.sub(r"\{(question|answer)\}", lambda found: question if found[1] == "question" else answer, template)
+    return re.sub(
+        r"\{(question|answer)\}",
+        lambda found: question if found[1] == "question" else answer,
+        template,
+    )
 
 
 @register("prompt", "raw")
-def raw(problem: Problem, tokenizer: PreTrainedTokenizerBase, *, column: str | None = None) -> Rendered:
-    """The question as it is, or a text that the row keeps (`column: input`), for files with templated prompts.
+def raw(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, *, column: str | None = None
+) -> Rendered:
+    """The question as it is, or a text that the row keeps (`column: input`), for files with
+    templated prompts.
 
     A `<think>` at the end of the text is the beginning of the answer.
     """
     text = problem.question if column is None else problem.meta.get(column)
     if not isinstance(text, str):
-        known = suggest(str(column), (key for key, value in problem.meta.items() if isinstance(value, str)))
-        raise UserError(f"prompt 'raw': problem '{problem.id}' has no text '{column}'{known}; name it in data.columns")
+        known = suggest(
+            str(column), (key for key, value in problem.meta.items() if isinstance(value, str))
+        )
+        raise UserError(
+            f"prompt 'raw': problem '{problem.id}' has no text '{column}'{known}; name it in data.columns"
+        )
     opened = re.search(r"<think>\s*\Z", text)
     return Rendered(text, opened[0] if opened else "")
 
@@ -124,5 +151,7 @@ def think_answer(
     system: str = "Think inside <think> </think> tags, then give only the final answer inside <answer> </answer> tags.",
     prefill: str = "<think>",
 ) -> Rendered:
-    """The model's chat template, with the form that Logic-RL rewards asked for and its first tag already opened."""
+    """The model's chat template, with the form that Logic-RL rewards asked for and its first tag
+    already opened.
+    """
     return chat(problem, tokenizer, system=system, prefill=prefill)

@@ -1,6 +1,7 @@
 """Recipes: strict YAML to frozen sections that mirror the flow of a step; imports nothing heavy.
 
-Every mistake is refused here, before a model or a data set is touched, in one line that names the key and the fix.
+Every mistake is refused here, before a model or a data set is touched, in one line that names the
+key and the fix.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from rlvr.errors import UserError, suggest
 from rlvr.tree import Pair, pairs, plain, shipped
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-LISTS = ("train", "reward", "filter", "trackers")  # sections where one row may stand for a list of one
+# sections where one row may stand for a list of one
+LISTS = ("train", "reward", "filter", "trackers")
 STAGED = ("train", "rollout", "verify", "reward", "reward_scale", "reward_kl", "gather", "filter", "advantage", "loss",
           "learn", "optimizer", "critic")  # fmt: skip
 SHARED = ("rollout.engine", "learn.tokens_per_pass", "optimizer.states", "critic.model", "critic.warmup",
@@ -50,7 +52,10 @@ class Spec(BaseModel):
         if isinstance(value, Mapping) and "name" not in value:
             raise ValueError("should be a name or a mapping with the key 'name'")
         if isinstance(value, Mapping) and set(value) != {"name", "params"}:
-            return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+            return {
+                "name": value["name"],
+                "params": {k: v for k, v in value.items() if k != "name"},
+            }
         return value
 
     @model_serializer
@@ -73,7 +78,9 @@ class Run(Section):
 
 
 class Lora(Section):
-    """Adapters of that rank on the named layers; the rest of the model stays as it is (LoRA, Hu et al., 2021)."""
+    """Adapters of that rank on the named layers; the rest of the model stays as it is (LoRA, Hu et
+    al., 2021).
+    """
 
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
@@ -81,10 +88,12 @@ class Lora(Section):
 
 
 class Model(Section):
-    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes bf16 where it is
-    fast. `name` may be another run's folder; `reference` is the policy before training unless it names a model;
-    `offload` keeps master weights and optimiser in the memory of the CPU; `shard` splits policy, critic and reference
-    over the processes (FSDP2), `auto` on GPUs where there is nothing against it."""
+    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes
+    bf16 where it is fast. `name` may be another run's folder; `reference` is the policy before
+    training unless it names a model; `offload` keeps master weights and optimiser in the memory of
+    the CPU; `shard` splits policy, critic and reference over the processes (FSDP2), `auto` on GPUs
+    where there is nothing against it.
+    """
 
     name: str = "smollm2-135m-instruct"
     reference: str | None = None
@@ -98,7 +107,9 @@ class Model(Section):
 
 
 class Adaptive(Section):
-    """A problem whose accuracy at its last visit was not between the bounds is passed over the next `rest` times."""
+    """A problem whose accuracy at its last visit was not between the bounds is passed over the next
+    `rest` times.
+    """
 
     low: float = Field(default=0.0, ge=0, le=1)
     high: float = Field(default=1.0, ge=0, le=1)
@@ -133,8 +144,10 @@ class Rollout(Section):
 
 
 class Verify(Section):
-    """What a failure of the verifier itself counts as, the share of failures at which the run stops, what becomes of
-    golds that cannot be compared by meaning, and on which share of problems an echo may happen to be right."""
+    """What a failure of the verifier itself counts as, the share of failures at which the run
+    stops, what becomes of golds that cannot be compared by meaning, and on which share of problems
+    an echo may happen to be right.
+    """
 
     error: Literal["mask", "wrong"] = "mask"
     timeout: Literal["mask", "wrong"] = "wrong"
@@ -157,9 +170,11 @@ class Optimizer(Section):
 
 
 class Critic(Section):
-    """The value model of PPO: a full model of its own (`model`, or as the policy begins) with its own optimiser. Its
-    values are clipped to +-`clip` of the old ones; `warmup` steps are its own before the policy moves; `lam` is the
-    lambda of its target where that is not the estimator's (VAPO: 1)."""
+    """The value model of PPO: a full model of its own (`model`, or as the policy begins) with its
+    own optimiser. Its values are clipped to +-`clip` of the old ones; `warmup` steps are its own
+    before the policy moves; `lam` is the lambda of its target where that is not the estimator's
+    (VAPO: 1).
+    """
 
     model: str | None = None
     optimizer: Optimizer = Optimizer(lr=1e-5)
@@ -170,9 +185,11 @@ class Critic(Section):
 
 
 class Loss(Section):
-    """The terms are summed per token and reduced with weights that are fixed before the batch is split; a term may name
-    a `reduction` of its own. `correction` weighs the policy terms against the gap between engine and learner; where
-    the recipe names none and the engine computes apart, it is `importance`."""
+    """The terms are summed per token and reduced with weights that are fixed before the batch is
+    split; a term may name a `reduction` of its own. `correction` weighs the policy terms against
+    the gap between engine and learner; where the recipe names none and the engine computes apart,
+    it is `importance`.
+    """
 
     terms: tuple[Spec, ...] = Field(default=(Spec(name="clip"),), min_length=1)
     reduction: Spec = Spec(name="token")
@@ -180,8 +197,10 @@ class Loss(Section):
 
 
 class RewardKl(Section):
-    """A penalty in the reward of every token, `coef` times an estimate of the KL to the reference; with a `target` the
-    coefficient adapts to it over `horizon` samples. `clip` bounds the reward before the penalty."""
+    """A penalty in the reward of every token, `coef` times an estimate of the KL to the reference;
+    with a `target` the coefficient adapts to it over `horizon` samples. `clip` bounds the reward
+    before the penalty.
+    """
 
     coef: float = Field(default=..., ge=0)
     estimator: Literal["k1", "abs", "k2", "k3"] = "k1"
@@ -192,8 +211,9 @@ class RewardKl(Section):
 
 
 class Learn(Section):
-    """A mini-batch is a share of the step's samples, so many of its samples, or so many problems with all theirs;
-    `tokens_per_pass` bounds one forward pass and never changes the result."""
+    """A mini-batch is a share of the step's samples, so many of its samples, or so many problems
+    with all theirs; `tokens_per_pass` bounds one forward pass and never changes the result.
+    """
 
     epochs: int = Field(default=1, ge=1)
     minibatches: int | None = Field(default=None, ge=1)
@@ -209,7 +229,11 @@ class Learn(Section):
         whole = ask.problems if self.minibatch_prompts else ask.problems * ask.samples
         name, size = next(iter(given.items()), ("minibatches", 1))
         if whole % size:
-            what = "problems (rollout.problems)" if self.minibatch_prompts else "samples (problems x samples)"
+            what = (
+                "problems (rollout.problems)"
+                if self.minibatch_prompts
+                else "samples (problems x samples)"
+            )
             raise UserError(f"learn.{name}: {size} does not divide the {whole} {what} of a step")
         return size if name == "minibatches" else whole // size
 
@@ -226,9 +250,10 @@ class ColdStart(Section):
 
 
 class Stage(BaseModel):
-    """A stretch of `steps` with keys of its own: any of the recipe's but those of the model and of the run as a whole,
-    as sections or dotted. Optimiser and counters go on; with `reference: renewed` the KL is from here on to the policy
-    as it enters."""
+    """A stretch of `steps` with keys of its own: any of the recipe's but those of the model and of
+    the run as a whole, as sections or dotted. Optimiser and counters go on; with `reference:
+    renewed` the KL is from here on to the policy as it enters.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
     name: str | None = None
@@ -237,8 +262,10 @@ class Stage(BaseModel):
 
 
 class EvalSet(Section):
-    """A held-out set, or where `data` is left out the benchmark of that name with the keys that are given; the summary
-    leads with the first one. How it is sampled goes before what `eval` says; `limit` asks its first problems only."""
+    """A held-out set, or where `data` is left out the benchmark of that name with the keys that are
+    given; the summary leads with the first one. How it is sampled goes before what `eval` says;
+    `limit` asks its first problems only.
+    """
 
     name: str
     data: Spec | None = None
@@ -253,8 +280,9 @@ class EvalSet(Section):
 
 
 class Eval(Section):
-    """When and how the held-out sets are asked; `every` 0 evaluates before and after only. `second_verifier` counts
-    where math-verify judges otherwise."""
+    """When and how the held-out sets are asked; `every` 0 evaluates before and after only.
+    `second_verifier` counts where math-verify judges otherwise.
+    """
 
     sets: tuple[EvalSet, ...] = ()
     every: int = Field(default=0, ge=0)
@@ -265,9 +293,11 @@ class Eval(Section):
 
 
 class Checkpoint(Section):
-    """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep` stay, and that of
-    the step with the highest pass@1 on the held-out set `best`. In the `background` a thread writes a copy while the
-    next steps are made (None: where there is a GPU, since on a processor the copy takes memory that training needs)."""
+    """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep`
+    stay, and that of the step with the highest pass@1 on the held-out set `best`. In the
+    `background` a thread writes a copy while the next steps are made (None: where there is a GPU,
+    since on a processor the copy takes memory that training needs).
+    """
 
     every: int = Field(default=0, ge=0)
     keep: int = Field(default=1, ge=1)
@@ -315,17 +345,24 @@ def own_reduction(term: Spec, where: str) -> Spec | None:
 
 
 def needs_of(recipe: Recipe) -> frozenset[str]:
-    """What the advantage, the reward and the loss need beside the policy: any of `ref`, `old`, `value`, `greedy`."""
+    """What the advantage, the reward and the loss need beside the policy: any of `ref`, `old`,
+    `value`, `greedy`.
+    """
     parts = [("advantage", recipe.advantage), ("correction", recipe.loss.correction)]
     parts += [("loss", term) for term in recipe.loss.terms]
-    found = frozenset[str]().union(*(registry.find(kind, spec.name, kind).needs for kind, spec in parts))
+    found = frozenset[str]().union(
+        *(registry.find(kind, spec.name, kind).needs for kind, spec in parts)
+    )
     return found - {"signal"} | ({"ref", "old"} if recipe.reward_kl else set())
 
 
-def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str | Pair] = ()) -> Recipe:
+def load(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str | Pair] = ()
+) -> Recipe:
     """Read, override and check a recipe: a YAML file, the name of a shipped recipe, or a mapping.
 
-    Overrides are dotted keys: `["rollout.samples=4"]` or `{"rollout.samples": 4}`. Raises UserError.
+    Overrides are dotted keys: `["rollout.samples=4"]` or `{"rollout.samples": 4}`. Raises
+    UserError.
     """
     where, found = tree.read(source, sections())
     found = _listed(found)
@@ -335,13 +372,19 @@ def load(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
         recipe = _valid(_listed(found))
         if recipe.stages:
             if any(key == "run.steps" for key, _ in pairs(overrides)):
-                raise UserError("run.steps: the stages say how long they are; override stages.0.steps and so on")
+                raise UserError(
+                    "run.steps: the stages say how long they are; override stages.0.steps and so on"
+                )
             total = sum(stage.steps for stage in recipe.stages)
-            recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"steps": total})})
+            recipe = recipe.model_copy(
+                update={"run": recipe.run.model_copy(update={"steps": total})}
+            )
         _check_reference(recipe, staged(recipe))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"name": recipe.run.name or where})})
+    return recipe.model_copy(
+        update={"run": recipe.run.model_copy(update={"name": recipe.run.name or where})}
+    )
 
 
 def _valid(found: dict[str, Any]) -> Recipe:
@@ -353,13 +396,17 @@ def _valid(found: dict[str, Any]) -> Recipe:
 
 
 def apart(recipe: Recipe) -> bool:
-    """Whether the engine holds weights that are not in plain sight, so that their arrival has to be proven."""
+    """Whether the engine holds weights that are not in plain sight, so that their arrival has to be
+    proven.
+    """
     return "proof" in registry.find("engine", recipe.rollout.engine.name, "rollout.engine").needs
 
 
 def _corrected(recipe: Recipe) -> Recipe:
-    """Truncated importance sampling where the engine's log-probabilities are not the learner's, unless the recipe says
-    otherwise, corrects in a term, or cuts the vocabulary, with which it would be biased."""
+    """Truncated importance sampling where the engine's log-probabilities are not the learner's,
+    unless the recipe says otherwise, corrects in a term, or cuts the vocabulary, with which it
+    would be biased.
+    """
     cut = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
     named = "correction" in recipe.loss.model_fields_set or "rollout" in needs_of(recipe)
     if named or cut or not apart(recipe):
@@ -369,12 +416,16 @@ def _corrected(recipe: Recipe) -> Recipe:
 
 
 def staged(recipe: Recipe) -> tuple[Recipe, ...]:
-    """The recipe of each stage, with the stage's own keys and its steps; without stages the recipe itself."""
+    """The recipe of each stage, with the stage's own keys and its steps; without stages the recipe
+    itself.
+    """
     names = stage_names(recipe)
     if len(set(names)) < len(names):
         raise UserError("stages: two of them have the same name; give each its own")
     if "cold_start" in names:
-        raise UserError(f"stages.{names.index('cold_start')}.name: 'cold_start' names the steps before all stages")
+        raise UserError(
+            f"stages.{names.index('cold_start')}.name: 'cold_start' names the steps before all stages"
+        )
     return tuple(_stage(recipe, i, stage) for i, stage in enumerate(recipe.stages)) or (recipe,)
 
 
@@ -390,7 +441,9 @@ def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
     for key in stage.model_extra or {}:
         section = key.partition(".")[0]
         if section not in STAGED:
-            raise UserError(f"{where}.{key}: stages cannot change it{suggest(section, (*Stage.model_fields, *STAGED))}")
+            raise UserError(
+                f"{where}.{key}: stages cannot change it{suggest(section, (*Stage.model_fields, *STAGED))}"
+            )
     try:
         for key, value in plain(stage.model_extra or {}).items():
             if "." in key:
@@ -404,13 +457,17 @@ def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
         raise UserError(f"{where}.critic: a run has a critic in all of its stages or in none")
     for key in SHARED:
         if _at(changed, key) != _at(recipe, key):
-            raise UserError(f"{where}.{key}: is the same for all stages; set it once, in the recipe's own {key}")
+            raise UserError(
+                f"{where}.{key}: is the same for all stages; set it once, in the recipe's own {key}"
+            )
     return changed
 
 
 def _at(recipe: Recipe, key: str) -> Any:
     """The value of a dotted key; None where a section on the way is left out."""
-    return functools.reduce(lambda section, name: section and getattr(section, name), key.split("."), recipe)
+    return functools.reduce(
+        lambda section, name: section and getattr(section, name), key.split("."), recipe
+    )
 
 
 def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
@@ -419,12 +476,16 @@ def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
     if row.data:
         return row
     found: EvalSet = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
-    return found.model_copy(update={key: getattr(row, key) for key in row.model_fields_set - {"name", "data"}})
+    return found.model_copy(
+        update={key: getattr(row, key) for key in row.model_fields_set - {"name", "data"}}
+    )
 
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, which loads back to an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(
+        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 def check(recipe: Recipe) -> None:
@@ -439,42 +500,64 @@ def check(recipe: Recipe) -> None:
     if len(set(names)) < len(names):
         raise UserError("eval.sets: two sets have the same name; give each its own")
     if recipe.checkpoint.best is not None and recipe.checkpoint.best not in names:
-        raise UserError(f"checkpoint.best: no set of eval.sets is called that{suggest(recipe.checkpoint.best, names)}")
+        raise UserError(
+            f"checkpoint.best: no set of eval.sets is called that{suggest(recipe.checkpoint.best, names)}"
+        )
     _check_batches(recipe)
     if recipe.model.shard == "full" and (fault := against_shards(recipe)):
         raise UserError(f"model.shard: full does not go with {fault}")
     needs = needs_of(recipe)
     if "value" in needs and recipe.critic is None:
-        raise UserError(f"advantage: '{recipe.advantage.name}' needs a critic; add the section critic: {{}}")
+        raise UserError(
+            f"advantage: '{recipe.advantage.name}' needs a critic; add the section critic: {{}}"
+        )
     if "value" not in needs and recipe.critic is not None:
-        raise UserError(f"critic: '{recipe.advantage.name}' reads no values; take advantage: gae, or leave critic out")
+        raise UserError(
+            f"critic: '{recipe.advantage.name}' reads no values; take advantage: gae, or leave critic out"
+        )
 
 
 def against_shards(recipe: Recipe) -> str | None:
     """Why the models of a recipe cannot be split over processes, in one line; None where they can."""
     if recipe.model.lora:
         return "model.lora: adapters are small, and what they stand on is not split over processes; leave one out"
-    optimizers = {"optimizer": recipe.optimizer, "critic.optimizer": recipe.critic and recipe.critic.optimizer}
-    small = next((at for at, options in optimizers.items() if options and options.states != "full"), None)
+    optimizers = {
+        "optimizer": recipe.optimizer,
+        "critic.optimizer": recipe.critic and recipe.critic.optimizer,
+    }
+    small = next(
+        (at for at, options in optimizers.items() if options and options.states != "full"), None
+    )
     return small and f"{small}.states: 8bit states are not split over processes; set it to full"
 
 
 def _check_reference(recipe: Recipe, parts: Sequence[Recipe]) -> None:
     """A reference follows the policy only where it is a copy of it."""
-    renewed = next((i for i, stage in enumerate(recipe.stages) if stage.reference == "renewed"), None)
+    renewed = next(
+        (i for i, stage in enumerate(recipe.stages) if stage.reference == "renewed"), None
+    )
     follows = renewed is not None or recipe.cold_start is not None
     if renewed is not None and recipe.model.reference is not None:
-        raise UserError(f"stages.{renewed}.reference: model.reference names a model, which stays; keep one of the two")
+        raise UserError(
+            f"stages.{renewed}.reference: model.reference names a model, which stays; keep one of the two"
+        )
     needed = recipe.model.reference is None and any("ref" in needs_of(part) for part in parts)
     if recipe.model.lora and needed and follows:
-        raise UserError("model.lora: the reference is the model without adapters, so it cannot follow the policy later")
+        raise UserError(
+            "model.lora: the reference is the model without adapters, so it cannot follow the policy later"
+        )
 
 
 def _check_batches(recipe: Recipe) -> None:
     recipe.learn.parts(recipe.rollout)
     truncated = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
-    parts = [("correction", recipe.loss.correction), *(("loss", term) for term in recipe.loss.terms)]
-    corrected = [spec.name for kind, spec in parts if "rollout" in registry.find(kind, spec.name, kind).needs]
+    parts = [
+        ("correction", recipe.loss.correction),
+        *(("loss", term) for term in recipe.loss.terms),
+    ]
+    corrected = [
+        spec.name for kind, spec in parts if "rollout" in registry.find(kind, spec.name, kind).needs
+    ]
     if truncated and corrected:
         raise UserError(
             f"loss.terms: importance correction ('{corrected[0]}') is biased together with rollout.top_p < 1 or"
@@ -496,7 +579,8 @@ def specs(value: Any, where: str = "", kind: str = "") -> Iterator[tuple[str, st
             yield from specs(row, f"{where}.{i}", kind)
 
 
-KINDS = {"terms": "loss", "trackers": "tracker"}  # of plug-ins whose key is not the name of their kind
+# of plug-ins whose key is not the name of their kind
+KINDS = {"terms": "loss", "trackers": "tracker"}
 
 
 def _listed(found: dict[str, Any]) -> dict[str, Any]:
@@ -504,7 +588,9 @@ def _listed(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _defaults() -> dict[str, Any]:
-    """The recipe's own values, so that an override of a plug-in's parameter finds the plug-in that is the default."""
+    """The recipe's own values, so that an override of a plug-in's parameter finds the plug-in that
+    is the default.
+    """
     filled = Recipe.model_construct().model_dump(mode="json", exclude={"train"}, warnings=False)
     return {name: value for name, value in filled.items() if isinstance(value, (dict, list))}
 
@@ -513,7 +599,11 @@ def sections(schema: type[BaseModel] = Recipe) -> dict[str, Any]:
     """The keys of a schema that are sections themselves, each with those of its own."""
     found = {}
     for name, field in schema.model_fields.items():
-        kinds = [k for k in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(k, type)]
+        kinds = [
+            k
+            for k in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            if isinstance(k, type)
+        ]
         inner = next((k for k in kinds if issubclass(k, Section)), None)
         if inner is not None and not str(field.annotation).startswith("tuple"):
             found[name] = sections(inner)

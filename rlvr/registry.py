@@ -1,7 +1,8 @@
-"""Names for plug-ins: a plug-in is a registered function or class whose keyword-only parameters are its recipe schema.
+"""Names for plug-ins: a plug-in is a registered function or class whose keyword-only parameters are
+its recipe schema.
 
-A built-in registers itself with `@register(kind, name)`. Code outside the repository needs no registration: the names
-`package.module:function` and `path/to/file.py:function` load it.
+A built-in registers itself with `@register(kind, name)`. Code outside the repository needs no
+registration: the names `package.module:function` and `path/to/file.py:function` load it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from rlvr.errors import UserError, suggest
 from rlvr.tree import asset
 
-# Where the built-ins of each kind live; a package is searched whole, so adding a file to it is enough.
-HOMES: Mapping[str, str] = {kind: home for home, kinds in asset("plugins").items() for kind in kinds}
+# Where the built-ins of each kind live; a package is searched whole, so adding a file to it is
+# enough.
+HOMES: Mapping[str, str] = {
+    kind: home for home, kinds in asset("plugins").items() for kind in kinds
+}
 
 # What the parameters of many plug-ins are.
 Count = Annotated[int, Field(ge=1)]
@@ -34,8 +38,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A named function with what it needs (`ref`, `old`, `value` and so on; a loss term that needs a `signal` is zero,
-    as is its slope, wherever the advantage is) and the schema of its parameters."""
+    """A named function with what it needs (`ref`, `old`, `value` and so on; a loss term that needs
+    a `signal` is zero, as is its slope, wherever the advantage is) and the schema of its
+    parameters.
+    """
 
     kind: str
     name: str
@@ -44,8 +50,9 @@ class Plugin:
     schema: type[BaseModel]
 
     def bind(self, params: Mapping[str, Any], where: str) -> Callable[..., Any]:
-        """The function with its parameters fixed; raises UserError naming `where` for an unknown key or a wrong
-        type."""
+        """The function with its parameters fixed; raises UserError naming `where` for an unknown
+        key or a wrong type.
+        """
         return functools.partial(self.function, **self.check(params, where))
 
     def check(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -60,10 +67,14 @@ _PLUGINS: dict[tuple[str, str], Plugin] = {}
 
 
 def register(kind: str, name: str, *, needs: Iterable[str] = ()) -> Callable[[F], F]:
-    """Register a function or class under a name; its keyword-only parameters become keys of the recipe."""
+    """Register a function or class under a name; its keyword-only parameters become keys of the
+    recipe.
+    """
 
     def decorate(function: F) -> F:
-        _PLUGINS[kind, name] = Plugin(kind, name, function, frozenset(needs), _schema_of(function, name))
+        _PLUGINS[kind, name] = Plugin(
+            kind, name, function, frozenset(needs), _schema_of(function, name)
+        )
         return function
 
     return decorate
@@ -94,8 +105,9 @@ def validated(schema: type[M], value: Any, where: str) -> M:
 
 
 def _explained(error: ValidationError, where: str, schema: type[BaseModel]) -> str:
-    """The first fault of a pydantic error as one line that names the key and the fix; an unknown key comes before a
-    missing one, which it often is, misspelt."""
+    """The first fault of a pydantic error as one line that names the key and the fix; an unknown
+    key comes before a missing one, which it often is, misspelt.
+    """
     faults = error.errors()
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = ".".join(map(str, [where, *fault["loc"]] if where else fault["loc"]))
@@ -104,7 +116,9 @@ def _explained(error: ValidationError, where: str, schema: type[BaseModel]) -> s
         return f"{path}: unknown key{suggest(str(fault['loc'][-1]), known)}"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     keys = ", ".join(_fields_at(schema, fault["loc"]))
-    wanted = {"model_type": f"a mapping of keys ({keys})", "tuple_type": "a list"}.get(fault["type"], message)
+    wanted = {"model_type": f"a mapping of keys ({keys})", "tuple_type": "a list"}.get(
+        fault["type"], message
+    )
     given = repr(fault["input"])
     told = {"missing": "is required", "too_short": "should not be empty", "value_error": message}
     return f"{path}: {told.get(fault['type'], f'should be {wanted}, not {given}')}"
@@ -113,7 +127,9 @@ def _explained(error: ValidationError, where: str, schema: type[BaseModel]) -> s
 def _fields_at(schema: type[BaseModel], path: Iterable[int | str]) -> list[str]:
     for part in path:
         annotation = schema.model_fields[part].annotation if part in schema.model_fields else schema
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        inner = [
+            a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)
+        ]
         schema = next((a for a in inner if issubclass(a, BaseModel)), schema)
     return list(schema.model_fields)
 
@@ -124,10 +140,14 @@ def _schema_of(function: Callable[..., Any], name: str) -> type[BaseModel]:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             kind = parameter.annotation
-            # Only these annotations are evaluated: the others may name types of libraries that are not loaded yet.
+            # Only these annotations are evaluated: the others may name types of libraries that are
+            # not loaded yet.
             kind = eval(kind, space) if isinstance(kind, str) else kind  # noqa: S307
             kind = Any if kind is parameter.empty else kind
-            fields[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
+            fields[parameter.name] = (
+                kind,
+                ... if parameter.default is parameter.empty else parameter.default,
+            )
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(name, __config__=config, **fields)
 
@@ -146,8 +166,12 @@ def _external(kind: str, name: str, where: str) -> Plugin:
     function = space.get(attribute)
     if not callable(function):
         known = [key for key, value in space.items() if callable(value) and not key.startswith("_")]
-        raise UserError(f"{where}: '{place}' has no function '{attribute}'{suggest(attribute, known)}")
-    registered = next((p for p in _PLUGINS.values() if p.kind == kind and p.function is function), None)
+        raise UserError(
+            f"{where}: '{place}' has no function '{attribute}'{suggest(attribute, known)}"
+        )
+    registered = next(
+        (p for p in _PLUGINS.values() if p.kind == kind and p.function is function), None
+    )
     return registered or Plugin(kind, name, function, frozenset(), _schema_of(function, attribute))
 
 
@@ -179,6 +203,9 @@ def _from_file(place: str, where: str) -> ModuleType:
 def _run(load: Callable[[], Any], place: str, where: str) -> Any:
     try:
         return load()
-    except Exception as error:  # a user's own code: whatever it raises while loading is reported in one line
+    # a user's own code: whatever it raises while loading is reported in one line
+    except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{where}: '{place}' does not load: {type(error).__name__}: {reason}") from None
+        raise UserError(
+            f"{where}: '{place}' does not load: {type(error).__name__}: {reason}"
+        ) from None

@@ -1,4 +1,6 @@
-"""The report of a run: one HTML file that says in plain words what happened and shows the figures it says it from."""
+"""The report of a run: one HTML file that says in plain words what happened and shows the figures
+it says it from.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,8 @@ def write_report(run: Path) -> Path:
 
 
 def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
-    """The gain over several runs (seeds) on the first held-out set, paired by problem, with its interval over problems
-    and runs.
+    """The gain over several runs (seeds) on the first held-out set, paired by problem, with its
+    interval over problems and runs.
 
     None where the runs are not finished or did not ask the same number of problems.
     """
@@ -64,7 +66,8 @@ def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
         columns.append([list(findings.solved(JsonLines.read(file)).values()) for file in files])
     if len({len(shares) for pair in columns for shares in pair}) != 1:
         return None
-    gains = np.array([np.subtract(after, before) for before, after in columns]).T  # [problems, runs]
+    # [problems, runs]
+    gains = np.array([np.subtract(after, before) for before, after in columns]).T
     return {"pass@1": float(gains.mean()), "ci95": list(crossed_interval(gains)), "n": len(gains)}
 
 
@@ -72,8 +75,15 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write one page that sets several runs side by side."""
     loaded = [load(run) for run in runs]
     scored = [data for data in loaded if data.benchmarks]
-    series = [charts.heldout(data.of(data.benchmarks[0]), data.name, i % 6) for i, data in enumerate(scored)]
-    sets = {(data.benchmarks[0], score.n) for data in scored for score in findings.scores_of(data, data.benchmarks[0])}
+    series = [
+        charts.heldout(data.of(data.benchmarks[0]), data.name, i % 6)
+        for i, data in enumerate(scored)
+    ]
+    sets = {
+        (data.benchmarks[0], score.n)
+        for data in scored
+        for score in findings.scores_of(data, data.benchmarks[0])
+    }
     page = template("report.html.j2").render(
         run=None,
         runs=[_view(data) for data in loaded],
@@ -92,17 +102,33 @@ def _view(run: RunData) -> dict[str, Any]:
 
 
 def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
-    """Write `sweep.json`, `table.md` and `sweep.html` from the finished runs of a sweep, and print the table; `missing`
-    says of the others why they are not finished."""
+    """Write `sweep.json`, `table.md` and `sweep.html` from the finished runs of a sweep, and print
+    the table; `missing` says of the others why they are not finished.
+    """
     done = [unit for unit in plan.units if unit.path not in missing]
-    held = {arm: {unit.seed: load(unit.path) for unit in done if unit.arm == arm} for arm in plan.sweep.arms}
+    held = {
+        arm: {unit.seed: load(unit.path) for unit in done if unit.arm == arm}
+        for arm in plan.sweep.arms
+    }
     arms = {arm: _arm(runs, held[plan.baseline], plan.benchmark) for arm, runs in held.items()}
-    found = {"name": plan.name, "benchmark": plan.benchmark, "baseline": plan.baseline, "arms": arms}
+    found = {
+        "name": plan.name,
+        "benchmark": plan.benchmark,
+        "baseline": plan.baseline,
+        "arms": arms,
+    }
     found["missing"] = {path.name: why for path, why in missing.items()}
     cells = _cells(found, len(plan.sweep.seeds))
     write_page(plan.folder / "sweep.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     done = {arm: row for arm, row in arms.items() if row["seeds"]}
-    view = {"plan": plan, "found": found, "heads": cells[0], "rows": cells[1], "explained": EXPLAINED, "arms": done}
+    view = {
+        "plan": plan,
+        "found": found,
+        "heads": cells[0],
+        "rows": cells[1],
+        "explained": EXPLAINED,
+        "arms": done,
+    }
     write_page(plan.folder / "table.md", template("table.md.j2").render(**view))
     page = template("sweep.html.j2").render(**view, curves=_curves(done, plan.baseline))
     write_page(plan.folder / "sweep.html", page)
@@ -110,8 +136,12 @@ def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
     return found
 
 
-def _arm(runs: Mapping[int, RunData], baseline: Mapping[int, RunData], benchmark: str) -> dict[str, Any]:
-    """What the runs of an arm (by seed) show together, and how they differ from those of the baseline."""
+def _arm(
+    runs: Mapping[int, RunData], baseline: Mapping[int, RunData], benchmark: str
+) -> dict[str, Any]:
+    """What the runs of an arm (by seed) show together, and how they differ from those of the
+    baseline.
+    """
     if not runs:
         return {"seeds": []}
     each = list(runs.values())
@@ -141,25 +171,39 @@ def _arm(runs: Mapping[int, RunData], baseline: Mapping[int, RunData], benchmark
 
 
 def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.ndarray:
-    """The share of right answers of each problem in each evaluation (run, step), as [problems, evaluations]."""
+    """The share of right answers of each problem in each evaluation (run, step), as [problems,
+    evaluations].
+    """
     columns = [findings.solved(evaluated(run, benchmark, step)) for run, step in evaluations]
     shared = [key for key in columns[0] if all(key in column for column in columns)]
     if not shared:
         one, other = evaluations[0][0].folder, evaluations[-1][0].folder
-        raise RunError(f"{one}: shares no held-out problem of '{benchmark}' with {other}; is its samples/ whole?")
+        raise RunError(
+            f"{one}: shares no held-out problem of '{benchmark}' with {other}; is its samples/ whole?"
+        )
     return np.array([[column[key] for column in columns] for key in shared])
 
 
 def _contrast(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     change = after - before
-    return {"pass@1": float(change.mean()), "ci95": list(crossed_interval(change)), "n": len(change)}
+    return {
+        "pass@1": float(change.mean()),
+        "ci95": list(crossed_interval(change)),
+        "n": len(change),
+    }
 
 
 def _level(values: np.ndarray) -> dict[str, Any]:
-    """Accuracy with its interval; for one seed, or several that agree on every problem, it is that of one run."""
+    """Accuracy with its interval; for one seed, or several that agree on every problem, it is that
+    of one run.
+    """
     same = bool((values == values[:, :1]).all())
     low, high = interval(values[:, 0].tolist()) if same else crossed_interval(values)
-    return {"pass@1": float(values.mean()), "ci95": [max(0.0, low), min(1.0, high)], "n": len(values)}
+    return {
+        "pass@1": float(values.mean()),
+        "ci95": [max(0.0, low), min(1.0, high)],
+        "n": len(values),
+    }
 
 
 def _form(runs: Sequence[Sequence[Record]]) -> tuple[float, float | None]:
@@ -169,8 +213,12 @@ def _form(runs: Sequence[Sequence[Record]]) -> tuple[float, float | None]:
     return len(right) / len(samples), sum(right) / len(right) if right else None
 
 
-def _split(before: tuple[float, float, float | None], after: tuple[float, float, float | None]) -> dict[str, float]:
-    """The gain as in `split_gain`; where one side has no well-formed answer, content is taken as unchanged."""
+def _split(
+    before: tuple[float, float, float | None], after: tuple[float, float, float | None]
+) -> dict[str, float]:
+    """The gain as in `split_gain`; where one side has no well-formed answer, content is taken as
+    unchanged.
+    """
     among = [share for share in (before[2], after[2]) if share is not None] or [0.0]
     parts = findings.split_gain((*before[:2], among[0]), (*after[:2], among[-1]))
     return dict(zip(("form", "content", "rest"), parts, strict=True))
@@ -181,7 +229,9 @@ def _at_the_end(runs: Sequence[RunData]) -> float | None:
     records = [record for run in runs for record in run.last_stage[-5:]]
     known = [(number(record.get("accuracy")), number(record.get("samples"))) for record in records]
     counted = [(share * count, count) for share, count in known if share is not None and count]
-    return sum(right for right, _ in counted) / sum(count for _, count in counted) if counted else None
+    return (
+        sum(right for right, _ in counted) / sum(count for _, count in counted) if counted else None
+    )
 
 
 Cells = tuple[list[str], list[list[str]]]
@@ -201,21 +251,45 @@ def _row(arm: str, row: Mapping[str, Any], seeds: int, width: int) -> list[str]:
     count = f"{done}" if done == seeds else f"{done} of {seeds}"
     if not done:
         return [arm, count, *[NONE] * (width - 2)]
-    scores = [f"{100 * row[key]['pass@1']:.1f}\n{interval_text(row[key]['ci95'])}" for key in ("before", "after")]
+    scores = [
+        f"{100 * row[key]['pass@1']:.1f}\n{interval_text(row[key]['ci95'])}"
+        for key in ("before", "after")
+    ]
     changes = [row["gain"], row.get("difference")]
     shown = [f"{signed(c['pass@1'])}\n{interval_text(c['ci95'])}" if c else NONE for c in changes]
     shares = [row[key] for key in ("formatted", "pass@1_formatted")]
-    forms = [" → ".join(NONE if share is None else percent(share) for share in pair) for pair in shares]
-    return [arm, count, *scores, *shown, *forms, signed(row["gain_split"]["form"]), percent(row["training_accuracy"])]
+    forms = [
+        " → ".join(NONE if share is None else percent(share) for share in pair) for pair in shares
+    ]
+    return [
+        arm,
+        count,
+        *scores,
+        *shown,
+        *forms,
+        signed(row["gain_split"]["form"]),
+        percent(row["training_accuracy"]),
+    ]
 
 
 def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
     heads, rows = cells
     out = Console(highlight=False)
-    for title, chosen in ((f"{found['name']}: {found['benchmark']}", range(6)), ("", (0, *range(6, len(heads))))):
+    for title, chosen in (
+        (f"{found['name']}: {found['benchmark']}", range(6)),
+        ("", (0, *range(6, len(heads)))),
+    ):
         # in two parts, which fit a terminal of 80 letters
-        columns = [Column(heads[i], justify="right" if i else "left", overflow="fold") for i in chosen]
-        shown = Table(*columns, title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        columns = [
+            Column(heads[i], justify="right" if i else "left", overflow="fold") for i in chosen
+        ]
+        shown = Table(
+            *columns,
+            title=title or None,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+        )
         for row in rows:
             shown.add_row(*(row[i] for i in chosen))
         out.print(shown)
@@ -238,16 +312,25 @@ def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart | None]
 
 
 def compared_problems(run: RunData) -> list[dict[str, Any]]:
-    """Held-out problems with their answers before, during and after: two that were learned, one not, one unlearned."""
+    """Held-out problems with their answers before, during and after: two that were learned, one
+    not, one unlearned.
+    """
     steps = [record["step"] for record in run.of(run.benchmarks[0])] if run.benchmarks else []
     chosen = sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
     found = [(step, reversed(evaluated(run, run.benchmarks[0], step))) for step in chosen]
-    tables = [(step, samples) for step, rows in found if (samples := {str(row.get("id")): row for row in rows})]
+    tables = [
+        (step, samples)
+        for step, rows in found
+        if (samples := {str(row.get("id")): row for row in rows})
+    ]
     if not tables:
         return []
     first, last = tables[0][1], tables[-1][1]
     shared = [key for key in reversed(first) if key in last]
-    right = {key: (first[key].get("status") == "correct", last[key].get("status") == "correct") for key in shared}
+    right = {
+        key: (first[key].get("status") == "correct", last[key].get("status") == "correct")
+        for key in shared
+    }
     found = []
     for kind, wanted, count in (
         ("wrong before, right after", (False, True), 2),
@@ -257,13 +340,22 @@ def compared_problems(run: RunData) -> list[dict[str, Any]]:
         for key in [key for key in shared if right[key] == wanted and len(tables) > 1][:count]:
             answers = [(step, samples[key]) for step, samples in tables if key in samples]
             found.append({"kind": kind, "problem": first[key], "answers": answers})
-    return found or [{"kind": "", "problem": first[key], "answers": [(tables[0][0], first[key])]} for key in shared[:2]]
+    return found or [
+        {"kind": "", "problem": first[key], "answers": [(tables[0][0], first[key])]}
+        for key in shared[:2]
+    ]
 
 
 def training_samples(run: RunData) -> list[tuple[str, Record]]:
-    """The best paid rollout of the first step, and the best and the worst paid ones of the last step."""
+    """The best paid rollout of the first step, and the best and the worst paid ones of the last
+    step.
+    """
     files = sorted((run.folder / "samples").glob("train-*.jsonl"))
-    steps = [samples for path in dict.fromkeys(files[:1] + files[-1:]) if (samples := findings.samples_of(path))]
+    steps = [
+        samples
+        for path in dict.fromkeys(files[:1] + files[-1:])
+        if (samples := findings.samples_of(path))
+    ]
     if not steps:
         return []
     ranked = [sorted(samples, key=lambda s: -(number(s.get("reward")) or 0.0)) for samples in steps]
@@ -276,31 +368,49 @@ def verdict_counts(run: RunData) -> dict[str, Counter[str]]:
     """How often each verdict was given in the first steps, the last steps and altogether."""
     records = [record for record in run.rl if record.get("verdicts")]
     size = max(1, min(5, len(records) // 2))
-    spans = {f"first {size} steps": records[:size], f"last {size} steps": records[-size:]} if len(records) > 1 else {}
-    return {span: _added(r["verdicts"] for r in part) for span, part in [*spans.items(), ("all steps", records)]}
+    spans = (
+        {f"first {size} steps": records[:size], f"last {size} steps": records[-size:]}
+        if len(records) > 1
+        else {}
+    )
+    return {
+        span: _added(r["verdicts"] for r in part)
+        for span, part in [*spans.items(), ("all steps", records)]
+    }
 
 
 def _added(records: Any) -> Counter[str]:
     total: Counter[str] = Counter()
     for record in records:
-        total.update({name: known for name, value in record.items() if (known := number(value)) is not None})
+        total.update(
+            {name: known for name, value in record.items() if (known := number(value)) is not None}
+        )
     return total
 
 
 def time_spent(run: RunData) -> list[tuple[str, float]]:
     """Seconds of each stage; they add up to the wall clock of the run."""
     times = [record.get("time") or {} for record in run.metrics]
-    stages = _added({k: v for k, v in t.items() if not k.endswith(("_per_second", "_gb"))} for t in times)
+    stages = _added(
+        {k: v for k, v in t.items() if not k.endswith(("_per_second", "_gb"))} for t in times
+    )
     in_steps = stages.pop("step", 0.0)
     known = sum(stages.values())
     evaluation = sum(number((e.get("time") or {}).get("seconds")) or 0.0 for e in run.evals)
     rest = (number(run.summary.get("seconds")) or 0.0) - max(in_steps, known) - evaluation
-    spent = {**stages, "rest of the steps": in_steps - known, "evaluation": evaluation, "set-up, saving, rest": rest}
+    spent = {
+        **stages,
+        "rest of the steps": in_steps - known,
+        "evaluation": evaluation,
+        "set-up, saving, rest": rest,
+    }
     return [(name.replace("_", " "), seconds) for name, seconds in spent.items() if seconds > 0]
 
 
 def _selection(run: RunData) -> str:
-    """The method of `rlvr select` that fits the run: accuracy varies only where problems were visited several times."""
+    """The method of `rlvr select` that fits the run: accuracy varies only where problems were
+    visited several times.
+    """
     visits = {(str(record.get("id")), str(record.get("step"))) for record in run.history}
     problems = {name for name, _ in visits}
     method = "historical_variance" if len(visits) >= 2 * len(problems) else "pass_rate"
@@ -323,19 +433,29 @@ def _evaluation(folder: Path) -> list[Record]:
     try:
         return json.loads((folder / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{folder}: holds no results.json of a finished evaluation; run its rlvr eval again") from None
+        raise UserError(
+            f"{folder}: holds no results.json of a finished evaluation; run its rlvr eval again"
+        ) from None
 
 
 def write_curves(folder: Path) -> Path:
-    """Write `report.html` into the folder of an evaluation: all its records in a table, curves over checkpoints."""
+    """Write `report.html` into the folder of an evaluation: all its records in a table, curves over
+    checkpoints.
+    """
     records = _evaluation(folder)
     named: dict[str, list[Record]] = {}
     for record in records:
         named.setdefault(record["benchmark"], []).append(record)
     several = len({record["step"] for record in records}) > 1
-    series = [charts.heldout(found, name, i % 6) for i, (name, found) in enumerate(named.items()) if several]
+    series = [
+        charts.heldout(found, name, i % 6)
+        for i, (name, found) in enumerate(named.items())
+        if several
+    ]
     curves = [charts.chart(one.name, [one], "share") for one in series if one.known]
-    page = template("evals.html.j2").render(title=folder.name, records=records, charts=curves, pairs=[])
+    page = template("evals.html.j2").render(
+        title=folder.name, records=records, charts=curves, pairs=[]
+    )
     return write_page(folder / "report.html", page)
 
 
@@ -346,14 +466,18 @@ def write_beside(first: Path, second: Path, out: Path) -> Path:
     pairs = [*beside(first, second)]
     if not pairs:
         raise UserError(f"{first} and {second}: have no benchmark with the same problems in common")
-    page = template("evals.html.j2").render(title=" and ".join(names), names=names, pairs=pairs, charts=[], records=[])
+    page = template("evals.html.j2").render(
+        title=" and ".join(names), names=names, pairs=pairs, charts=[], records=[]
+    )
     return write_page(out, page)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two models on one benchmark: accuracies, their difference with its interval and exact p-value, the smallest
-    difference that would mostly show, and the problems with the samples of both."""
+    """Two models on one benchmark: accuracies, their difference with its interval and exact
+    p-value, the smallest difference that would mostly show, and the problems with the samples of
+    both.
+    """
 
     benchmark: str
     shares: tuple[float, float]
@@ -375,13 +499,18 @@ class Pair:
 
 
 def beside(first: Path, second: Path) -> Iterator[Pair]:
-    """The benchmarks that both evaluations asked with the same problems, each at its last checkpoint."""
+    """The benchmarks that both evaluations asked with the same problems, each at its last
+    checkpoint.
+    """
     sides = [_by_problem(folder) for folder in (first, second)]
     for name in sides[0]:
         ours, theirs = sides[0][name], sides[1].get(name, {})
         if set(ours) != set(theirs):
             continue
-        right = [[[row["status"] == "correct" for row in side[key]] for key in ours] for side in (ours, theirs)]
+        right = [
+            [[row["status"] == "correct" for row in side[key]] for key in ours]
+            for side in (ours, theirs)
+        ]
         shares = [[sum(rows) / len(rows) for rows in side] for side in right]
         counts = [len(rows) for side in right for rows in side]
         changes = [b - a for a, b in zip(*shares, strict=True)]
@@ -391,7 +520,9 @@ def beside(first: Path, second: Path) -> Iterator[Pair]:
             gain=paired_gain(*shares),
             p=scores.sign_flip([round(change * math.lcm(*counts)) for change in changes]),
             detectable=scores.detectable(changes, paired=True),
-            problems=[(k, (a, b), (ours[k], theirs[k])) for k, a, b in zip(ours, *shares, strict=True)],
+            problems=[
+                (k, (a, b), (ours[k], theirs[k])) for k, a, b in zip(ours, *shares, strict=True)
+            ],
         )
 
 

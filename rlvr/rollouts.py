@@ -1,4 +1,6 @@
-"""From drawn problems to rollouts: rendering, the keys of the samples, the engine, and the text of what came back."""
+"""From drawn problems to rollouts: rendering, the keys of the samples, the engine, and the text of
+what came back.
+"""
 
 from __future__ import annotations
 
@@ -47,27 +49,37 @@ def unproven(engine: Engine) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Samples responses from an engine; `load` hands it new weights, and lets `proof` see whether they arrived."""
+    """Samples responses from an engine; `load` hands it new weights, and lets `proof` see whether
+    they arrived.
+    """
 
     engine: Engine
     tokenizer: Any
     proof: Callable[[Engine], None] = unproven
 
     @timed("generate")
-    def __call__(self, prompts: Sequence[Prompt], sampling: Sampling, *seed: int | str) -> list[Rollout]:
+    def __call__(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *seed: int | str
+    ) -> list[Rollout]:
         """`sampling.samples` rollouts of each prompt, in order.   [P] -> [P*G]
 
-        A sample's key is a function of the seed, its problem and its number, so that no other sample can change it.
+        A sample's key is a function of the seed, its problem and its number, so that no other
+        sample can change it.
         """
         count = sampling.samples
         numbers = [range(p.draw.copy * count, (p.draw.copy + 1) * count) for p in prompts]
-        keys = [tuple(key_of(*seed, p.problem.id, n) for n in ns) for p, ns in zip(prompts, numbers, strict=True)]
+        keys = [
+            tuple(key_of(*seed, p.problem.id, n) for n in ns)
+            for p, ns in zip(prompts, numbers, strict=True)
+        ]
         requests = [Request(p.token_ids, k) for p, k in zip(prompts, keys, strict=True)]
         generations = iter(self.engine.generate(requests, sampling))
         asked = [(p, n) for p, ns in zip(prompts, numbers, strict=True) for n in ns]
         return [self._rollout(p, n, next(generations), sampling) for p, n in asked]
 
-    def _rollout(self, prompt: Prompt, number: int, generation: Generation, sampling: Sampling) -> Rollout:
+    def _rollout(
+        self, prompt: Prompt, number: int, generation: Generation, sampling: Sampling
+    ) -> Rollout:
         text = self.tokenizer.decode(generation.token_ids, skip_special_tokens=True)
         ends = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
         return Rollout(

@@ -1,5 +1,6 @@
-"""The outer loop around the step: evaluate, log, save, resume; `train` is what a script, a notebook or the shell
-calls."""
+"""The outer loop around the step: evaluate, log, save, resume; `train` is what a script, a notebook
+or the shell calls.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +75,18 @@ class Session:
             follows = number == 0 and bool(cold) and self.recipe.model.reference is None
             renews = stage.renews or follows
             advance, end = partial(train_step, run), start + stage.steps
-            found.append(Phase(stage.name, start, end, run.sources, run.learner, advance, stage.own_problems, renews))
+            found.append(
+                Phase(
+                    stage.name,
+                    start,
+                    end,
+                    run.sources,
+                    run.learner,
+                    advance,
+                    stage.own_problems,
+                    renews,
+                )
+            )
         return found
 
 
@@ -90,9 +102,10 @@ def train(
 ) -> dict[str, Any]:
     """Train by a recipe (file, shipped name or mapping) and return the run's summary.
 
-    `problems` (Problem, (question, answer) or mapping) take the place of the first source, `reward` (see verify.lift)
-    that of the recipe's reward; further keywords are overrides, with `__` for the dot: `rollout__samples=4`. Raises
-    UserError for bad input, before anything is loaded or replaced, and RunError for a failure on the way.
+    `problems` (Problem, (question, answer) or mapping) take the place of the first source, `reward`
+    (see verify.lift) that of the recipe's reward; further keywords are overrides, with `__` for the
+    dot: `rollout__samples=4`. Raises UserError for bad input, before anything is loaded or
+    replaced, and RunError for a failure on the way.
     """
     named = {key.replace("__", "."): value for key, value in more.items()}
     resolved = recipes.load(recipe, [*recipes.pairs(overrides), *recipes.pairs(named)])
@@ -102,11 +115,15 @@ def train(
     with ExitStack() as stack:
         world = stack.enter_context(placed())
         _check_models(path, resolved)
-        world.told(lambda: _resumable(path, resolved) if resume else RunFolder.check(path, overwrite))
+        world.told(
+            lambda: _resumable(path, resolved) if resume else RunFolder.check(path, overwrite)
+        )
         total = resolved.run.steps + (resolved.cold_start.steps if resolved.cold_start else 0)
         progress = stack.enter_context(Progress(str(resolved.run.name), total, shown=world.writes))
         progress.stage(f"loading {resolved.model.name}")
-        built = build(resolved, as_problems(problems) if problems is not None else None, reward, world)
+        built = build(
+            resolved, as_problems(problems) if problems is not None else None, reward, world
+        )
         for line in [*_refusals(built.refused), *_overlaps(built)]:
             progress.note(line)
         folder = _folder(path, resume, overwrite, world)
@@ -130,7 +147,9 @@ def _folder(path: Path, resume: bool, overwrite: bool, world: World) -> RunFolde
 
 def _saver(recipe: Recipe, built: Built, folder: RunFolder, world: World) -> checkpoint.Saver:
     asked, on_gpu = recipe.checkpoint.background, built.run.learner.policy.device.type != "cpu"
-    return checkpoint.Saver(folder.checkpoints, recipe.checkpoint.keep, world, on_gpu if asked is None else asked)
+    return checkpoint.Saver(
+        folder.checkpoints, recipe.checkpoint.keep, world, on_gpu if asked is None else asked
+    )
 
 
 def _refusals(refused: Sequence[Refused]) -> list[str]:
@@ -138,14 +157,23 @@ def _refusals(refused: Sequence[Refused]) -> list[str]:
     if not refused:
         return []
     named = [f"  {row.id}: {row.reason}: {row.gold[:60]!r}" for row in refused[:5]]
-    return [f"the golds of {len(refused)} training problems cannot be compared by meaning (verify.gate):", *named]
+    return [
+        f"the golds of {len(refused)} training problems cannot be compared by meaning (verify.gate):",
+        *named,
+    ]
 
 
 def _overlaps(built: Built) -> list[str]:
-    """Which held-out problems stand among the training problems of any stage; silent where none nearly does."""
-    train = [p for stage in built.stages for problems in stage.run.sources.problems for p in problems]
+    """Which held-out problems stand among the training problems of any stage; silent where none
+    nearly does.
+    """
+    train = [
+        p for stage in built.stages for problems in stage.run.sources.problems for p in problems
+    ]
     found = {benchmark.name: overlap(train, benchmark.problems) for benchmark in built.benchmarks}
-    return [f"contamination: {one.line(name)}" for name, one in found.items() if one.exact or one.most]
+    return [
+        f"contamination: {one.line(name)}" for name, one in found.items() if one.exact or one.most
+    ]
 
 
 def _loop(session: Session, state: State) -> State:
@@ -166,7 +194,9 @@ def _loop(session: Session, state: State) -> State:
 
 
 def _enter(session: Session, phase: Phase, before: Phase | None, state: State) -> State:
-    """A phase begins where the one before it ended: counters are carried over, problems of its own start anew."""
+    """A phase begins where the one before it ended: counters are carried over, problems of its own
+    start anew.
+    """
     _renew(session, phase, state)
     if before is None or state.step != phase.start:
         return state
@@ -210,7 +240,12 @@ def _one_sample(result: StepResult) -> dict[str, Any] | None:
     sample = groups[result.state.step % len(groups)].samples[0]
     problem, verdict = sample.rollout.prompt.problem, sample.verdict
     facts = {"status": verdict.status, "answer": verdict.answer, "reward": sample.reward.value}
-    return {"question": problem.question, "gold": problem.answer, "text": sample.rollout.text, **facts}
+    return {
+        "question": problem.question,
+        "gold": problem.answer,
+        "text": sample.rollout.text,
+        **facts,
+    }
 
 
 def _evaluate_if_due(session: Session, phase: Phase, state: State) -> None:
@@ -224,7 +259,9 @@ def _evaluate(session: Session, state: State) -> None:
         session.progress.stage(f"evaluating {benchmark.name} ({len(benchmark.problems)} problems)")
         recipe, rollouts = session.recipe, session.built.run.rollouts
         second = recipe.eval.second_verifier
-        evaluation = evaluate_one(benchmark, rollouts, state.step, recipe.run.seed, second, session.world)
+        evaluation = evaluate_one(
+            benchmark, rollouts, state.step, recipe.run.seed, second, session.world
+        )
         session.folder.record_eval(evaluation)
         session.progress.evaluated(evaluation.record)
         for tracker in session.trackers:
@@ -254,8 +291,12 @@ def _save(session: Session, phase: Phase, state: State, best: int | None) -> Non
 
 
 def _best(session: Session) -> int | None:
-    """The step whose evaluation on checkpoint.best was the highest so far; None where none is asked for."""
-    found = session.world.told(lambda: best_step(session.folder.path, session.recipe.checkpoint.best))
+    """The step whose evaluation on checkpoint.best was the highest so far; None where none is asked
+    for.
+    """
+    found = session.world.told(
+        lambda: best_step(session.folder.path, session.recipe.checkpoint.best)
+    )
     return found["step"] if found else None
 
 
@@ -273,28 +314,39 @@ def _restore(session: Session) -> State:
         session.progress.note("there is no whole checkpoint, so the run starts from its beginning")
         return State(0, session.phases[0].sources.start())
     if found.position["step"] > session.phases[-1].end:
-        raise UserError(f"run.steps: step {found.position['step']} is done already; ask for at least as many")
+        raise UserError(
+            f"run.steps: step {found.position['step']} is done already; ask for at least as many"
+        )
     phase = next(p for p in session.phases if p.name == found.position["phase"])
     phase.learner.load_state(checkpoint.tensors(found.path, phase.learner.like), found.learner)
     session.built.run.rollouts.load(phase.learner.weights(), version=found.position["step"])
     session.progress.note(f"resumed after step {found.position['step']}")
     source = found.position["source"]
     last = {name: (accuracy, passed) for name, (accuracy, passed) in source["last"].items()}
-    return State(found.position["step"], SourceState(source["drawn"], tuple(source["positions"]), last))
+    return State(
+        found.position["step"], SourceState(source["drawn"], tuple(source["positions"]), last)
+    )
 
 
 def _check_models(path: Path, resolved: Recipe) -> None:
     """A model cannot come from the folder that this run writes, and with --overwrite would delete."""
     critic = resolved.critic and resolved.critic.model
-    named = {"model.name": resolved.model.name, "model.reference": resolved.model.reference, "critic.model": critic}
+    named = {
+        "model.name": resolved.model.name,
+        "model.reference": resolved.model.reference,
+        "critic.model": critic,
+    }
     for key, name in named.items():
         if name and path.resolve() in (Path(name).resolve(), *Path(name).resolve().parents):
-            raise UserError(f"{key}: '{name}' is the folder of this very run ({path}); choose another run.name")
+            raise UserError(
+                f"{key}: '{name}' is the folder of this very run ({path}); choose another run.name"
+            )
 
 
 def _forget_after(folder: RunFolder, found: checkpoint.Checkpoint | None) -> None:
     """Records, samples, checkpoints and references of steps that will be made again."""
-    for path in checkpoint.saved(folder.checkpoints):  # a damaged one would push out good ones of earlier steps
+    # a damaged one would push out good ones of earlier steps
+    for path in checkpoint.saved(folder.checkpoints):
         if found is None or path > found.path:
             shutil.rmtree(path)
     for path in folder.checkpoints.glob("reference-*"):  # of a stage that is entered again
@@ -308,7 +360,8 @@ def _resumable(path: Path, resolved: Recipe) -> None:
         raise UserError(f"{path}: there is no run to resume; leave --resume out")
     before = recipes.load(path / "recipe.yaml").model_dump(mode="json")
     now = resolved.model_dump(mode="json")
-    for section in (before["model"], now["model"]):  # where the parts of a model lie changes nothing
+    # where the parts of a model lie changes nothing
+    for section in (before["model"], now["model"]):
         del section["shard"]
     free = {"run.name", "run.folder", "run.steps", "run.threads", "checkpoint", "trackers"}
     for stages in (before["stages"], now["stages"]):  # the last one may grow, as run.steps may
@@ -339,7 +392,10 @@ def _finish(session: Session, state: State) -> dict[str, Any]:
 
 def _trackers(recipe: Recipe, folder: Path) -> list[Tracker]:
     config = recipe.model_dump(mode="json")
-    bound = [registry.find("tracker", spec.name, "trackers").bind(spec.params, "trackers") for spec in recipe.trackers]
+    bound = [
+        registry.find("tracker", spec.name, "trackers").bind(spec.params, "trackers")
+        for spec in recipe.trackers
+    ]
     return [make(str(recipe.run.name), config, folder) for make in bound]
 
 
@@ -351,7 +407,9 @@ def _graceful(session: Session) -> Iterator[None]:
         if session.stopping:
             raise KeyboardInterrupt
         session.stopping = True
-        session.progress.note("stopping after this step, then saving; Ctrl-C again stops at once and loses the step")
+        session.progress.note(
+            "stopping after this step, then saving; Ctrl-C again stops at once and loses the step"
+        )
 
     try:
         before = signal.signal(signal.SIGINT, ask)

@@ -1,4 +1,6 @@
-"""What is counted of answers: solved in k tries, the majority's answer, signs in the texts, how sure all that is."""
+"""What is counted of answers: solved in k tries, the majority's answer, signs in the texts, how
+sure all that is.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,15 @@ from itertools import pairwise
 
 import numpy as np
 
-# A response that holds one of these reflects (One-Shot-RLVR, section 3.2.2); the longer list is that of SimpleRL-Zoo.
+# A response that holds one of these reflects (One-Shot-RLVR, section 3.2.2); the longer list is
+# that of SimpleRL-Zoo.
 REFLECTION = ("rethink", "recheck", "recalculate")
 KEYWORDS = ("recheck", "rethink", "try again", "wait", "alternatively", "retry", "however")
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """The chance that one of k samples drawn from these is right, 1 - C(n-c, k) / C(n, k) (Chen et al., 2021, eq. 1).
+    """The chance that one of k samples drawn from these is right, 1 - C(n-c, k) / C(n, k) (Chen et
+    al., 2021, eq. 1).
 
     >>> round(pass_at_k(8, 4, 2), 4)
     0.7857
@@ -26,14 +30,20 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 def tries(samples: int) -> list[int]:
-    """The k of pass@k for so many samples: powers of two, and all of them.   tries(6) -> [1, 2, 4, 6]"""
+    """The k of pass@k for so many samples: powers of two, and all of them.   tries(6) -> [1, 2, 4,
+    6]
+    """
     return sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
 
 
-def majority(answers: Sequence[str | None], same: Callable[[str, str], bool] = operator.eq) -> int | None:
-    """The first place of the answer given most often; ties go to the one seen first, no answer has no vote.
+def majority(
+    answers: Sequence[str | None], same: Callable[[str, str], bool] = operator.eq
+) -> int | None:
+    """The first place of the answer given most often; ties go to the one seen first, no answer has
+    no vote.
 
-    Answers are the same by their text, as published figures have it, unless `same` compares them otherwise.
+    Answers are the same by their text, as published figures have it, unless `same` compares them
+    otherwise.
 
     >>> majority(["5", None, "6", "6", "5"])
     0
@@ -52,12 +62,15 @@ def reflects(text: str) -> bool:
 
 
 def keywords(text: str) -> int:
-    """How many of Zoo's words of reflection the text holds, also inside words.   keywords("Wait, awaiting") -> 2"""
+    """How many of Zoo's words of reflection the text holds, also inside words.   keywords("Wait,
+    awaiting") -> 2
+    """
     return sum(map(text.lower().count, KEYWORDS))
 
 
 def foreign(text: str) -> float:
-    """The share of letters outside ASCII: what an over-trained policy mixes in first (One-Shot-RLVR, figure 3).
+    """The share of letters outside ASCII: what an over-trained policy mixes in first
+    (One-Shot-RLVR, figure 3).
 
     >>> foreign("is 是 b")
     0.25
@@ -81,11 +94,12 @@ WINDOW, SENTENCE, ALIKE = 10, 20, 0.85
 
 
 def repeats(text: str) -> bool:
-    """Whether the text goes in circles, by the rule of SimpleRL-Zoo (collect_results.py): two neighbouring stretches of
-    10 letters, or two neighbouring lines or sentences of at least 20, are made of nearly the same letters.
+    """Whether the text goes in circles, by the rule of SimpleRL-Zoo (collect_results.py): two
+    neighbouring stretches of 10 letters, or two neighbouring lines or sentences of at least 20, are
+    made of nearly the same letters.
 
-    Zoo cuts Chinese into words and counts a text without any long line as a repetition, since its rule fails on it;
-    here Chinese is compared by letters, and such a text is no repetition.
+    Zoo cuts Chinese into words and counts a text without any long line as a repetition, since its
+    rule fails on it; here Chinese is compared by letters, and such a text is no repetition.
     """
     stretches = [text[i : i + WINDOW] for i in range(0, WINDOW * (len(text) // WINDOW), WINDOW)]
     if len(text) <= WINDOW or any(_alike(a, b) for a, b in pairwise(stretches)):
@@ -93,13 +107,18 @@ def repeats(text: str) -> bool:
     for mark in ("\n", ".", "。"):
         if mark not in text:
             return False
-        if any(_alike(a, b) for a, b in pairwise([part for part in text.split(mark) if len(part) >= SENTENCE])):
+        if any(
+            _alike(a, b)
+            for a, b in pairwise([part for part in text.split(mark) if len(part) >= SENTENCE])
+        ):
             return True
     return False
 
 
 def _alike(one: str, other: str) -> bool:
-    parts = [set(text.split()) if " " in text and "\n" in text else set(text) for text in (one, other)]
+    parts = [
+        set(text.split()) if " " in text and "\n" in text else set(text) for text in (one, other)
+    ]
     return len(parts[0] & parts[1]) >= ALIKE * len(parts[0] | parts[1])
 
 
@@ -108,14 +127,18 @@ Z_POWER = 0.8416212335729143  # four times in five
 
 
 def sampling_interval(rows: Sequence[Sequence[bool]]) -> tuple[float, float] | None:
-    """The 95 % interval of accuracy on these very problems: only the samples are taken as drawn, not the problems.
+    """The 95 % interval of accuracy on these very problems: only the samples are taken as drawn,
+    not the problems.
 
     None where a problem has a single sample, which says nothing about its spread.
     """
     if min(map(len, rows)) < 2:
         return None
     shares = [sum(row) / len(row) for row in rows]
-    variance = sum(p * (1 - p) / (len(row) - 1) for p, row in zip(shares, rows, strict=True)) / len(rows) ** 2
+    variance = (
+        sum(p * (1 - p) / (len(row) - 1) for p, row in zip(shares, rows, strict=True))
+        / len(rows) ** 2
+    )
     mean, spread = math.fsum(shares) / len(shares), Z95 * math.sqrt(variance)
     return max(0.0, mean - spread), min(1.0, mean + spread)
 
@@ -123,9 +146,10 @@ def sampling_interval(rows: Sequence[Sequence[bool]]) -> tuple[float, float] | N
 def detectable(values: Sequence[float], *, paired: bool = False) -> float:
     """The smallest true difference of means that a test at 5 % finds four times in five.
 
-    `values` are the shares of one model, another of the same spread being thought beside it, or, where `paired`, the
-    differences of two models problem by problem. So that a few problems that are all alike do not look certain, the
-    spread is that with four more, two of them solved (Agresti and Coull, 1998), or one more for either model.
+    `values` are the shares of one model, another of the same spread being thought beside it, or,
+    where `paired`, the differences of two models problem by problem. So that a few problems that
+    are all alike do not look certain, the spread is that with four more, two of them solved
+    (Agresti and Coull, 1998), or one more for either model.
 
     >>> round(detectable([1.0] * 10 + [0.0] * 20), 2)
     0.35
@@ -136,10 +160,11 @@ def detectable(values: Sequence[float], *, paired: bool = False) -> float:
 
 
 def sign_flip(differences: Sequence[int]) -> float:
-    """The exact two-sided p-value that differences, problem by problem, have a sign by chance; whole numbers.
+    """The exact two-sided p-value that differences, problem by problem, have a sign by chance;
+    whole numbers.
 
-    Each difference keeps its size and has either sign with the same chance (Fisher, 1935). Where they are -1, 0 and 1
-    this is McNemar's exact test.
+    Each difference keeps its size and has either sign with the same chance (Fisher, 1935). Where
+    they are -1, 0 and 1 this is McNemar's exact test.
 
     >>> sign_flip([1, 1, 1, 1, 1, 0, 0])
     0.0625
@@ -157,5 +182,7 @@ _WORD = re.compile(r"[^\W_]+|[-+*/^=<>%|!]")
 
 
 def words(text: str) -> list[str]:
-    """The words, numbers and operators of a text in small letters.   words("If $x=2$:") -> ["if", "x", "=", "2"]"""
+    """The words, numbers and operators of a text in small letters.   words("If $x=2$:") -> ["if",
+    "x", "=", "2"]
+    """
     return _WORD.findall(text.lower())

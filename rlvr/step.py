@@ -1,7 +1,8 @@
 """One training step, top to bottom; the page to read first.
 
-What a recipe chooses is bound into `Run` before the first step, so nothing here reads configuration and nothing
-branches. Attempts belong to the gatherer, timers to the callees, logs to the outer loop.
+What a recipe chooses is bound into `Run` before the first step, so nothing here reads configuration
+and nothing branches. Attempts belong to the gatherer, timers to the callees, logs to the outer
+loop.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run is: the steps done and the source after them. With weights and optimiser this is all a resume
-    needs."""
+    """Where a run is: the steps done and the source after them. With weights and optimiser this is
+    all a resume needs.
+    """
 
     step: int
     source: SourceState
@@ -54,7 +56,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The state after a step, what it measured, and the groups that it saw with the advantage of each trained token."""
+    """The state after a step, what it measured, and the groups that it saw with the advantage of
+    each trained token.
+    """
 
     state: State
     metrics: Metrics
@@ -62,10 +66,14 @@ class StepResult:
     advantages: Sequence[float]
 
 
-def attempt(run: Run, step: int, number: int, source: SourceState) -> tuple[Sequence[SampleGroup], SourceState]:
-    """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a step.   -> [P] groups
+def attempt(
+    run: Run, step: int, number: int, source: SourceState
+) -> tuple[Sequence[SampleGroup], SourceState]:
+    """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a
+    step.   -> [P] groups
 
-    Each rank asks its share of the problems; from then on all of them have all groups."""
+    Each rank asks its share of the problems; from then on all of them have all groups.
+    """
     draws, after = run.sources.draw(source, run.problems)
     prompts = run.render(run.world.share(draws))
     rollouts = run.rollouts(prompts, run.sampling, run.seed, step, number)

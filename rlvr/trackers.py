@@ -1,7 +1,8 @@
 """Where records go: JSON Lines in the run folder always, and the trackers that a recipe names.
 
-A tracker is registered with `@register("tracker", name)`. It is called with the run's name, its configuration and its
-folder, its keyword-only parameters come from the recipe, and it answers `log` and `close`.
+A tracker is registered with `@register("tracker", name)`. It is called with the run's name, its
+configuration and its folder, its keyword-only parameters come from the recipe, and it answers `log`
+and `close`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Tracker(Protocol):
 
 
 class JsonLines:
-    """A file of one JSON object a line that survives a crash: a record is on the disk when `append` returns."""
+    """A file of one JSON object a line that survives a crash: a record is on the disk when `append`
+    returns.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -37,7 +40,9 @@ class JsonLines:
         self._drop_broken_tail()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record; where the disk refuses, the file is left as it was and RunError is raised."""
+        """Add one record; where the disk refuses, the file is left as it was and RunError is
+        raised.
+        """
         data = encode(record)
         end = os.fstat(self._file.fileno()).st_size
         try:
@@ -53,7 +58,9 @@ class JsonLines:
         self._file.close()
 
     def _drop_broken_tail(self) -> None:
-        """Make the file end in a whole line, so that the next record does not melt into half of another."""
+        """Make the file end in a whole line, so that the next record does not melt into half of
+        another.
+        """
         self._file.seek(0)
         data = self._file.readall() or b""
         body = data.rstrip()
@@ -65,7 +72,9 @@ class JsonLines:
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
-        """All records; a half-written last line is passed over, a broken line elsewhere raises UserError."""
+        """All records; a half-written last line is passed over, a broken line elsewhere raises
+        UserError.
+        """
         lines = Path(path).read_bytes().rstrip().split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
@@ -73,7 +82,9 @@ class JsonLines:
             if record is not None:
                 records.append(record)
             elif line.strip() and number < len(lines):
-                raise UserError(f"{path}, line {number}: is not a JSON object; repair or remove the line")
+                raise UserError(
+                    f"{path}, line {number}: is not a JSON object; repair or remove the line"
+                )
         return records
 
     @staticmethod
@@ -114,7 +125,10 @@ def encode(record: Mapping[str, Any]) -> bytes:
     >>> encode({"step": 1, "loss": float("nan")})
     b'{"step": 1, "loss": null}\\n'
     """
-    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+    return (
+        json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        + b"\n"
+    )
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -149,10 +163,17 @@ class Wandb:
         wandb = _import("wandb", "wandb")
         mark = Path(folder) / "wandb_id"
         known = mark.read_text().strip() if mark.exists() else None
-        page = {"project": project, "entity": entity, "name": run_name, "id": known, "resume": "allow"}
+        page = {
+            "project": project,
+            "entity": entity,
+            "name": run_name,
+            "id": known,
+            "resume": "allow",
+        }
         self._run = wandb.init(**page, config=dict(config), dir=str(folder), mode=mode)
         mark.write_text(f"{self._run.id}\n")
-        # Our own axis: wandb's must not go back, and a resumed run repeats the steps after its checkpoint.
+        # Our own axis: wandb's must not go back, and a resumed run repeats the steps after its
+        # checkpoint.
         self._run.define_metric("*", step_metric="step")
 
     def log(self, record: Mapping[str, Any], kind: Kind) -> None:
@@ -187,7 +208,9 @@ def _named(record: Mapping[str, Any], kind: Kind) -> dict[str, float]:
 
 
 def _import(module: str, extra: str) -> Any:
-    return optional(module, f"tracker '{extra}' cannot be loaded ({{error}}): pip install 'rlvr[{extra}]'")
+    return optional(
+        module, f"tracker '{extra}' cannot be loaded ({{error}}): pip install 'rlvr[{extra}]'"
+    )
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -1,4 +1,6 @@
-"""Recipes as trees of plain values: read from YAML, laid over one another, overridden by dotted keys."""
+"""Recipes as trees of plain values: read from YAML, laid over one another, overridden by dotted
+keys.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def shipped(kind: str = "recipe") -> list[str]:
 
 
 def asset(name: str) -> Any:
-    """What a YAML file of the package says that is data of the code beside it: words, signs, published sets."""
+    """What a YAML file of the package says that is data of the code beside it: words, signs,
+    published sets.
+    """
     return yaml.safe_load((PACKAGE / "assets" / f"{name}.yaml").read_text("utf-8"))
 
 
@@ -33,8 +37,9 @@ def read(
     seen: tuple[str, ...] = (),
     kind: str = "recipe",
 ) -> Pair:
-    """The name and tree of a recipe (or sweep): a YAML file, a shipped name, or a mapping, laid over what it
-    `extends`."""
+    """The name and tree of a recipe (or sweep): a YAML file, a shipped name, or a mapping, laid
+    over what it `extends`.
+    """
     where, tree, home = _source(source, kind)
     base = tree.pop("extends", None)
     if base is None:
@@ -70,7 +75,9 @@ def _source(source: str | Path | Mapping[str, Any], kind: str) -> tuple[str, Tre
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         known = shipped(kind)
         if where not in known:
-            raise UserError(f"unknown {kind} '{where}'{suggest(where, known)}; or give the path of a YAML file")
+            raise UserError(
+                f"unknown {kind} '{where}'{suggest(where, known)}; or give the path of a YAML file"
+            )
         path = PACKAGE / f"{kind}s" / f"{where}.yaml"
     if not path.is_file():
         raise UserError(f"{where}: no such {kind} file")
@@ -80,7 +87,10 @@ def _source(source: str | Path | Mapping[str, Any], kind: str) -> tuple[str, Tre
     return path.stem, tree, path.parent
 
 
-KEYS = {"recipe": "sections such as model, train and rollout", "sweep": "keys such as recipe, seeds and arms"}
+KEYS = {
+    "recipe": "sections such as model, train and rollout",
+    "sweep": "keys such as recipe, seeds and arms",
+}
 
 
 def loaded(path: Path, where: str) -> Any:
@@ -97,7 +107,9 @@ def loaded(path: Path, where: str) -> Any:
 
 
 def pairs(overrides: Mapping[str, Any] | Sequence[str | Pair]) -> list[Pair]:
-    """Overrides as pairs of a dotted key and a value; raises UserError for a text that is not key=value."""
+    """Overrides as pairs of a dotted key and a value; raises UserError for a text that is not
+    key=value.
+    """
     given = list(overrides.items()) if isinstance(overrides, Mapping) else overrides
     return [_pair(one) if isinstance(one, str) else (one[0], plain(one[1])) for one in given]
 
@@ -118,7 +130,9 @@ def plain(value: Any) -> Any:
 
 
 def dotted(tree: Tree, sections: Mapping[str, Any]) -> list[Pair]:
-    """A tree as overrides: each section comes apart into dotted keys.   {"run": {"steps": 3}} -> [("run.steps", 3)]"""
+    """A tree as overrides: each section comes apart into dotted keys.   {"run": {"steps": 3}} ->
+    [("run.steps", 3)]
+    """
     found: list[Pair] = []
     for key, value in tree.items():
         inner = sections.get(key)
@@ -132,7 +146,9 @@ def dotted(tree: Tree, sections: Mapping[str, Any]) -> list[Pair]:
 def difference(
     before: Mapping[str, Any], now: Mapping[str, Any], free: Container[str] = (), at: str = ""
 ) -> str | None:
-    """The first dotted key whose value is another one, those of `free` left out; None where there is none."""
+    """The first dotted key whose value is another one, those of `free` left out; None where there
+    is none.
+    """
     for key in {**before, **now}:
         where, pair = f"{at}{key}", (before.get(key), now.get(key))
         if where in free or pair[0] == pair[1]:
@@ -146,7 +162,9 @@ def difference(
 
 
 def assign(tree: Tree, key: str, value: Any, defaults: Tree) -> None:
-    """Set a dotted key; a bare string on the way is the name of a plug-in, a number the row of a list."""
+    """Set a dotted key; a bare string on the way is the name of a plug-in, a number the row of a
+    list.
+    """
     here: Any = tree
     default: Any = defaults
     *path, last = key.split(".")

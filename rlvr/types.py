@@ -1,8 +1,9 @@
 """The named, frozen values that travel through a training step, one per stage.
 
-Letters used in shape comments everywhere: P problems of a step, G samples of one problem (a group), N samples that are
-trained on, R tokens of one response, T response tokens of all samples laid end to end (there is no padding), V
-vocabulary. This module imports nothing heavy, so verifiers and rewards run anywhere.
+Letters used in shape comments everywhere: P problems of a step, G samples of one problem (a group),
+N samples that are trained on, R tokens of one response, T response tokens of all samples laid end
+to end (there is no padding), V vocabulary. This module imports nothing heavy, so verifiers and
+rewards run anywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem with a checkable answer; `id` is its identity in groups, seeds, history and resume.
+    """One problem with a checkable answer; `id` is its identity in groups, seeds, history and
+    resume.
 
     Example: Problem("arithmetic/train/17", "math", "What is 7 + 8?", "15", {"kind": "add"})
     """
@@ -49,7 +51,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What a prompt template returns: the text to tokenise, and its tail that belongs to the answer (`<think>`)."""
+    """What a prompt template returns: the text to tokenise, and its tail that belongs to the answer
+    (`<think>`).
+    """
 
     text: str
     prefill: str = ""
@@ -57,8 +61,9 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One problem drawn for a step; `copy` tells repeats of one problem in one step apart, each is a group of its
-    own."""
+    """One problem drawn for a step; `copy` tells repeats of one problem in one step apart, each is
+    a group of its own.
+    """
 
     problem: Problem
     source: int
@@ -81,8 +86,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample; log-probabilities are those of log-softmax(logits / temperature) over the whole vocabulary, before
-    top-p and top-k. Temperature 0 is greedy decoding, whose log-probabilities are those of temperature 1."""
+    """How to sample; log-probabilities are those of log-softmax(logits / temperature) over the
+    whole vocabulary, before top-p and top-k. Temperature 0 is greedy decoding, whose
+    log-probabilities are those of temperature 1.
+    """
 
     samples: int = 1
     max_tokens: int = 256
@@ -102,7 +109,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What an engine answers for one sample; the end-of-text token is included when the model emitted it."""
+    """What an engine answers for one sample; the end-of-text token is included when the model
+    emitted it.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -120,8 +129,9 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One sampled response.   Example: Rollout(prompt, 0, (17, 5, 2), (-0.1, -1.3, -0.0), (1, 1, 1), "42",
-    Finish.STOP, 7)"""
+    """One sampled response.   Example: Rollout(prompt, 0, (17, 5, 2), (-0.1, -1.3, -0.0), (1, 1,
+    1), "42", Finish.STOP, 7)
+    """
 
     prompt: Prompt
     index: int
@@ -141,7 +151,8 @@ class Rollout:
 class Verdict:
     """Facts about one response, decided by the task; evaluation reads only these.
 
-    `formatted` is whether the answer stands where the task asks for it (a box, the tags); `rule` names what decided.
+    `formatted` is whether the answer stands where the task asks for it (a box, the tags); `rule`
+    names what decided.
     """
 
     status: Status
@@ -169,20 +180,26 @@ class Group:
 
     problem: Problem
     members: tuple[Member, ...]  # [G]
-    failed: tuple[Member, ...] = ()  # left out because the verifier failed, not the answer; counted and logged
+    # left out because the verifier failed, not the answer; counted and logged
+    failed: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What a response is worth to the recipe; training reads only `value`, `parts` are logged by name."""
+    """What a response is worth to the recipe; training reads only `value`, `parts` are logged by
+    name.
+    """
 
     value: float
-    parts: Mapping[str, float] = field(default_factory=dict[str, float])  # none: the value itself is logged
+    # none: the value itself is logged
+    parts: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a reward may know beside the group: a key for randomness of its own, and the limits of the rollout."""
+    """What a reward may know beside the group: a key for randomness of its own, and the limits of
+    the rollout.
+    """
 
     seed: int
     step: int
@@ -191,8 +208,9 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A rollout with its facts and its value: what is logged and what is trained on. A sample that is not `trained`
-    counts in its group, and its tokens carry no loss."""
+    """A rollout with its facts and its value: what is logged and what is trained on. A sample that
+    is not `trained` counts in its group, and its tokens carry no loss.
+    """
 
     rollout: Rollout
     verdict: Verdict
@@ -202,8 +220,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SampleGroup:
-    """A rewarded group. `trained` is false where a filter found that it cannot change the weights; it is still
-    counted. `baseline` is the reward of a greedy answer, None where no estimator asks for one."""
+    """A rewarded group. `trained` is false where a filter found that it cannot change the weights;
+    it is still counted. `baseline` is the reward of a greedy answer, None where no estimator asks
+    for one.
+    """
 
     problem: Problem
     samples: tuple[Sample, ...]  # [G]

@@ -1,7 +1,9 @@
-"""The boundary to code that judges: verifiers and rewards may be anybody's, and are handed model output.
+"""The boundary to code that judges: verifiers and rewards may be anybody's, and are handed model
+output.
 
-A verifier that raises gives the verdict `error`, which is counted and never scored as a wrong answer in silence; a
-reward that raises or is not a finite number ends the run, because there is no honest value to put in its place.
+A verifier that raises gives the verdict `error`, which is counted and never scored as a wrong
+answer in silence; a reward that raises or is not a finite number ends the run, because there is no
+honest value to put in its place.
 """
 
 from __future__ import annotations
@@ -19,7 +21,19 @@ from typing import Any
 from rlvr import registry
 from rlvr.errors import RunError, UserError, suggest
 from rlvr.metrics import timed
-from rlvr.types import Context, Group, Member, Problem, Response, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.types import (
+    Context,
+    Group,
+    Member,
+    Problem,
+    Response,
+    Reward,
+    Rollout,
+    Sample,
+    SampleGroup,
+    Status,
+    Verdict,
+)
 from rlvr.world import ALONE, World
 
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.
@@ -29,7 +43,9 @@ Judge = Callable[[Problem, Response], Pending]
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Judges each response by the task of its source, or where the source names none by that of its problem."""
+    """Judges each response by the task of its source, or where the source names none by that of its
+    problem.
+    """
 
     judges: Sequence[Judge]  # by source
     masked: frozenset[Status]
@@ -38,16 +54,22 @@ class Verifier:
 
     @timed("verify")
     def groups(self, rollouts: Sequence[Rollout], samples: int) -> list[Group]:
-        """Verdicts for all, in groups of `samples`; what `masked` names leaves its group.   [P*G] -> [P]"""
+        """Verdicts for all, in groups of `samples`; what `masked` names leaves its group.   [P*G]
+        -> [P]
+        """
         verdicts = settle([self._judge(rollout) for rollout in rollouts])
-        failed = self.world.joined([v.rule for v in verdicts if v.status in (Status.ERROR, Status.TIMEOUT)])
+        failed = self.world.joined(
+            [v.rule for v in verdicts if v.status in (Status.ERROR, Status.TIMEOUT)]
+        )
         asked = self.world.sum({"asked": len(verdicts)})["asked"]
         if len(failed) > self.stop_above * asked:
             raise RunError(
                 f"verification failed on {len(failed)} of {asked:.0f} responses (the last: {failed[-1]}), more"
                 f" than verify.stop_above {self.stop_above} allows; mend the task or raise the limit"
             )
-        members = [Member(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True)]
+        members = [
+            Member(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True)
+        ]
         groups = [members[i : i + samples] for i in range(0, len(members), samples)]
         return [self._group(group) for group in groups]
 
@@ -57,7 +79,9 @@ class Verifier:
         return Group(members[0].rollout.prompt.problem, kept, failed)
 
     def _judge(self, rollout: Rollout) -> Pending:
-        return judge_safely(self.judges[rollout.prompt.draw.source], rollout.prompt.problem, rollout.response)
+        return judge_safely(
+            self.judges[rollout.prompt.draw.source], rollout.prompt.problem, rollout.response
+        )
 
 
 def by_task(problem: Problem, response: Response) -> Pending:
@@ -66,17 +90,26 @@ def by_task(problem: Problem, response: Response) -> Pending:
 
 
 def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
-    """The verdict with its time, or the future of one; an exception of the verifier becomes the status `error`."""
+    """The verdict with its time, or the future of one; an exception of the verifier becomes the
+    status `error`.
+    """
     start = time.perf_counter()
     try:
         verdict = judge(problem, response)
-    except Exception as error:  # a verifier may be anybody's code; it is counted, and stops the run when frequent
+    # a verifier may be anybody's code; it is counted, and stops the run when frequent
+    except Exception as error:
         verdict = _failed(error)
-    return verdict if isinstance(verdict, Future) else replace(verdict, ms=1000 * (time.perf_counter() - start))
+    return (
+        verdict
+        if isinstance(verdict, Future)
+        else replace(verdict, ms=1000 * (time.perf_counter() - start))
+    )
 
 
 def settle(pending: Sequence[Pending]) -> list[Verdict]:
-    """The verdicts, waiting for those that are still worked on; all of them were begun before the first is awaited."""
+    """The verdicts, waiting for those that are still worked on; all of them were begun before the
+    first is awaited.
+    """
     return [_result(verdict) if isinstance(verdict, Future) else verdict for verdict in pending]
 
 
@@ -101,20 +134,32 @@ class Rewarder:
         """Values for the members of one group.   [G] -> [G]"""
         if not group.members:
             return SampleGroup(group.problem, (), trained=False, failed=group.failed)
-        columns = [[self._scaled(name, weight, r) for r in call(group, context)] for name, weight, call in self.rewards]
+        columns = [
+            [self._scaled(name, weight, r) for r in call(group, context)]
+            for name, weight, call in self.rewards
+        ]
         rows = list(zip(*columns, strict=True))
-        rewards = [Reward(sum(r.value for r in row), {k: v for r in row for k, v in r.parts.items()}) for row in rows]
-        samples = [Sample(m.rollout, m.verdict, r) for m, r in zip(group.members, rewards, strict=True)]
+        rewards = [
+            Reward(sum(r.value for r in row), {k: v for r in row for k, v in r.parts.items()})
+            for row in rows
+        ]
+        samples = [
+            Sample(m.rollout, m.verdict, r) for m, r in zip(group.members, rewards, strict=True)
+        ]
         return SampleGroup(group.problem, tuple(samples), failed=group.failed)
 
     @staticmethod
     def _scaled(name: str, weight: float, reward: Reward) -> Reward:
-        parts = {k if k.startswith(name) else f"{name}.{k}": weight * v for k, v in reward.parts.items()}
+        parts = {
+            k if k.startswith(name) else f"{name}.{k}": weight * v for k, v in reward.parts.items()
+        }
         return Reward(weight * reward.value, parts or {name: weight * reward.value})
 
 
 def guarded(name: str, function: Callable[..., Any]) -> Callable[[Group, Context], list[Reward]]:
-    """A reward of any supported signature as one of whole groups, whose failures name the reward and the problem."""
+    """A reward of any supported signature as one of whole groups, whose failures name the reward
+    and the problem.
+    """
     lifted = lift(function, name)
 
     def call(group: Group, context: Context) -> list[Reward]:
@@ -124,9 +169,12 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[[Group, Context
             _check_finite(rewards, group.problem, name)
         except RunError:
             raise
-        except Exception as error:  # a reward may be anybody's code; the run ends with its name and the problem's
+        # a reward may be anybody's code; the run ends with its name and the problem's
+        except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            raise RunError(f"reward '{name}' raised {reason} (problem '{group.problem.id}')") from error
+            raise RunError(
+                f"reward '{name}' raised {reason} (problem '{group.problem.id}')"
+            ) from error
         return rewards
 
     return call
@@ -141,14 +189,17 @@ ALL = ("queries", "prompts", "labels")
 VERL = frozenset({"solution_str", "data_source"})
 
 
-def lift(function: Callable[..., Any], name: str = "reward") -> Callable[[Group, Context], Sequence[Reward]]:
-    """A reward that sees whole groups, from one that sees a group, lists of its samples, or one response.
+def lift(
+    function: Callable[..., Any], name: str = "reward"
+) -> Callable[[Group, Context], Sequence[Reward]]:
+    """A reward that sees whole groups, from one that sees a group, lists of its samples, or one
+    response.
 
-    A function whose first parameter is `group` is taken as it is. One that asks for `queries`, `prompts` or `labels`
-    (OpenRLHF) is called once a problem and returns a number for each sample, or a mapping with `rewards`. Any other is
-    called once a response with whatever it asks for by name (see ONE) and returns a number, a mapping of named parts
-    or a Reward; one with the names of verl returns a number or a mapping with `score`. A parameter of another name
-    keeps its default.
+    A function whose first parameter is `group` is taken as it is. One that asks for `queries`,
+    `prompts` or `labels` (OpenRLHF) is called once a problem and returns a number for each sample,
+    or a mapping with `rewards`. Any other is called once a response with whatever it asks for by
+    name (see ONE) and returns a number, a mapping of named parts or a Reward; one with the names of
+    verl returns a number or a mapping with `score`. A parameter of another name keeps its default.
     """
     parameters = _parameters(function, name)
     names = [parameter.name for parameter in parameters]
@@ -174,20 +225,31 @@ def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Paramet
 
 
 def _by_name(
-    function: Callable[..., Any], parameters: Sequence[inspect.Parameter], offered: Sequence[str], name: str
+    function: Callable[..., Any],
+    parameters: Sequence[inspect.Parameter],
+    offered: Sequence[str],
+    name: str,
 ) -> Callable[[Mapping[str, Any]], Any]:
     """The function as one of a mapping, from which it takes what it asks for."""
     asked = [p for p in parameters if p.name in offered]
     for other in (p for p in parameters if p.name not in offered):
         if other.default is other.empty or other.kind is other.POSITIONAL_ONLY:
-            why = "which no response has" if offered is ONE else f"which does not go with '{asked[0].name}'"
+            why = (
+                "which no response has"
+                if offered is ONE
+                else f"which does not go with '{asked[0].name}'"
+            )
             known = offered if asked else (*ONE, *ALL)
-            raise UserError(f"reward '{name}': it asks for '{other.name}', {why}{suggest(other.name, known)}")
+            raise UserError(
+                f"reward '{name}': it asks for '{other.name}', {why}{suggest(other.name, known)}"
+            )
     if not asked:
         raise UserError(f"reward '{name}': it asks for nothing by name{suggest('', (*ONE, *ALL))}")
     placed = [p.name for p in asked if p.kind is p.POSITIONAL_ONLY]
     named = [p.name for p in asked if p.kind is not p.POSITIONAL_ONLY]
-    return lambda offer: function(*(offer[key] for key in placed), **{key: offer[key] for key in named})
+    return lambda offer: function(
+        *(offer[key] for key in placed), **{key: offer[key] for key in named}
+    )
 
 
 def _offer(member: Member, context: Context) -> Mapping[str, Any]:
@@ -205,7 +267,10 @@ def _offer(member: Member, context: Context) -> Mapping[str, Any]:
 def _lists(group: Group) -> Mapping[str, list[Any]]:
     prompts = [member.rollout.prompt.text for member in group.members]
     return {
-        "queries": [prompt + member.rollout.text for prompt, member in zip(prompts, group.members, strict=True)],
+        "queries": [
+            prompt + member.rollout.text
+            for prompt, member in zip(prompts, group.members, strict=True)
+        ],
         "prompts": prompts,
         "labels": [_gold(group.problem)] * len(prompts),
     }
@@ -217,7 +282,9 @@ def _gold(problem: Problem) -> Any:
 
 
 def _of_lists(given: Any, count: int, name: str) -> list[Reward]:
-    """Rewards from numbers, or from a mapping of `rewards`, `scores` and `extra_logs`, all of which are logged."""
+    """Rewards from numbers, or from a mapping of `rewards`, `scores` and `extra_logs`, all of which
+    are logged.
+    """
     if not isinstance(given, Mapping):
         return [Reward(value) for value in _numbers(given)]
     _check_has(given, "rewards", name)
@@ -227,9 +294,13 @@ def _of_lists(given: Any, count: int, name: str) -> list[Reward]:
     for key, values in {"scores": given.get("scores"), **(given.get("extra_logs") or {})}.items():
         if values is not None:
             column = _numbers(values)
-            columns[str(key)] = column * count if len(column) == 1 else column  # one number is that of all samples
+            # one number is that of all samples
+            columns[str(key)] = column * count if len(column) == 1 else column
             _check_count(columns[str(key)], count, name, f" of '{key}'")
-    return [Reward(value, {key: column[i] for key, column in columns.items()}) for i, value in enumerate(rewards)]
+    return [
+        Reward(value, {key: column[i] for key, column in columns.items()})
+        for i, value in enumerate(rewards)
+    ]
 
 
 def _numbers(values: Any) -> list[float]:
@@ -255,7 +326,10 @@ def _by_score(value: Any, name: str) -> Reward:
         return _as_reward(value)
     _check_has(value, "score", name)
     score = float(value["score"])
-    return Reward(score, {str(k): float(v) for k, v in value.items() if isinstance(v, Real)} | {"score": score})
+    return Reward(
+        score,
+        {str(k): float(v) for k, v in value.items() if isinstance(v, Real)} | {"score": score},
+    )
 
 
 def _check_has(given: Mapping[Any, Any], key: str, name: str) -> None:
@@ -274,7 +348,9 @@ def _check_finite(rewards: Sequence[Reward], problem: Problem, name: str) -> Non
     for part, value in values + [item for reward in rewards for item in reward.parts.items()]:
         if not math.isfinite(value):
             what = f"{value} as '{part}'" if part else f"{value}"
-            raise RunError(f"reward '{name}' returned {what} (problem '{problem.id}'); it must be a finite number")
+            raise RunError(
+                f"reward '{name}' returned {what} (problem '{problem.id}'); it must be a finite number"
+            )
 
 
 def _as_reward(value: Any) -> Reward:

@@ -1,4 +1,6 @@
-"""What is trained: master weights beside a copy in the compute dtype, and the optimiser steps that move them."""
+"""What is trained: master weights beside a copy in the compute dtype, and the optimiser steps that
+move them.
+"""
 
 from __future__ import annotations
 
@@ -29,28 +31,39 @@ PIECE = 2**17
 class Trained(ABC):
     """A module with master weights in its own dtype and arithmetic in `compute`.
 
-    As in FSDP2's mixed precision, gradients of the compute copy are added up in the master's dtype. Where the dtypes
-    agree the two are one, unless `offload` keeps the masters and with them the optimiser in the memory of the CPU. A
-    parameter that needs no gradient has no master. With `shard` there is no copy: each rank of a world holds a part of
-    every master, and FSDP2 gathers a layer in the compute dtype when it is used.
+    As in FSDP2's mixed precision, gradients of the compute copy are added up in the master's dtype.
+    Where the dtypes agree the two are one, unless `offload` keeps the masters and with them the
+    optimiser in the memory of the CPU. A parameter that needs no gradient has no master. With
+    `shard` there is no copy: each rank of a world holds a part of every master, and FSDP2 gathers a
+    layer in the compute dtype when it is used.
     """
 
     def __init__(
-        self, module: Any, compute: torch.dtype, tokens_per_pass: int, *, offload: bool = False, shard: bool = False
+        self,
+        module: Any,
+        compute: torch.dtype,
+        tokens_per_pass: int,
+        *,
+        offload: bool = False,
+        shard: bool = False,
     ) -> None:
         self.module, self.tokens_per_pass = module.eval(), tokens_per_pass
         self.compute, self.offload, self.shard = compute, offload, shard
         self.packed, self.world = False, ALONE
         self.call: Callable[..., tuple[Tensor, ...]] = self.outputs_of
         self.dtype, self.device = next(module.parameters()).dtype, next(module.parameters()).device
-        self.wide = torch.promote_types(self.dtype, torch.float32)  # of all that is counted or added up over tokens
+        # of all that is counted or added up over tokens
+        self.wide = torch.promote_types(self.dtype, torch.float32)
         self._name_parameters()
-        self.separate = not shard and (compute is not self.dtype or (offload and self.device.type != "cpu"))
+        self.separate = not shard and (
+            compute is not self.dtype or (offload and self.device.type != "cpu")
+        )
         home = torch.device("cpu") if offload else self.device
         if self.separate:
             self.master = [nn.Parameter(p.detach().clone().to(home)) for p in self.copies]
         if compute is not self.dtype and not shard:
-            for parameter in module.parameters():  # buffers, such as those of rotary embeddings, keep their precision
+            # buffers, such as those of rotary embeddings, keep their precision
+            for parameter in module.parameters():
                 parameter.data = parameter.data.to(compute)
 
     def _name_parameters(self) -> None:
@@ -63,7 +76,9 @@ class Trained(ABC):
         """What one forward pass says of its response tokens.   -> [t] each"""
 
     def join(self, world: World) -> None:
-        """From here on passes are divided among the ranks of a world, and with `shard` the weights too."""
+        """From here on passes are divided among the ranks of a world, and with `shard` the weights
+        too.
+        """
         self.world = world
         if self.shard:
             self.call = _sharded(self)
@@ -74,15 +89,23 @@ class Trained(ABC):
         return passes(sequences, self.tokens_per_pass, self.packed, self.world, even=self.shard)
 
     def outputs(self, module: Any, part: Pass, field: str) -> Tensor:
-        """A field of a module's output at the positions that predict the response tokens.   -> [t, …]"""
-        inputs = {"input_ids": part.input_ids.to(self.device), "position_ids": part.position_ids.to(self.device)}
-        more = {"rows": part.rows} if part.rows else {}  # for our attention, to which models hand on what is not theirs
+        """A field of a module's output at the positions that predict the response tokens.   -> [t,
+        …]
+        """
+        inputs = {
+            "input_ids": part.input_ids.to(self.device),
+            "position_ids": part.position_ids.to(self.device),
+        }
+        # for our attention, to which models hand on what is not theirs
+        more = {"rows": part.rows} if part.rows else {}
         out = module(**inputs, **more, use_cache=False)
         return getattr(out, field)[part.row.to(self.device), part.column.to(self.device)]
 
     @torch.no_grad()
     def gathered(self, sequences: Sequence[Tokens], forward: Callable[[Pass], Tensor]) -> Tensor:
-        """What `forward` says of all response tokens, without gradients, in the order of the samples.   -> [T, …]"""
+        """What `forward` says of all response tokens, without gradients, in the order of the
+        samples.   -> [T, …]
+        """
         lengths, found = [len(s.response) for s in sequences], dict[int, Tensor]()
         for part in self.passes(sequences):
             pieces = forward(part).split([lengths[i] for i in part.samples])
@@ -102,13 +125,19 @@ class Trained(ABC):
                     parameter.grad = None
 
     def sum_gradients(self) -> None:
-        """Add up the gradients of all ranks, which for sharded weights happened in the backward pass."""
+        """Add up the gradients of all ranks, which for sharded weights happened in the backward
+        pass.
+        """
         if self.shard:
             return
-        have = self.world.sum({n: 1.0 for n, p in zip(self.names, self.master, strict=True) if p.grad is not None})
+        have = self.world.sum(
+            {n: 1.0 for n, p in zip(self.names, self.master, strict=True) if p.grad is not None}
+        )
         for name, master in zip(self.names, self.master, strict=True):
             if name in have:
-                master.grad = self.world.add(torch.zeros_like(master) if master.grad is None else master.grad)
+                master.grad = self.world.add(
+                    torch.zeros_like(master) if master.grad is None else master.grad
+                )
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -119,7 +148,9 @@ class Trained(ABC):
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Every master weight by name, sharded where the model is: what a checkpoint saves."""
-        return ((name, master.detach()) for name, master in zip(self.names, self.master, strict=True))
+        return (
+            (name, master.detach()) for name, master in zip(self.names, self.master, strict=True)
+        )
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -137,14 +168,21 @@ class _Call(nn.Module):
         self.module, self.outputs_of = model.module, model.outputs_of
 
     def forward(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
-        return tuple(out.clone() for out in self.outputs_of(part, *options))  # FSDP2 hangs its hooks on no view
+        # FSDP2 hangs its hooks on no view
+        return tuple(out.clone() for out in self.outputs_of(part, *options))
 
 
 def _sharded(model: Trained) -> nn.Module:
-    """The model's forward pass with every weight split over the ranks; gradients are sums over them, as the losses
-    are."""
+    """The model's forward pass with every weight split over the ranks; gradients are sums over
+    them, as the losses are.
+    """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp import (
+        CPUOffloadPolicy,
+        MixedPrecisionPolicy,
+        OffloadPolicy,
+        fully_shard,
+    )
 
     offload = model.offload and model.device.type != "cpu"
     how: dict[str, Any] = {
@@ -153,7 +191,11 @@ def _sharded(model: Trained) -> nn.Module:
         "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
     }
     call = _Call(model)
-    kinds = {kind for part in model.module.modules() for kind in getattr(part, "_no_split_modules", None) or ()}
+    kinds = {
+        kind
+        for part in model.module.modules()
+        for kind in getattr(part, "_no_split_modules", None) or ()
+    }
     layers = [part for part in model.module.modules() if type(part).__name__ in kinds]
     for part in (*layers, call):
         sharded = fully_shard(part, reshard_after_forward=True, **how)
@@ -163,7 +205,9 @@ def _sharded(model: Trained) -> nn.Module:
 
 
 def add_to(total: Tensor, part: Tensor) -> None:
-    """Add a tensor of another dtype; on a processor in pieces that stay in its cache once they are converted."""
+    """Add a tensor of another dtype; on a processor in pieces that stay in its cache once they are
+    converted.
+    """
     total, part = torch.atleast_1d(total), torch.atleast_1d(part.to(total.device))
     rows = PIECE * len(total) // max(1, total.numel()) if total.device.type == "cpu" else len(total)
     for mine, other in zip(total.split(max(1, rows)), part.split(max(1, rows)), strict=True):
@@ -182,20 +226,30 @@ def fill(target: Tensor, value: Tensor) -> None:
 
 
 def takes_rows(trained: Trained, body: Any, measure: Callable[[Sequence[Tokens]], Tensor]) -> bool:
-    """Whether packed rows that share prompts give what plain ones give, and nothing like what two responses in a row
-    give when the second sees the first; tried, since a model may ignore them. From then on it has the attention that
-    takes them."""
+    """Whether packed rows that share prompts give what plain ones give, and nothing like what two
+    responses in a row give when the second sees the first; tried, since a model may ignore them.
+    From then on it has the attention that takes them.
+    """
     if not models.full_attention(body):
         return False
-    known, spans = len(body.get_input_embeddings().weight), (range(5, 21), range(21, 45), range(45, 25, -1))
+    known, spans = (
+        len(body.get_input_embeddings().weight),
+        (range(5, 21), range(21, 45), range(45, 25, -1)),
+    )
     asked, one, other = (tuple(token % known for token in span) for span in spans)
     last = Tokens(other[:2], one[:12])
     own, trained.packed = body.config._attn_implementation, False
-    tokens, mixed = [Tokens(asked, one), Tokens(asked, other), last], measure([Tokens(asked, one + other), last])
+    tokens, mixed = (
+        [Tokens(asked, one), Tokens(asked, other), last],
+        measure([Tokens(asked, one + other), last]),
+    )
     plain = measure(tokens)
     body.set_attn_implementation(models.ATTENTION)
     trained.packed = True
-    apart, wrong = ((plain - found).reshape(len(plain), -1).norm(dim=1).mean() for found in (measure(tokens), mixed))
+    apart, wrong = (
+        (plain - found).reshape(len(plain), -1).norm(dim=1).mean()
+        for found in (measure(tokens), mixed)
+    )
     same = bool(apart < wrong * (0.3 if trained.compute is torch.bfloat16 else 1e-3))
     if not same:
         body.set_attn_implementation(own)
@@ -214,12 +268,15 @@ class Rate:
     def at(self, update: int) -> float:
         if update < self.warmup:
             return self.peak * (update + 1) / self.warmup
-        return self.peak * self.schedule(min(1.0, (update - self.warmup) / max(1, self.total - self.warmup)))
+        return self.peak * self.schedule(
+            min(1.0, (update - self.warmup) / max(1, self.total - self.warmup))
+        )
 
 
 class Updates:
-    """The optimiser steps of one model; `count` includes the skipped ones. A later stage of a run has updates of its
-    own over the same optimiser, with other settings."""
+    """The optimiser steps of one model; `count` includes the skipped ones. A later stage of a run
+    has updates of its own over the same optimiser, with other settings.
+    """
 
     def __init__(
         self,
@@ -234,13 +291,18 @@ class Updates:
         self.count = self.broken = 0
 
     def step(self, prefix: str = "") -> Metrics:
-        """Clip by the global norm and step; without a finite gradient nothing moves, and RunError ends the third such
-        update in a row."""
+        """Clip by the global norm and step; without a finite gradient nothing moves, and RunError
+        ends the third such update in a row.
+        """
         rate = self.rate.at(self.count)
         self.count += 1
         self.model.sum_gradients()
         parameters = [p for p in self.model.master if p.grad is not None]
-        norm = float(whole(nn.utils.clip_grad_norm_(parameters, self.clip or math.inf))) if parameters else 0.0
+        norm = (
+            float(whole(nn.utils.clip_grad_norm_(parameters, self.clip or math.inf)))
+            if parameters
+            else 0.0
+        )
         finite = math.isfinite(norm)
         self.broken = 0 if finite else self.broken + 1
         if self.broken >= BROKEN_IN_A_ROW:
@@ -249,8 +311,11 @@ class Updates:
             )
         if finite and parameters:
             for group in self.optimizer.param_groups:
-                kept = group["lr"]  # torchao keeps the rate in a tensor, which its compiled step reads
-                group.update(self.settings, lr=kept.fill_(rate) if isinstance(kept, Tensor) else rate)
+                # torchao keeps the rate in a tensor, which its compiled step reads
+                kept = group["lr"]
+                group.update(
+                    self.settings, lr=kept.fill_(rate) if isinstance(kept, Tensor) else rate
+                )
             self.optimizer.step()
             self.model.publish()
         self.optimizer.zero_grad(set_to_none=True)
@@ -265,7 +330,9 @@ class Updates:
         self.count, self.broken = before.count, before.broken
 
     def saved(self) -> Iterator[tuple[str, Tensor]]:
-        """Every master weight and what AdamW keeps of it, as `NAME/weight`, `NAME/exp_avg` and so on."""
+        """Every master weight and what AdamW keeps of it, as `NAME/weight`, `NAME/exp_avg` and so
+        on.
+        """
         for name, master in zip(self.model.names, self.model.master, strict=True):
             yield f"{name}/weight", master.detach()
             yield from ((f"{name}/{what}", tensor) for what, tensor in self._states(master).items())

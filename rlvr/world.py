@@ -1,8 +1,9 @@
 """Where a run runs: one of `size` equal processes, and what they tell one another.
 
-Every process runs the same loop. What costs time is shared out: problems to ask and verify, and passes over the
-samples. What comes of it is brought together again on all of them, so everything between is the same code on the same
-data in any world. In the world of one each exchange is an identity, and torch is not loaded.
+Every process runs the same loop. What costs time is shared out: problems to ask and verify, and
+passes over the samples. What comes of it is brought together again on all of them, so everything
+between is the same code on the same data in any world. In the world of one each exchange is an
+identity, and torch is not loaded.
 """
 
 from __future__ import annotations
@@ -22,21 +23,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOST = "another process of the run has ended"
-# A rank may wait for the longest response of another; what has died is seen at once, by its connection or its launcher.
+# A rank may wait for the longest response of another; what has died is seen at once, by its
+# connection or its launcher.
 PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One of `size` equal processes; rank 0 alone writes. Every rank has to make the same exchanges in the same order;
-    each raises RunError where another rank has ended."""
+    """One of `size` equal processes; rank 0 alone writes. Every rank has to make the same exchanges
+    in the same order; each raises RunError where another rank has ended.
+    """
 
     rank: int = 0
     size: int = 1
     group: Any = None  # of torch.distributed; None is that of all processes
 
     def apart(self) -> World:
-        """The same processes with exchanges of their own, for a thread beside the loop; all ranks ask together."""
+        """The same processes with exchanges of their own, for a thread beside the loop; all ranks
+        ask together.
+        """
         if self.size == 1:
             return self
         import torch.distributed as dist
@@ -121,7 +126,9 @@ def _together() -> Iterator[None]:
 
 @contextmanager
 def placed() -> Iterator[World]:
-    """This process's place among those started together, from the variables that torchrun sets; alone without them."""
+    """This process's place among those started together, from the variables that torchrun sets;
+    alone without them.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
@@ -132,6 +139,8 @@ def placed() -> Iterator[World]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
+    )
     yield World(dist.get_rank(), size)
     dist.destroy_process_group()  # not after an error, since it may wait for a rank that is gone

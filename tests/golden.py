@@ -1,4 +1,6 @@
-"""Golden cases of the reference implementations as our flat tensors; cases are read from RLVR_GOLDEN_DIR."""
+"""Golden cases of the reference implementations as our flat tensors; cases are read from
+RLVR_GOLDEN_DIR.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from torch import Tensor
 from rlvr.batch import Batch, Tokens
 
 FOLDER = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
-needs_golden = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no golden outputs in {FOLDER} (RLVR_GOLDEN_DIR)")
+needs_golden = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason=f"no golden outputs in {FOLDER} (RLVR_GOLDEN_DIR)"
+)
 
 
 def cases(name: str) -> list[dict[str, Any]]:
@@ -27,7 +31,11 @@ def number(value: Any) -> Any:
 
 
 def dtype_of(case: dict[str, Any]) -> torch.dtype:
-    return torch.float32 if str(case["config"].get("dtype", "")).startswith("float32") else torch.float64
+    return (
+        torch.float32
+        if str(case["config"].get("dtype", "")).startswith("float32")
+        else torch.float64
+    )
 
 
 class Flat:
@@ -37,7 +45,8 @@ class Flat:
         self.padded = torch.tensor(number(mask), dtype=dtype)
         places = torch.arange(self.padded.shape[1])
         length = (places * (self.padded > 0)).amax(1) + 1
-        self.inside = places[None] < length[:, None]  # tokens of others in the middle stay, the tail goes
+        # tokens of others in the middle stay, the tail goes
+        self.inside = places[None] < length[:, None]
         self.mask, self.lengths = self.padded[self.inside], length.tolist()
         self.sample = torch.arange(len(self.padded))[:, None].expand_as(self.padded)[self.inside]
         self.dtype = dtype
@@ -61,9 +70,14 @@ class Flat:
         returns: Any = None,
         **totals: float,
     ) -> Batch:
-        """What a term and a reduction read; the denominators are those of the rows unless others are given."""
+        """What a term and a reduction read; the denominators are those of the rows unless others
+        are given.
+        """
         zeros = torch.zeros_like(self.mask)
-        given = {name: None if rows is None else self.flat(rows) for name, rows in (("old", old), ("ref", ref))}
+        given = {
+            name: None if rows is None else self.flat(rows)
+            for name, rows in (("old", old), ("ref", ref))
+        }
         return Batch(
             sequences=tuple(Tokens((0,), (0,) * n) for n in self.lengths),
             group=tuple(range(len(self.lengths))),

@@ -1,11 +1,13 @@
-"""Kill a run with SIGKILL at random moments, resume it, and compare it with the run that nothing disturbed.
+"""Kill a run with SIGKILL at random moments, resume it, and compare it with the run that nothing
+disturbed.
 
     python tests/kills.py --kills 100 --out bench/results/kills.jsonl
 
-The moments are spread over the phases of a run: the n-th time that a phase begins, a random time after that. What is
-compared, bit for bit: weights, optimiser states, samples, history, evaluations, and all metrics but those under `time`.
-Each run is forked from this process, which has loaded torch; there it notes its phase in shared memory, the product
-knows nothing of it. A third of the resumed runs is killed once more.
+The moments are spread over the phases of a run: the n-th time that a phase begins, a random time
+after that. What is compared, bit for bit: weights, optimiser states, samples, history, evaluations,
+and all metrics but those under `time`. Each run is forked from this process, which has loaded
+torch; there it notes its phase in shared memory, the product knows nothing of it. A third of the
+resumed runs is killed once more.
 """
 
 from __future__ import annotations
@@ -93,7 +95,9 @@ class Moment:
 
 @dataclass(frozen=True)
 class Whole:
-    """The run that nothing disturbed: what it left, how often it entered each phase, and for how long."""
+    """The run that nothing disturbed: what it left, how often it entered each phase, and for how
+    long.
+    """
 
     left: dict[str, Any]
     times: dict[str, int]
@@ -108,8 +112,16 @@ class Bench:
         (folder / "plugins.py").write_text(PLUGINS + SLOWLY)
         model = tiny.save(folder / "tiny")
         for name, sections in RECIPES.items():
-            tree = tiny.recipe(model, optimizer={"lr": 1e-2}, reward=f"{folder / 'plugins.py'}:digits")
-            tree["train"] = [{"data": ADD | {"count": 5}, "task": f"{folder / 'plugins.py'}:slowly", "adaptive": {}}]
+            tree = tiny.recipe(
+                model, optimizer={"lr": 1e-2}, reward=f"{folder / 'plugins.py'}:digits"
+            )
+            tree["train"] = [
+                {
+                    "data": ADD | {"count": 5},
+                    "task": f"{folder / 'plugins.py'}:slowly",
+                    "adaptive": {},
+                }
+            ]
             tree |= {"checkpoint": {"every": 1, "keep": 2}, "trackers": [], **sections}
             tree["rollout"] = {"problems": 2, "samples": 3, "max_tokens": 5}
             tree["eval"] |= {"every": 2}  # type: ignore[operator]
@@ -130,7 +142,9 @@ class Bench:
         """Everything that a finished run leaves but its times."""
         folder = self.folder / "runs" / name
         last = checkpoint.saved(folder / "checkpoints")[-1]
-        tensors = {key: tensor.numpy().tobytes() for key, tensor in checkpoint.tensors(last).items()}
+        tensors = {
+            key: tensor.numpy().tobytes() for key, tensor in checkpoint.tensors(last).items()
+        }
         return {**facts(folder), "checkpoint": (last.name, tensors)}
 
     def whole(self, recipe: str) -> Whole:
@@ -139,7 +153,11 @@ class Bench:
         assert process.exitcode == 0, "the undisturbed run failed"
         rows = [(name, i) for i, name in enumerate(NAMES) if i]
         times = {name: board[i] for name, i in rows}
-        return Whole(self.left(f"whole {recipe}"), times, {name: spent[i] / max(times[name], 1) for name, i in rows})
+        return Whole(
+            self.left(f"whole {recipe}"),
+            times,
+            {name: spent[i] / max(times[name], 1) for name, i in rows},
+        )
 
     def killed(self, recipe: str, name: str, moment: Moment, *words: str) -> str | None:
         """The phase in which SIGKILL came; None where the run ended before."""
@@ -155,7 +173,9 @@ class Bench:
         return phase if process.exitcode == -signal.SIGKILL else None
 
     def resumed(self, recipe: str, name: str) -> int:
-        """The exit status of the run taken up to its end; one that has left nothing yet is started again."""
+        """The exit status of the run taken up to its end; one that has left nothing yet is started
+        again.
+        """
         begun = (self.folder / "runs" / name / "recipe.yaml").exists()
         process, _, _ = self.start(recipe, name, "--resume" if begun else "--overwrite")
         process.join()
@@ -191,10 +211,14 @@ def moments(whole: Whole, dice: random.Random) -> Iterator[Moment]:
     while True:
         for phase in dice.sample(list(PHASES), len(PHASES)):
             length = whole.seconds[phase]
-            yield Moment(phase, dice.randint(1, max(1, whole.times[phase])), dice.uniform(0, length))
+            yield Moment(
+                phase, dice.randint(1, max(1, whole.times[phase])), dice.uniform(0, length)
+            )
 
 
-def trial(bench: Bench, recipe: str, name: str, draws: Iterator[Moment], twice: bool, whole: Whole) -> dict[str, Any]:
+def trial(
+    bench: Bench, recipe: str, name: str, draws: Iterator[Moment], twice: bool, whole: Whole
+) -> dict[str, Any]:
     """One run killed once or twice, resumed to its end and compared."""
     hits, start = list[str](), time.perf_counter()
     while not hits:
@@ -202,12 +226,19 @@ def trial(bench: Bench, recipe: str, name: str, draws: Iterator[Moment], twice: 
         hits += filter(None, [bench.killed(recipe, name, next(draws))])
     if twice and (bench.folder / "runs" / name / "recipe.yaml").exists():
         again = next(draws)
-        hits += filter(None, [bench.killed(recipe, name, Moment(again.phase, 1, again.delay), "--resume")])
+        hits += filter(
+            None, [bench.killed(recipe, name, Moment(again.phase, 1, again.delay), "--resume")]
+        )
     status = bench.resumed(recipe, name)
     left = bench.left(name) if status == 0 else {"status": status}
     differs = [part for part, value in whole.left.items() if left.get(part) != value]
     shutil.rmtree(bench.folder / "runs" / name)
-    return {"recipe": recipe, "killed_in": hits, "differs": differs, "seconds": round(time.perf_counter() - start, 2)}
+    return {
+        "recipe": recipe,
+        "killed_in": hits,
+        "differs": differs,
+        "seconds": round(time.perf_counter() - start, 2),
+    }
 
 
 def main(kills: int, out: Path | None, seed: int) -> int:
@@ -220,13 +251,19 @@ def main(kills: int, out: Path | None, seed: int) -> int:
         while done < kills:
             recipe = list(RECIPES)[len(rows) % len(RECIPES)]
             twice = kills - done > 1 and len(rows) % 3 == 2
-            rows.append(trial(bench, recipe, f"trial {len(rows)}", draws[recipe], twice, wholes[recipe]))
+            rows.append(
+                trial(bench, recipe, f"trial {len(rows)}", draws[recipe], twice, wholes[recipe])
+            )
             done += len(rows[-1]["killed_in"])
             print(f"{done}/{kills} {json.dumps(rows[-1])}", flush=True)
     phases = Counter(phase for row in rows for phase in row["killed_in"])
     equal = sum(not row["differs"] for row in rows)
     head = {"kills": done, "runs": len(rows), "equal": equal, "phases": dict(phases), "seed": seed}
-    head |= {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    head |= {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
     print(json.dumps(head))
     if out:
         out.write_text("".join(json.dumps(row) + "\n" for row in (head, *rows)))

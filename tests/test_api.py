@@ -1,4 +1,6 @@
-"""The public contract from Python and from the command line: what comes back, and what lies in the run folder."""
+"""The public contract from Python and from the command line: what comes back, and what lies in the
+run folder.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ LOADED: list[tuple[int, dict[str, torch.Tensor]]] = []
 
 
 def recording(module: Any, tokenizer: Any, compute: torch.dtype) -> Any:
-    """The local engine, which keeps a copy of all weights that it was given: the last are the final policy's."""
+    """The local engine, which keeps a copy of all weights that it was given: the last are the final
+    policy's.
+    """
     engine = local(module, tokenizer, compute)
     load = engine.load
 
@@ -54,11 +58,14 @@ def is_share(value: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, dict[str, Any]]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
+) -> tuple[Path, dict[str, Any]]:
     """One run from Python, on problems and by a reward that a script brought, and its summary."""
     folder = tmp_path_factory.mktemp("api")
     tree = tiny.recipe(
-        tiny_model, rollout={"problems": 3, "samples": 2, "max_tokens": 6, "engine": "test_api:recording"}
+        tiny_model,
+        rollout={"problems": 3, "samples": 2, "max_tokens": 6, "engine": "test_api:recording"},
     )
     LOADED.clear()
     summary = rlvr.train(
@@ -73,7 +80,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple
     return folder / "mine", summary
 
 
-def test_train_returns_the_summary_of_the_contract(trained: tuple[Path, dict[str, Any]], tiny_model: Path) -> None:
+def test_train_returns_the_summary_of_the_contract(
+    trained: tuple[Path, dict[str, Any]], tiny_model: Path
+) -> None:
     run, summary = trained
     assert summary == json.loads((run / "summary.json").read_text())
     assert {"recipe", "model", "steps", "seconds", "response_tokens", "evals"} <= set(summary)
@@ -91,17 +100,29 @@ def test_train_returns_the_summary_of_the_contract(trained: tuple[Path, dict[str
             assert result[when]["n"] == 8
 
 
-def test_the_run_folder_holds_all_that_the_contract_names(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_the_run_folder_holds_all_that_the_contract_names(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
     run, _ = trained
-    for name in ("recipe.yaml", "metrics.jsonl", "history.jsonl", "evals.jsonl", "summary.json", "report.html"):
+    for name in (
+        "recipe.yaml",
+        "metrics.jsonl",
+        "history.jsonl",
+        "evals.jsonl",
+        "summary.json",
+        "report.html",
+    ):
         assert (run / name).stat().st_size > 0, name
     for name in ("samples", "checkpoints", "model"):
         assert (run / name).is_dir(), name
-    hidden = [path for path in run.rglob(".*") if path.is_file() and path.name != ".metadata"]  # torch names its so
+    # torch names its so
+    hidden = [path for path in run.rglob(".*") if path.is_file() and path.name != ".metadata"]
     assert not hidden, "nothing half-written is left"
 
 
-def test_metrics_hold_one_object_a_step_with_the_clock_under_time(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_metrics_hold_one_object_a_step_with_the_clock_under_time(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
     run, summary = trained
     metrics = lines(run / "metrics.jsonl")
     assert [row["step"] for row in metrics] == [1, 2, 3]
@@ -115,7 +136,9 @@ def test_metrics_hold_one_object_a_step_with_the_clock_under_time(trained: tuple
     assert sum(row["grad_norm"] for row in metrics) > 0
 
 
-def test_samples_hold_every_rollout_with_what_the_contract_names(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_samples_hold_every_rollout_with_what_the_contract_names(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
     run, _ = trained
     for step in (1, 2, 3):
         samples = lines(run / "samples" / f"train-{step:06d}.jsonl")
@@ -129,12 +152,18 @@ def test_samples_hold_every_rollout_with_what_the_contract_names(trained: tuple[
     assert len(lines(run / "samples" / "eval-heldout-000000.jsonl")) == 8
 
 
-def test_history_has_one_line_for_each_visit_of_a_group(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_history_has_one_line_for_each_visit_of_a_group(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
     run, _ = trained
     history = lines(run / "history.jsonl")
     assert [row["step"] for row in history] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
-    assert len({row["id"] for row in history}) == len(QUESTIONS), "nine visits of nine problems are one epoch"
-    samples = [row for step in (1, 2, 3) for row in lines(run / "samples" / f"train-{step:06d}.jsonl")]
+    assert len({row["id"] for row in history}) == len(QUESTIONS), (
+        "nine visits of nine problems are one epoch"
+    )
+    samples = [
+        row for step in (1, 2, 3) for row in lines(run / "samples" / f"train-{step:06d}.jsonl")
+    ]
     for number, row in enumerate(history):
         group = samples[4 * number : 4 * number + 4]
         assert {member["id"] for member in group} == {row["id"]}
@@ -167,13 +196,17 @@ def test_the_final_model_loads_with_transformers_and_is_the_final_policy(
     for name, weight in final.items():
         assert torch.equal(found[name], weight), name
     assert not torch.equal(final["model.norm.weight"], LOADED[0][1]["model.norm.weight"])
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight, "tied as in the model it was"
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight, (
+        "tied as in the model it was"
+    )
     words = AutoTokenizer.from_pretrained(run / "model")
     ids = words("What is 1 + 2?\n", return_tensors="pt")["input_ids"]
     assert torch.isfinite(model(ids).logits).all()
     assert words.chat_template == tiny.TEMPLATE
     before = AutoModelForCausalLM.from_pretrained(tiny_model)
-    assert (run / "model" / "model.safetensors").stat().st_size == (tiny_model / "model.safetensors").stat().st_size
+    assert (run / "model" / "model.safetensors").stat().st_size == (
+        tiny_model / "model.safetensors"
+    ).stat().st_size
     assert model.config.to_diff_dict() == before.config.to_diff_dict()
 
 
@@ -185,11 +218,15 @@ def test_the_saved_model_scores_what_the_last_evaluation_scored(
     rows = [row.model_dump(mode="json") for row in resolved.eval.sets]
     found = rlvr.evaluate(str(run / "model"), rows, max_tokens=4, out=tmp_path / "out")
     wanted = lines(run / "samples" / "eval-heldout-000003.jsonl")
-    assert [row["text"] for row in lines(tmp_path / "out" / "samples.jsonl")] == [row["text"] for row in wanted]
+    assert [row["text"] for row in lines(tmp_path / "out" / "samples.jsonl")] == [
+        row["text"] for row in wanted
+    ]
     assert found[0]["metrics"] == lines(run / "evals.jsonl")[-1]["metrics"]
 
 
-def test_recipe_yaml_is_the_resolved_recipe_with_the_overrides(trained: tuple[Path, dict[str, Any]]) -> None:
+def test_recipe_yaml_is_the_resolved_recipe_with_the_overrides(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
     run, _ = trained
     resolved = recipe.load(run / "recipe.yaml")
     assert resolved.rollout.samples == 4
@@ -211,7 +248,11 @@ def test_problems_may_be_given_in_three_forms(tmp_path: Path, tiny_model: Path) 
     ]
     tree = tiny.recipe(tiny_model, rollout={"problems": 3, "samples": 2, "max_tokens": 3})
     rlvr.train(tree, problems=given, run__folder=str(tmp_path), run__steps=1)
-    assert {row["id"] for row in lines(tmp_path / "tiny" / "history.jsonl")} == {"given/0", "mine/7", "mine/8"}
+    assert {row["id"] for row in lines(tmp_path / "tiny" / "history.jsonl")} == {
+        "given/0",
+        "mine/7",
+        "mine/8",
+    }
 
 
 def rlvr_problem(name: str, question: str, answer: str) -> Any:
@@ -229,7 +270,11 @@ def rlvr_problem(name: str, question: str, answer: str) -> Any:
         ("model__gradient_checkpointing", True, lambda r: r.model.gradient_checkpointing is True),
         ("run__folder", Path("my runs # 1"), lambda r: r.run.folder == "my runs # 1"),
         ("run__name", "1", lambda r: r.run.name == "1"),
-        ("advantage", {"name": "grpo", "std": False}, lambda r: r.advantage.params == {"std": False}),
+        (
+            "advantage",
+            {"name": "grpo", "std": False},
+            lambda r: r.advantage.params == {"std": False},
+        ),
         (
             "train__0__prompt",
             {"name": "chat", "suffix": " # x: y"},
@@ -238,7 +283,12 @@ def rlvr_problem(name: str, question: str, answer: str) -> Any:
     ],
 )
 def test_keywords_of_train_reach_the_recipe_as_the_values_they_are(
-    keyword: str, value: Any, read: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keyword: str,
+    value: Any,
+    read: Any,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tree = tiny.recipe(tiny_model)
@@ -248,7 +298,9 @@ def test_keywords_of_train_reach_the_recipe_as_the_values_they_are(
     assert read(recipe.load(path))
 
 
-def test_a_path_in_a_recipe_mapping_is_taken_or_refused_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_path_in_a_recipe_mapping_is_taken_or_refused_in_one_line(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     tree = tiny.recipe(tiny_model)
     tree["run"] = {"name": "tiny", "steps": 1, "threads": 1, "folder": tmp_path}
     try:
@@ -265,11 +317,18 @@ def test_a_misspelt_keyword_of_train_is_refused(tiny_model: Path) -> None:
         rlvr.train(tiny.recipe(tiny_model), rollout__sampels=4)
 
 
-def test_evaluate_returns_records_and_writes_them_with_the_samples(tiny_model: Path, tmp_path: Path) -> None:
+def test_evaluate_returns_records_and_writes_them_with_the_samples(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     row = tiny.recipe(tiny_model)["eval"]["sets"][0]
     out = tmp_path / "deep" / "out"
     results = rlvr.evaluate(
-        str(tiny_model), [row, {**row, "name": "again"}], samples=3, temperature=1.0, max_tokens=4, out=out
+        str(tiny_model),
+        [row, {**row, "name": "again"}],
+        samples=3,
+        temperature=1.0,
+        max_tokens=4,
+        out=out,
     )
     assert json.loads((out / "results.json").read_text()) == results
     assert [result["benchmark"] for result in results] == ["heldout", "again"]
@@ -285,7 +344,9 @@ def test_evaluate_returns_records_and_writes_them_with_the_samples(tiny_model: P
 
 def test_greedy_evaluation_is_the_same_every_time_and_depends_on_no_seed(tiny_model: Path) -> None:
     row = tiny.recipe(tiny_model)["eval"]["sets"][0]
-    once, again = (rlvr.evaluate(str(tiny_model), [row], max_tokens=4, seed=seed)[0] for seed in (0, 1))
+    once, again = (
+        rlvr.evaluate(str(tiny_model), [row], max_tokens=4, seed=seed)[0] for seed in (0, 1)
+    )
     assert {**once, "time": None} == {**again, "time": None}
 
 
@@ -293,7 +354,16 @@ def test_the_command_eval_writes_results_and_samples(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = ["eval", str(tiny_model), "--benchmarks", "arithmetic", "--prompt", "plain", "--samples", "2"]
+    words = [
+        "eval",
+        str(tiny_model),
+        "--benchmarks",
+        "arithmetic",
+        "--prompt",
+        "plain",
+        "--samples",
+        "2",
+    ]
     assert cli.main([*words, "--temperature", "0.5", "--max-tokens", "2", "--out", str(out)]) == 0
     (result,) = json.loads((out / "results.json").read_text())
     assert result["benchmark"] == "arithmetic"
@@ -313,7 +383,11 @@ def test_the_command_eval_writes_results_and_samples(
     ],
 )
 def test_the_command_eval_refuses_bad_input_in_one_line(
-    words: list[str], named: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    named: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["eval", str(tiny_model), *words, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
@@ -330,7 +404,10 @@ def test_the_command_eval_refuses_bad_input_in_one_line(
             ["arithmetic", "--count=3", "--kinds", "[add, word]", "--split", "test"],
             arithmetic(count=3, kinds=("add", "word"), split="test"),
         ),
-        (["knights", "--people", "3", "--count", "3", "--seed", "0"], knights(people=3, count=3, seed=0)),
+        (
+            ["knights", "--people", "3", "--count", "3", "--seed", "0"],
+            knights(people=3, count=3, seed=0),
+        ),
     ],
 )
 def test_the_command_data_prints_lines_that_load_back(
@@ -373,7 +450,9 @@ def test_the_command_show_prints_a_recipe_that_loads_back_and_its_cost_and_start
     assert said.err == ""
     assert not list(tmp_path.iterdir())
     (tmp_path / "shown.yaml").write_text(said.out)
-    assert recipe.load(tmp_path / "shown.yaml") == recipe.load("demo", ["run.steps=3", "rollout.samples=5"])
+    assert recipe.load(tmp_path / "shown.yaml") == recipe.load(
+        "demo", ["run.steps=3", "rollout.samples=5"]
+    )
     assert yaml.safe_load(said.out)["rollout"]["samples"] == 5
     cost = [line for line in said.out.splitlines() if line.startswith("#")]
     assert any("3 steps" in line and "120 rollouts" in line for line in cost)
@@ -381,10 +460,15 @@ def test_the_command_show_prints_a_recipe_that_loads_back_and_its_cost_and_start
 
 
 def test_the_command_report_builds_one_report_and_compares_two(
-    trained: tuple[Path, dict[str, Any]], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: tuple[Path, dict[str, Any]],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run, _ = trained
-    other = rlvr.train(tiny.recipe(tiny_model), run__folder=str(tmp_path), run__name="other", run__steps=1)
+    other = rlvr.train(
+        tiny.recipe(tiny_model), run__folder=str(tmp_path), run__name="other", run__steps=1
+    )
     assert other["recipe"] == "other"
     (tmp_path / "other" / "report.html").unlink()
     capsys.readouterr()
@@ -393,14 +477,22 @@ def test_the_command_report_builds_one_report_and_compares_two(
     assert said.err == ""
     assert Path(said.out.strip()) == tmp_path / "other" / "report.html"
     assert "heldout" in (tmp_path / "other" / "report.html").read_text()
-    assert cli.main(["report", str(run), str(tmp_path / "other"), "--out", str(tmp_path / "both.html")]) == 0
+    assert (
+        cli.main(
+            ["report", str(run), str(tmp_path / "other"), "--out", str(tmp_path / "both.html")]
+        )
+        == 0
+    )
     page = (tmp_path / "both.html").read_text()
     assert "mine" in page
     assert "other" in page
 
 
 def test_overrides_may_stand_behind_options(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tree = tiny.recipe(tiny_model)
@@ -419,7 +511,9 @@ def test_the_package_is_a_command_of_python(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert done.stderr == ""
-    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [p.id for p in arithmetic(count=2)]
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [
+        p.id for p in arithmetic(count=2)
+    ]
 
 
 def test_importing_the_package_is_cheap_and_names_its_public_functions(tmp_path: Path) -> None:

@@ -12,7 +12,16 @@ import tiny
 
 import rlvr
 from rlvr import cli
-from rlvr.audit import CONTROLS, audit, check_controls, control_scores, gated, grade, lines_of, write_page
+from rlvr.audit import (
+    CONTROLS,
+    audit,
+    check_controls,
+    control_scores,
+    gated,
+    grade,
+    lines_of,
+    write_page,
+)
 from rlvr.errors import UserError
 from rlvr.registry import find
 from rlvr.tasks.arithmetic import arithmetic
@@ -43,7 +52,9 @@ def test_every_line_is_answered_in_order_and_a_malformed_one_is_an_error() -> No
         "correct", "no_answer", "error", "error", "error", "correct", "correct", "unparseable", "error",
     ]  # fmt: skip
     assert [row["correct"] for row in found] == [row["status"] == "correct" for row in found]
-    assert {frozenset(row) for row in found} == {frozenset(("id", "status", "correct", "answer", "ms"))}
+    assert {frozenset(row) for row in found} == {
+        frozenset(("id", "status", "correct", "answer", "ms"))
+    }
     assert found[0]["answer"] == "0.5" and found[1]["answer"] is None
 
 
@@ -61,12 +72,17 @@ def test_knights_are_graded_with_their_form_also_where_the_prompt_opened_the_thi
     ]  # fmt: skip
 
 
-def test_the_command_prints_json_lines_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_json_lines_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     file.write_text(line("5", r"\boxed{5}") + "\nnonsense\n", encoding="utf-8")
     assert cli.main(["grade", str(file)]) == 0
     printed = capsys.readouterr()
-    assert [json.loads(text)["status"] for text in printed.out.splitlines()] == ["correct", "error"] and not printed.err
+    assert [json.loads(text)["status"] for text in printed.out.splitlines()] == [
+        "correct",
+        "error",
+    ] and not printed.err
     assert cli.main(["grade", str(file), "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) == 2 and capsys.readouterr().out == ""
     assert cli.main(["grade", str(tmp_path / "none.jsonl")]) == 2
@@ -77,12 +93,18 @@ def test_grading_ends_its_helpers_when_it_ends(tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text(line(r"\sum_{k=1}^n k", r"\boxed{\sum_{j=1}^n j}") + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "rlvr", "grade", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=300
+    )
     assert done.returncode == 0 and json.loads(done.stdout)["status"] in ("correct", "wrong")
 
 
 def test_the_gate_marks_or_drops_and_lists() -> None:
-    problems = [Problem("a", "math", "", "1/2"), Problem("b", "math", "", PROSE), *knights(people=2, count=2)]
+    problems = [
+        Problem("a", "math", "", "1/2"),
+        Problem("b", "math", "", PROSE),
+        *knights(people=2, count=2),
+    ]
     kept, refused = gated(problems, "mark")
     assert [row.id for row in refused] == ["b"] and len(kept) == 4 and kept[1].meta["string_only"]
     assert [p.id for p in gated(problems, "drop")[0]] == ["a", kept[2].id, kept[3].id]
@@ -106,14 +128,18 @@ def echoed(problem: Problem, response: Response) -> Verdict:
 
 def test_a_task_that_rewards_nothing_or_an_echo_is_refused() -> None:
     problems = [Problem(str(i), "math", f"Is it {i} or {i + 1}?", str(i)) for i in range(9)]
-    with pytest.raises(UserError, match=r"train\.0: the task takes the control 'empty' for correct on 100%"):
+    with pytest.raises(
+        UserError, match=r"train\.0: the task takes the control 'empty' for correct on 100%"
+    ):
         check_controls("train.0", anything, problems, [], 0.15)
     with pytest.raises(UserError, match="'echo of the question' for correct on 100% of 9 problems"):
         check_controls("train.0", echoed, problems, [], 0.15)
     check_controls("train.0", echoed, problems, [], 1.0)
 
 
-def test_training_refuses_it_before_the_run_folder_is_made(tmp_path: Path, tiny_model: Path) -> None:
+def test_training_refuses_it_before_the_run_folder_is_made(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     task = tmp_path / "lazy.py"
     task.write_text(
         "from rlvr.types import Status, Verdict\n"
@@ -131,27 +157,45 @@ def test_golds_without_meaning_are_listed_when_training_starts(
     problems = [("What is 1 + 1?", "2"), ("What is f?", PROSE)]
     rlvr.train(tiny.recipe(tiny_model), problems=problems, run__steps=1, run__name="prose")
     said = "".join(capsys.readouterr())
-    assert "the golds of 1 training problems cannot be compared by meaning" in said and "given/1" in said
+    assert (
+        "the golds of 1 training problems cannot be compared by meaning" in said
+        and "given/1" in said
+    )
     with pytest.raises(UserError, match=r"train\.0: no problem is left"):
-        rlvr.train(tiny.recipe(tiny_model), problems=problems[1:], verify__gate="drop", run__name="other")
+        rlvr.train(
+            tiny.recipe(tiny_model), problems=problems[1:], verify__gate="drop", run__name="other"
+        )
 
 
-def test_an_audit_of_a_file_and_of_a_run(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_audit_of_a_file_and_of_a_run(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "in.jsonl"
-    rows = [line("1000", r"\boxed{1\,000}"), line("5", r"\boxed{6} 5"), line("5", r"\boxed{5}"), line(PROSE, "x")]
+    rows = [
+        line("1000", r"\boxed{1\,000}"),
+        line("5", r"\boxed{6} 5"),
+        line("5", r"\boxed{5}"),
+        line(PROSE, "x"),
+    ]
     file.write_text("\n".join(rows), encoding="utf-8")
     found = audit(file)
     table = {name: figures for name, *figures in found.table()}
-    assert table["library"] == [3, 1, 0] and table["number"] == [2, 1, 1] and len(found.refused) == 1
+    assert (
+        table["library"] == [3, 1, 0] and table["number"] == [2, 1, 1] and len(found.refused) == 1
+    )
     text = "\n".join(lines_of(found))
-    assert r"only we accept: gold '1000', answer '1\\,000'" in text and "no control is rewarded" in text
+    assert (
+        r"only we accept: gold '1000', answer '1\\,000'" in text
+        and "no control is rewarded" in text
+    )
     page = write_page(found, "<in>", tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "&lt;in&gt;" in page and "http" not in page.replace("http://www.w3.org", "")
     rlvr.train(tiny.recipe(tiny_model), run__steps=1, run__name="audited")
     capsys.readouterr()
     assert cli.main(["audit", str(tiny_model.parent / "runs" / "audited")]) == 0
     assert (
-        "responses to" in capsys.readouterr().out and (tiny_model.parent / "runs" / "audited" / "audit.html").exists()
+        "responses to" in capsys.readouterr().out
+        and (tiny_model.parent / "runs" / "audited" / "audit.html").exists()
     )
     assert cli.main(["audit", str(tmp_path / "nothing.jsonl")]) == 2
 

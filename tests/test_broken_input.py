@@ -1,4 +1,6 @@
-"""What goes wrong outside the code costs one line (status 2 for input, 1 for a failure) and nothing that was saved."""
+"""What goes wrong outside the code costs one line (status 2 for input, 1 for a failure) and nothing
+that was saved.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +169,9 @@ class Shell:
     def steps(self) -> list[int]:
         return [row["step"] for row in rows(self.run / "metrics.jsonl")]
 
-    def file(self, content: str | bytes, name: str = "data.jsonl", **options: Any) -> list[dict[str, Any]]:
+    def file(
+        self, content: str | bytes, name: str = "data.jsonl", **options: Any
+    ) -> list[dict[str, Any]]:
         """A training source that reads a file with this content."""
         path = self.path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -185,7 +189,10 @@ def one_line(ended: Ended, status: int) -> str:
 
 @pytest.fixture
 def shell(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Shell:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plugins.py").write_text(PLUGINS)
@@ -204,7 +211,8 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
+# --- models
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -226,11 +234,15 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "no config": lambda folder: (folder / "config.json").unlink(),
     "config cut": lambda folder: cut(folder / "config.json"),
     "config is a list": lambda folder: (folder / "config.json").write_text("[]"),
-    "unknown architecture": lambda folder: (folder / "config.json").write_text('{"model_type": "nonsense"}'),
+    "unknown architecture": lambda folder: (folder / "config.json").write_text(
+        '{"model_type": "nonsense"}'
+    ),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "weights cut": lambda folder: cut(folder / "model.safetensors"),
     "weights empty": lambda folder: (folder / "model.safetensors").write_bytes(b""),
-    "no tokenizer": lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
+    "no tokenizer": lambda folder: [
+        (folder / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")
+    ],
     "tokenizer cut": lambda folder: cut(folder / "tokenizer.json"),
 }
 
@@ -266,16 +278,23 @@ def test_a_gpu_that_is_not_there_is_refused(shell: Shell, monkeypatch: pytest.Mo
     assert "model.device" in shell.refused(model={"name": str(shell.model), "device": "cuda"})
 
 
-# --- data -----------------------------------------------------------------------------------------------------------
+# --- data
+# -----------------------------------------------------------------------------------------------------------
 
 FINE = '{"id": "a", "question": "What is 1 + 1?", "answer": "2"}\n'
 LINES: dict[str, tuple[str | bytes, list[str]]] = {
     "half-written": (FINE + '{"id": "b", "question": "What is 2 +', ["data.jsonl", "line 2"]),
     "half-written in the middle": (FINE + '{"id": "b", "questi\n' + FINE, ["data.jsonl", "line 2"]),
-    "unreadable": (FINE.encode() + b'{"question": "\xff\xfe", "answer": "2"}\n', ["data.jsonl", "line 2"]),
+    "unreadable": (
+        FINE.encode() + b'{"question": "\xff\xfe", "answer": "2"}\n',
+        ["data.jsonl", "line 2"],
+    ),
     "a list": (FINE + "[1, 2]\n", ["data.jsonl", "line 2"]),
     "after an empty line": (FINE + "\n\nnull\n", ["data.jsonl", "line 4"]),
-    "no answer": (FINE + '{"id": "b", "question": "What is 2 + 2?"}\n', ["data.jsonl", "line 2", "answer"]),
+    "no answer": (
+        FINE + '{"id": "b", "question": "What is 2 + 2?"}\n',
+        ["data.jsonl", "line 2", "answer"],
+    ),
     "an empty answer": (
         FINE + '{"id": "b", "question": "2 + 2?", "answer": " "}\n',
         ["data.jsonl", "line 2", "answer"],
@@ -284,7 +303,10 @@ LINES: dict[str, tuple[str | bytes, list[str]]] = {
         FINE + '{"id": "b", "question": "2 + 2?", "answer": null}\n',
         ["data.jsonl", "line 2", "answer"],
     ),
-    "an empty question": (FINE + '{"id": "b", "question": "", "answer": "4"}\n', ["data.jsonl", "line 2", "question"]),
+    "an empty question": (
+        FINE + '{"id": "b", "question": "", "answer": "4"}\n',
+        ["data.jsonl", "line 2", "question"],
+    ),
     "the same id twice": (FINE + FINE, ["data.jsonl", "line 2", "'a'"]),
     "no line": ("", ["data.jsonl"]),
 }
@@ -292,22 +314,32 @@ LINES: dict[str, tuple[str | bytes, list[str]]] = {
 
 @pytest.mark.parametrize("where", ["train", "eval"])
 @pytest.mark.parametrize("case", LINES)
-def test_a_broken_line_of_data_is_refused_with_file_and_line(shell: Shell, case: str, where: str) -> None:
+def test_a_broken_line_of_data_is_refused_with_file_and_line(
+    shell: Shell, case: str, where: str
+) -> None:
     content, words = LINES[case]
     source = shell.file(content)
     said = shell.refused(
-        **({"train": source} if where == "train" else {"eval": {"sets": [{"name": "held", **source[0]}]}})
+        **(
+            {"train": source}
+            if where == "train"
+            else {"eval": {"sets": [{"name": "held", **source[0]}]}}
+        )
     )
     assert all(word in said for word in words), said
 
 
 def test_a_missing_data_file_is_refused(shell: Shell) -> None:
-    assert "nowhere.jsonl" in shell.refused(train=[{"data": {"name": "file", "path": "nowhere.jsonl"}}])
+    assert "nowhere.jsonl" in shell.refused(
+        train=[{"data": {"name": "file", "path": "nowhere.jsonl"}}]
+    )
 
 
 def test_a_data_set_that_is_a_folder_is_refused(shell: Shell) -> None:
     (shell.path / "folder.jsonl").mkdir()
-    assert "folder.jsonl" in shell.refused(train=[{"data": {"name": "file", "path": "folder.jsonl"}}])
+    assert "folder.jsonl" in shell.refused(
+        train=[{"data": {"name": "file", "path": "folder.jsonl"}}]
+    )
 
 
 def test_a_problem_of_an_unknown_task_is_refused_before_it_is_trained_on(shell: Shell) -> None:
@@ -317,9 +349,17 @@ def test_a_problem_of_an_unknown_task_is_refused_before_it_is_trained_on(shell: 
 
 
 @pytest.mark.parametrize("where", ["train", "eval"])
-def test_a_prompt_longer_than_the_limit_is_refused_before_the_run_begins(shell: Shell, where: str) -> None:
-    source = shell.file(FINE + json.dumps({"id": "long one", "question": "1" * 80, "answer": "2"}) + "\n")
-    sections = {"train": source} if where == "train" else {"eval": {"sets": [{"name": "held", **source[0]}]}}
+def test_a_prompt_longer_than_the_limit_is_refused_before_the_run_begins(
+    shell: Shell, where: str
+) -> None:
+    source = shell.file(
+        FINE + json.dumps({"id": "long one", "question": "1" * 80, "answer": "2"}) + "\n"
+    )
+    sections = (
+        {"train": source}
+        if where == "train"
+        else {"eval": {"sets": [{"name": "held", **source[0]}]}}
+    )
     said = shell.refused("rollout.max_prompt_tokens=60", **sections)
     assert all(word in said for word in ("max_prompt_tokens", "'long one'", "81", "60")), said
     assert not (shell.run / "metrics.jsonl").exists() or not shell.steps()
@@ -337,7 +377,10 @@ BROKEN_PROBLEMS: dict[str, Sequence[Any]] = {
     "no answer key": [{"question": "What is 1 + 1?"}],
     "three parts": [("What is 1 + 1?", "2", "easy")],
     "a text": ["What is 1 + 1?"],
-    "the same id twice": [{"id": "a", "question": "q", "answer": "1"}, {"id": "a", "question": "r", "answer": "2"}],
+    "the same id twice": [
+        {"id": "a", "question": "q", "answer": "1"},
+        {"id": "a", "question": "r", "answer": "2"},
+    ],
 }
 
 
@@ -349,7 +392,8 @@ def test_broken_problems_from_python_are_refused(shell: Shell, case: str) -> Non
     assert "problem" in str(caught.value)
 
 
-# --- run folders ----------------------------------------------------------------------------------------------------
+# --- run folders
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_an_existing_run_is_refused_without_resume_or_overwrite(shell: Shell) -> None:
@@ -459,20 +503,36 @@ def test_resume_and_overwrite_together_are_refused(shell: Shell) -> None:
     assert (shell.run / "metrics.jsonl").read_bytes() == before
 
 
-# --- rewards and verifiers ------------------------------------------------------------------------------------------
+# --- rewards and verifiers
+# ------------------------------------------------------------------------------------------
 
-REWARDS = ["raises", "NaN", "infinite", "too few", "too many", "nothing", "words", "a value that is a word"]
+REWARDS = [
+    "raises",
+    "NaN",
+    "infinite",
+    "too few",
+    "too many",
+    "nothing",
+    "words",
+    "a value that is a word",
+]
 
 
 @pytest.mark.parametrize("how", REWARDS)
-def test_a_broken_group_reward_ends_the_run_which_is_resumed_when_it_is_mended(shell: Shell, how: str) -> None:
+def test_a_broken_group_reward_ends_the_run_which_is_resumed_when_it_is_mended(
+    shell: Shell, how: str
+) -> None:
     assert shell.train("run.name=whole").status == 0
     shell.broken(how)
     said = one_line(shell.train(), 1)
     assert "'digits'" in said
-    assert {"raises": "KeyError", "NaN": "nan", "infinite": "-inf", "too few": "3", "too many": "8"}.get(
-        how, ""
-    ) in said
+    assert {
+        "raises": "KeyError",
+        "NaN": "nan",
+        "infinite": "-inf",
+        "too few": "3",
+        "too many": "8",
+    }.get(how, "") in said
     assert shell.steps() == [1, 2, 3]
     assert [path.name for path in checkpoint.saved(shell.run / "checkpoints")] == ["step-000002"]
     shell.broken(None)
@@ -509,28 +569,40 @@ def test_a_broken_reward_from_python_raises_run_error_with_its_name(shell: Shell
 
 
 def judged(shell: Shell, raise_on: str) -> dict[str, Any]:
-    """A source and a reward that pays for the verdicts of a verifier that raises on some texts; nothing held out."""
+    """A source and a reward that pays for the verdicts of a verifier that raises on some texts;
+    nothing held out.
+    """
     task = {"name": shell.plugin("judge"), "raise_on": raise_on}
-    return {"train": [{**tiny.recipe(shell.model)["train"][0], "task": task}], "reward": "correct", "eval": {}}
+    return {
+        "train": [{**tiny.recipe(shell.model)["train"][0], "task": task}],
+        "reward": "correct",
+        "eval": {},
+    }
 
 
 def test_a_verifier_that_raises_is_counted_and_masked_out_of_its_group(shell: Shell) -> None:
     ended = shell.train("verify.stop_above=1.0", **judged(shell, "0123456789"))
     assert ended.status == 0, ended.err
     metrics, history = rows(shell.run / "metrics.jsonl"), rows(shell.run / "history.jsonl")
-    samples = [row for path in sorted((shell.run / "samples").glob("train-*")) for row in rows(path)]
+    samples = [
+        row for path in sorted((shell.run / "samples").glob("train-*")) for row in rows(path)
+    ]
     failed = [row for row in samples if row["status"] == "error"]
     assert 0 < len(failed) < len(samples)
     assert len(samples) == 5 * 8, "samples/ holds every rollout"
     assert all(row["advantage"] is None for row in failed)
     assert all("RuntimeError" in row["rule"] for row in failed)
     assert sum(row["verdicts"].get("error", 0) for row in metrics) == len(failed)
-    assert sum(row["n"] for row in history) == len(samples) - len(failed), "a failure of the verifier is no visit"
+    assert sum(row["n"] for row in history) == len(samples) - len(failed), (
+        "a failure of the verifier is no visit"
+    )
     assert {row["accuracy"] for row in metrics if "accuracy" in row} == {0.0}
 
 
 def test_a_verifier_that_raises_may_count_as_wrong(shell: Shell) -> None:
-    ended = shell.train("verify.stop_above=1.0", "verify.error=wrong", **judged(shell, "0123456789"))
+    ended = shell.train(
+        "verify.stop_above=1.0", "verify.error=wrong", **judged(shell, "0123456789")
+    )
     assert ended.status == 0, ended.err
     assert sum(row["n"] for row in rows(shell.run / "history.jsonl")) == 5 * 8
     assert sum(row["verdicts"].get("error", 0) for row in rows(shell.run / "metrics.jsonl")) > 0
@@ -557,7 +629,9 @@ def test_an_evaluation_whose_verifier_raises_says_so(shell: Shell) -> None:
         **tiny.recipe(shell.model)["eval"]["sets"][0],
         "task": {"name": shell.plugin("judge"), "raise_on": tiny.CHARACTERS},
     }
-    ended = shell.train("run.steps=1", eval={"max_tokens": 4, "second_verifier": False, "sets": [held_out]})
+    ended = shell.train(
+        "run.steps=1", eval={"max_tokens": 4, "second_verifier": False, "sets": [held_out]}
+    )
     if ended.status == 0:
         counts = rows(shell.run / "evals.jsonl")[0]["counts"]
         assert counts.get("error") == 8 or counts.get("errors") == 8
@@ -565,7 +639,8 @@ def test_an_evaluation_whose_verifier_raises_says_so(shell: Shell) -> None:
         assert "RuntimeError" in one_line(ended, 1)
 
 
-# --- checkpoints ----------------------------------------------------------------------------------------------------
+# --- checkpoints
+# ----------------------------------------------------------------------------------------------------
 
 
 def flip(path: Path) -> None:
@@ -579,14 +654,23 @@ def saved(tmp_path: Path, steps: Sequence[int] = (2, 4)) -> Path:
     import torch
 
     for step in steps:
-        weights, learner = {"w": torch.full((64,), float(step))}, {"updates": step, "moments": torch.ones(64)}
-        checkpoint.save(tmp_path, weights.items(), learner, {"step": step}, keep=len(steps), best=None)
+        weights, learner = (
+            {"w": torch.full((64,), float(step))},
+            {"updates": step, "moments": torch.ones(64)},
+        )
+        checkpoint.save(
+            tmp_path, weights.items(), learner, {"step": step}, keep=len(steps), best=None
+        )
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "learner.pt", "position.json", "manifest.json"])
 @pytest.mark.parametrize(
-    "damage", [cut, flip, Path.unlink, lambda path: path.write_bytes(b"")], ids=["cut", "flipped", "gone", "empty"]
+    "name", ["__0_0.distcp", ".metadata", "learner.pt", "position.json", "manifest.json"]
+)
+@pytest.mark.parametrize(
+    "damage",
+    [cut, flip, Path.unlink, lambda path: path.write_bytes(b"")],
+    ids=["cut", "flipped", "gone", "empty"],
 )
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     tmp_path: Path, name: str, damage: Callable[[Path], Any]
@@ -611,11 +695,16 @@ def test_a_whole_checkpoint_is_taken_without_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip])
-def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(shell: Shell, damage: Callable[[Path], Any]) -> None:
+def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(
+    shell: Shell, damage: Callable[[Path], Any]
+) -> None:
     shell.broken(None)
     assert shell.train("run.name=whole").status == 0
     assert shell.train().status == 0
-    assert [path.name for path in checkpoint.saved(shell.run / "checkpoints")] == ["step-000004", "step-000005"]
+    assert [path.name for path in checkpoint.saved(shell.run / "checkpoints")] == [
+        "step-000004",
+        "step-000005",
+    ]
     damage(checkpoint.saved(shell.run / "checkpoints")[1] / "__0_0.distcp")
     ended = shell.train("--resume")
     assert ended.status == 0, ended.err
@@ -657,7 +746,9 @@ def test_the_last_checkpoints_are_kept_and_no_others(tmp_path: Path) -> None:
     import torch
 
     for step in range(1, 6):
-        checkpoint.save(tmp_path, {"w": torch.ones(2)}.items(), {}, {"step": step}, keep=2, best=None)
+        checkpoint.save(
+            tmp_path, {"w": torch.ones(2)}.items(), {}, {"step": step}, keep=2, best=None
+        )
     assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000004", "step-000005"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000005"]
 
@@ -692,13 +783,18 @@ def test_what_fails_in_the_background_is_raised_by_the_next_checkpoint(tmp_path:
     saver.wait()
     (tmp_path / ".unfinished").write_text("a file where a folder has to be made")
     saver([("w", torch.ones(2))], {}, {"step": 2}, None)
-    with pytest.raises(RunError, match=r"^cannot save the checkpoint .*the last good one is .*step-000001"):
+    with pytest.raises(
+        RunError, match=r"^cannot save the checkpoint .*the last good one is .*step-000001"
+    ):
         saver([("w", torch.ones(2))], {}, {"step": 3}, None)
     saver.close()
 
 
 def test_a_damaged_reference_is_named_in_one_line_or_made_again(shell: Shell) -> None:
-    sections = {"cold_start": {"steps": 2, "problems": 2}, "loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}]}}
+    sections = {
+        "cold_start": {"steps": 2, "problems": 2},
+        "loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}]},
+    }
     assert shell.train(**sections).status == 0
     cut(shell.run / "checkpoints" / "reference-000002" / "weights.safetensors")
     ended = shell.train("--resume", "run.steps=7", **sections)
@@ -707,7 +803,8 @@ def test_a_damaged_reference_is_named_in_one_line_or_made_again(shell: Shell) ->
         assert "reference" in one_line(ended, 1)
 
 
-# --- a full disk ----------------------------------------------------------------------------------------------------
+# --- a full disk
+# ----------------------------------------------------------------------------------------------------
 
 # What fills the disk after a step's records, and what the one line must name.
 FULL: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -719,9 +816,14 @@ FULL: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", FULL)
-def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(shell: Shell, case: str) -> None:
+def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(
+    shell: Shell, case: str
+) -> None:
     options, words = FULL[case]
-    small = {"rollout": {"problems": 1, "samples": 2, "max_tokens": 3}, "checkpoint": {"every": 2, "keep": 1}}
+    small = {
+        "rollout": {"problems": 1, "samples": 2, "max_tokens": 3},
+        "checkpoint": {"every": 2, "keep": 1},
+    }
     sections = {**small, "trackers": [{"name": shell.plugin("Disk"), **options}]}
     assert shell.apart("run.name=whole", **sections).status == 0
     shell.broken("disk")
@@ -738,8 +840,12 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(shell: S
     assert_same(shell.run, shell.run.with_name("whole"))
 
 
-def test_a_report_that_cannot_be_written_is_a_failure_of_the_run_and_not_of_its_input(shell: Shell) -> None:
-    said = one_line(shell.train(trackers=[{"name": shell.plugin("Block"), "name_of_file": "report.html"}]), 1)
+def test_a_report_that_cannot_be_written_is_a_failure_of_the_run_and_not_of_its_input(
+    shell: Shell,
+) -> None:
+    said = one_line(
+        shell.train(trackers=[{"name": shell.plugin("Block"), "name_of_file": "report.html"}]), 1
+    )
     assert "report.html" in said
     assert json.loads((shell.run / "summary.json").read_text())["steps"] == 5
     assert (shell.run / "model" / "model.safetensors").exists()
@@ -772,12 +878,16 @@ def test_a_run_folder_that_may_not_be_written_gives_one_line(shell: Shell) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_disk_without_a_byte_left_keeps_the_last_good_checkpoint(shell: Shell) -> None:
-    """A real file system of one megabyte, which refuses in other ways than a limit on the size of a file."""
+    """A real file system of one megabyte, which refuses in other ways than a limit on the size of a
+    file.
+    """
     import subprocess
 
     disk = shell.path / "runs"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     try:
         said = one_line(shell.apart("checkpoint.keep=9", "checkpoint.every=1"), 1)

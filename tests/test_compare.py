@@ -1,4 +1,6 @@
-"""The verifier of "math" on labelled answers and by property: what means the same; nothing hangs or fools it."""
+"""The verifier of "math" on labelled answers and by property: what means the same; nothing hangs or
+fools it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from rlvr.verify import judge_safely, settle
 SHARED = Path(__file__).parents[2] / "shared"
 GRADING = Path(os.environ.get("RLVR_GRADING_DIR", SHARED / "grading"))
 DATA = Path(os.environ.get("RLVR_DATA_DIR", SHARED / "data"))
-needs_grading = pytest.mark.skipif(not GRADING.is_dir(), reason=f"no labelled answers in {GRADING} (RLVR_GRADING_DIR)")
+needs_grading = pytest.mark.skipif(
+    not GRADING.is_dir(), reason=f"no labelled answers in {GRADING} (RLVR_GRADING_DIR)"
+)
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA} (RLVR_DATA_DIR)")
 
 
@@ -32,7 +36,9 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def verdicts(rows: list[dict]) -> list[Verdict]:
-    pairs = [(Problem(row["id"], "math", "", row["gold"]), Response(row["prediction"])) for row in rows]
+    pairs = [
+        (Problem(row["id"], "math", "", row["gold"]), Response(row["prediction"])) for row in rows
+    ]
     return settle([judge_safely(math, *pair) for pair in pairs])
 
 
@@ -45,12 +51,18 @@ def test_labelled_answers() -> None:
 
 
 @needs_grading
-def test_hostile_answers_fool_nobody_and_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_answers_fool_nobody_and_come_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # where a payload that runs would leave its file
     rows = [row for row in rows_of(GRADING / "adversarial.jsonl") if not row.get("debatable")]
     found = verdicts(rows)
     assert [r["id"] for r, v in zip(rows, found, strict=True) if v.correct != r["expected"]] == []
-    assert [r["id"] for r, v in zip(rows, found, strict=True) if v.status in (Status.ERROR, Status.TIMEOUT)] == []
+    assert [
+        r["id"]
+        for r, v in zip(rows, found, strict=True)
+        if v.status in (Status.ERROR, Status.TIMEOUT)
+    ] == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,7 +72,9 @@ def test_hostile_answers_fool_nobody_and_come_to_an_end(tmp_path: Path, monkeypa
     [("math500", 500, 0), ("aime24", 30, 0), ("aime25", 30, 0), ("amc23", 40, 0), ("gsm8k", 1319, 0),
      ("minerva_math", 272, 2), ("olympiadbench", 675, 6)],
 )  # fmt: skip
-def test_golds_of_the_benchmarks_verify_against_themselves(name: str, count: int, allowed: int) -> None:
+def test_golds_of_the_benchmarks_verify_against_themselves(
+    name: str, count: int, allowed: int
+) -> None:
     rows = rows_of(DATA / "math_eval" / f"{name}.jsonl")
     refused = [gold for row in rows if gate(Problem("p", "math", "", gold := gold_of(row)))]
     assert len(rows) == count and len(refused) <= allowed, refused
@@ -117,7 +131,10 @@ def test_a_gold_that_only_the_library_reads_is_compared_by_it() -> None:
     gold = r"F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}"
     rows = [{"id": "p", "gold": gold, "prediction": rf"\boxed{{{text}}}"} for text in (
         r"F_n = \sum_{k=0}^{n-1} F_{n-k-1} F_k", r"F_n = \sum_{k=0}^{n-1} F_{n-k-1} F_{k+1}")]  # fmt: skip
-    assert [(v.correct, v.rule) for v in verdicts(rows)] == [(True, "box:symbolic"), (False, "box:symbolic")]
+    assert [(v.correct, v.rule) for v in verdicts(rows)] == [
+        (True, "box:symbolic"),
+        (False, "box:symbolic"),
+    ]
 
 
 def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread() -> None:
@@ -155,7 +172,10 @@ def test_the_gate_names_golds_without_a_meaning_and_a_marked_problem_is_compared
     prose = r"f(x)=a x+b$, where $b$ is \underline{any} integer"
     assert "no expression" in gate(Problem("p", "math", "", prose))
     marked = Problem("p", "math", "", "1/2", {STRING_ONLY: True})
-    assert math(marked, Response(r"\boxed{1/2}")).correct and not math(marked, Response(r"\boxed{0.5}")).correct
+    assert (
+        math(marked, Response(r"\boxed{1/2}")).correct
+        and not math(marked, Response(r"\boxed{0.5}")).correct
+    )
 
 
 def test_a_tolerance_is_only_what_the_recipe_grants() -> None:

@@ -1,4 +1,6 @@
-"""The engine: the tokens of transformers, the policy's log-probabilities, samples that depend on their key alone."""
+"""The engine: the tokens of transformers, the policy's log-probabilities, samples that depend on
+their key alone.
+"""
 
 from __future__ import annotations
 
@@ -73,31 +75,62 @@ def prompts(*sizes: int, seed: int = 0) -> list[tuple[int, ...]]:
 
 
 def requests(samples: int = 3, sizes: Sequence[int] = (4, 1, 19, 7, 7)) -> list[Request]:
-    return [Request(p, tuple(seeds.key_of(i, k) for k in range(samples))) for i, p in enumerate(prompts(*sizes))]
+    return [
+        Request(p, tuple(seeds.key_of(i, k) for k in range(samples)))
+        for i, p in enumerate(prompts(*sizes))
+    ]
 
 
 def same(one: Sequence[Generation], other: Sequence[Generation]) -> bool:
-    """The tokens are equal, the log-probabilities to the last few digits: matrix products round by their shape."""
-    close = all(np.allclose(a.logprobs, b.logprobs, rtol=0, atol=1e-9) for a, b in zip(one, other, strict=True))
-    return close and all((a.token_ids, a.finish) == (b.token_ids, b.finish) for a, b in zip(one, other, strict=True))
+    """The tokens are equal, the log-probabilities to the last few digits: matrix products round by
+    their shape.
+    """
+    close = all(
+        np.allclose(a.logprobs, b.logprobs, rtol=0, atol=1e-9)
+        for a, b in zip(one, other, strict=True)
+    )
+    return close and all(
+        (a.token_ids, a.finish) == (b.token_ids, b.finish) for a, b in zip(one, other, strict=True)
+    )
 
 
-BASE: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-BASE |= {"num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+BASE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+}
+BASE |= {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+}
 BASE |= {"initializer_range": 0.3, "max_position_embeddings": 128}
 WINDOW = {"sliding_window": 8}
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "mistral with a window": lambda: MistralConfig(**BASE, **WINDOW),
     "mistral without": lambda: MistralConfig(**BASE, sliding_window=None),
     "qwen2": lambda: Qwen2Config(**BASE),
-    "qwen2 with windows": lambda: Qwen2Config(**BASE, **WINDOW, use_sliding_window=True, max_window_layers=1),
+    "qwen2 with windows": lambda: Qwen2Config(
+        **BASE, **WINDOW, use_sliding_window=True, max_window_layers=1
+    ),
     "qwen3": lambda: Qwen3Config(**BASE, head_dim=8),
     "gemma3": lambda: Gemma3TextConfig(**BASE, **WINDOW, head_dim=8, query_pre_attn_scalar=8),
-    "granite, whose logits are scaled": lambda: GraniteConfig(**BASE, logits_scaling=8.0, residual_multiplier=0.5),
+    "granite, whose logits are scaled": lambda: GraniteConfig(
+        **BASE, logits_scaling=8.0, residual_multiplier=0.5
+    ),
     "cohere, whose logits are scaled": lambda: CohereConfig(**BASE, logit_scale=0.25),
     "phi, whose head has a bias": lambda: PhiConfig(**BASE),
     "gpt2, with learned positions": lambda: GPT2Config(
-        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, eos_token_id=1, initializer_range=0.3
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=128,
+        eos_token_id=1,
+        initializer_range=0.3,
     ),
 }
 
@@ -111,14 +144,21 @@ def generated(module: Any, prompt: tuple[int, ...], count: int) -> tuple[int, ..
     """What transformers generates greedily, alone and without padding."""
     ids = torch.tensor([prompt])
     out = module.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0, eos_token_id=1
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=count,
+        pad_token_id=0,
+        eos_token_id=1,
     )
     return tuple(out[0, len(prompt) :].tolist())
 
 
 def matches_transformers(module: Any, count: int = 20) -> None:
     asked = prompts(1, 4, 13, 21)
-    found = decoder(module).generate([Request(p, (1,)) for p in asked], Sampling(max_tokens=count, temperature=0))
+    found = decoder(module).generate(
+        [Request(p, (1,)) for p in asked], Sampling(max_tokens=count, temperature=0)
+    )
     assert [g.token_ids for g in found] == [generated(module, p, count) for p in asked]
     assert len({g.token_ids for g in found}) == len(asked)
 
@@ -135,7 +175,9 @@ def test_greedy_tokens_are_those_of_transformers_for_other_architectures(kind: s
 
 def test_our_attention_is_used_only_where_it_is_full() -> None:
     ours = {
-        kind: decoder(made(config())).ours for kind, config in CONFIGS.items() if "window" in kind or kind == "gemma3"
+        kind: decoder(made(config())).ours
+        for kind, config in CONFIGS.items()
+        if "window" in kind or kind == "gemma3"
     }
     assert ours == dict.fromkeys(ours, False) and len(ours) == 3
     assert decoder().ours and decoder(made(CONFIGS["mistral without"]())).ours
@@ -147,7 +189,9 @@ def test_a_hybrid_with_convolutions_generates_as_transformers_does() -> None:
 
 def test_a_model_without_fused_attention_generates_as_transformers_does(tmp_path: Path) -> None:
     """Gemma 2 bounds its attention scores, so it has no `sdpa`; `model.name` may still name it."""
-    config = Gemma2Config(**BASE, **WINDOW, head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=3.0)
+    config = Gemma2Config(
+        **BASE, **WINDOW, head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=3.0
+    )
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, attn_implementation="eager").save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
@@ -155,7 +199,9 @@ def test_a_model_without_fused_attention_generates_as_transformers_does(tmp_path
     engine = Decoder(module, tokenizer, torch.float32, 128)
     engine.load(module.named_parameters(), 0)
     asked = prompts(4, 13)
-    found = engine.generate([Request(p, (1,)) for p in asked], Sampling(max_tokens=12, temperature=0))
+    found = engine.generate(
+        [Request(p, (1,)) for p in asked], Sampling(max_tokens=12, temperature=0)
+    )
     assert [g.token_ids for g in found] == [generated(module, p, 12) for p in asked]
 
 
@@ -166,7 +212,10 @@ def test_log_probabilities_are_those_of_the_policy(temperature: float, seed: int
     sampling = Sampling(max_tokens=30, temperature=temperature, top_p=0.8, top_k=20)
     found = decoder(module).generate(asked, sampling)
     actor = Policy(module, torch.float64, 100_000, tiny.tokenizer())
-    rows = [Tokens(r.token_ids, g.token_ids) for r, g in zip([r for r in asked for _ in r.keys], found, strict=True)]
+    rows = [
+        Tokens(r.token_ids, g.token_ids)
+        for r, g in zip([r for r in asked for _ in r.keys], found, strict=True)
+    ]
     engine = torch.tensor([x for g in found for x in g.logprobs], dtype=torch.float64)
     assert len(engine) > 300 and len(engine.unique()) > 100
     assert torch.allclose(engine, actor.logprobs(rows, temperature), rtol=0, atol=1e-9)
@@ -178,13 +227,17 @@ def test_log_probabilities_are_those_of_the_plain_model_for_other_architectures(
     found = decoder(module).generate(asked, SAMPLING)
     for request, answer in zip([r for r in asked for _ in r.keys], found, strict=True):
         with torch.no_grad():
-            logits = module(torch.tensor([[*request.token_ids, *answer.token_ids]]), use_cache=False).logits[0]
+            logits = module(
+                torch.tensor([[*request.token_ids, *answer.token_ids]]), use_cache=False
+            ).logits[0]
         logp = (logits[len(request.token_ids) - 1 : -1] / SAMPLING.temperature).log_softmax(-1)
         plain = logp.gather(1, torch.tensor(answer.token_ids)[:, None])[:, 0]
         assert np.allclose(answer.logprobs, plain.tolist(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN is what lays weights out")
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="oneDNN is what lays weights out"
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.3)])
 def test_weights_are_laid_out_while_responses_are_generated_and_say_the_same(
     dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
@@ -193,28 +246,40 @@ def test_weights_are_laid_out_while_responses_are_generated_and_say_the_same(
         pytest.skip("this processor does not multiply bf16")
     laid = list[int]()
     lay = decode._Linear.lay
-    monkeypatch.setattr(decode._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1])
+    monkeypatch.setattr(
+        decode._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1]
+    )
     module = made(CONFIGS["qwen2"]()).float()  # with biases
     module.generation_config.eos_token_id = ENDS
     engine = Decoder(module, tiny.tokenizer(), dtype, 32)
     engine.load(module.named_parameters(), 0)
     answers = engine.generate([Request(prompts(1, 9)[0], tuple(range(40)))], SAMPLING)
-    assert list(dict.fromkeys(laid)) == [32, 0] and len(laid) == 2 * len(engine.layers)  # once for all waves
+    # once for all waves
+    assert list(dict.fromkeys(laid)) == [32, 0] and len(laid) == 2 * len(engine.layers)
     assert all(layer.laid is None for layer in engine.layers)  # the memory is given back
     policy = Policy(module, dtype, 4096, tiny.tokenizer())
-    scores = policy.logprobs([Tokens(prompts(1, 9)[0], a.token_ids) for a in answers], SAMPLING.temperature)
+    scores = policy.logprobs(
+        [Tokens(prompts(1, 9)[0], a.token_ids) for a in answers], SAMPLING.temperature
+    )
     gap = (scores - torch.tensor([x for a in answers for x in a.logprobs])).abs()
     assert gap.max() < tolerance and scores.std() > 0.5
 
 
-def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept = list[int]()
     attend = loading.Prompts.attend
-    monkeypatch.setattr(loading.Prompts, "attend", lambda self, *x: (kept.append(len(self.mask)), attend(self, *x))[1])
+    monkeypatch.setattr(
+        loading.Prompts,
+        "attend",
+        lambda self, *x: (kept.append(len(self.mask)), attend(self, *x))[1],
+    )
     engine, asked = decoder(ends=ENDS), requests(3)
     kept.clear()
     shared = engine.generate(asked, SAMPLING)
-    assert kept[0] == 5 and kept[-1] < 5 and kept == sorted(kept, reverse=True)  # a prompt leaves with its last sample
+    # a prompt leaves with its last sample
+    assert kept[0] == 5 and kept[-1] < 5 and kept == sorted(kept, reverse=True)
     kept.clear()
     engine.shares = False
     assert same(engine.generate(asked, SAMPLING), shared) and not kept
@@ -224,14 +289,19 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(monkeypatc
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
 )
 @pytest.mark.parametrize("owner", [[0, 0, 1, 2, 2, 2], [0, 0, 1, 1, 2, 2]])
-def test_attention_in_parts_is_that_over_the_whole(owner: list[int], dtype: torch.dtype, tolerance: float) -> None:
-    """Padded prompts, blocks that fill up and move, and rows that leave: as if each row had all its keys to itself."""
+def test_attention_in_parts_is_that_over_the_whole(
+    owner: list[int], dtype: torch.dtype, tolerance: float
+) -> None:
+    """Padded prompts, blocks that fill up and move, and rows that leave: as if each row had all its
+    keys to itself.
+    """
     draw = torch.Generator().manual_seed(0)
     heads, each, size, steps, mine = 2, 3, 8, loading.BLOCK + 5, torch.tensor(owner)
     tokens = torch.tensor([[True] * 5, [False] * 4 + [True], [False] * 2 + [True] * 3])
     asked = [(3, heads, 5, size)] * 2 + [(6, heads, each, size)] + [(6, heads, steps, size)] * 2
     lowered = [torch.randn(n, generator=draw, dtype=torch.float64).mul(2).to(dtype) for n in asked]
-    lowered[0], lowered[3] = lowered[0] + 9, lowered[3] + 9  # keys that all lie far off, as large biases make them
+    # keys that all lie far off, as large biases make them
+    lowered[0], lowered[3] = lowered[0] + 9, lowered[3] + 9
     first, said, query, key, value = (part.double() for part in lowered)
     layer = loading.Kept()
     layer.update(*lowered[:2])
@@ -248,7 +318,9 @@ def test_attention_in_parts_is_that_over_the_whole(owner: list[int], dtype: torc
         assert found.dtype is dtype and shared.even == (len({*left_of_each.values()}) == 1)
         for row, answer in zip(alive.tolist(), found.double(), strict=True):
             keys = torch.cat([first[owner[row]][:, tokens[owner[row]]], key[row, :, : step + 1]], 1)
-            values = torch.cat([said[owner[row]][:, tokens[owner[row]]], value[row, :, : step + 1]], 1)
+            values = torch.cat(
+                [said[owner[row]][:, tokens[owner[row]]], value[row, :, : step + 1]], 1
+            )
             whole = (0.5 * query[row] @ keys.mT).softmax(-1) @ values
             assert (answer - whole).norm() <= tolerance * whole.norm()
 
@@ -256,13 +328,20 @@ def test_attention_in_parts_is_that_over_the_whole(owner: list[int], dtype: torc
 def test_responses_of_one_batch_end_at_different_steps() -> None:
     """What the tests of independence below rest on: waves shrink while others go on."""
     found = decoder(ends=ENDS).generate(requests(8), SAMPLING)
-    assert len({len(g.token_ids) for g in found}) > 5 and {g.finish for g in found} == {Finish.STOP, Finish.LENGTH}
+    assert len({len(g.token_ids) for g in found}) > 5 and {g.finish for g in found} == {
+        Finish.STOP,
+        Finish.LENGTH,
+    }
     assert len({g.token_ids for g in found}) > 30
 
 
 def test_a_sample_is_the_same_alone() -> None:
     engine, asked = decoder(ends=ENDS), requests(4)
-    alone = [engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0] for r in asked for key in r.keys]
+    alone = [
+        engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0]
+        for r in asked
+        for key in r.keys
+    ]
     assert same(engine.generate(asked, SAMPLING), alone)
 
 
@@ -281,18 +360,26 @@ def test_a_sample_is_the_same_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_sample_does_not_depend_on_when_the_finished_leave(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_does_not_depend_on_when_the_finished_leave(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, asked = decoder(ends=ENDS), requests(4)
     whole = engine.generate(asked, SAMPLING)
     monkeypatch.setattr(decode, "FINISHED_SHARE", share)
     assert same(engine.generate(asked, SAMPLING), whole)
 
 
-@pytest.mark.parametrize("kind", ["mistral with a window", "gemma3", "gpt2, with learned positions"])
+@pytest.mark.parametrize(
+    "kind", ["mistral with a window", "gemma3", "gpt2, with learned positions"]
+)
 def test_a_sample_is_the_same_in_any_company_for_other_architectures(kind: str) -> None:
     module, asked = made(CONFIGS[kind]()), requests(2)
     engine = decoder(module, ends=ENDS)
-    alone = [engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0] for r in asked for key in r.keys]
+    alone = [
+        engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0]
+        for r in asked
+        for key in r.keys
+    ]
     assert same(engine.generate(asked, SAMPLING), alone)
     assert same(decoder(module, 3, ENDS).generate(asked, SAMPLING), alone)
 
@@ -311,7 +398,11 @@ def test_a_model_that_would_lose_its_prompts_shares_none(kind: str) -> None:
     module, asked = made(UNSHARED[kind]()), requests(3)
     engine = decoder(module, ends=ENDS)
     assert engine.ours and not engine.shares and decoder().shares
-    alone = [engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0] for r in asked for key in r.keys]
+    alone = [
+        engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0]
+        for r in asked
+        for key in r.keys
+    ]
     assert same(engine.generate(asked, SAMPLING), alone)
 
 
@@ -347,7 +438,9 @@ def test_answers_come_in_the_order_of_the_requests() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, *rows: Sequence[int]) -> None:
     """Make the sampler answer with the given tokens, one row for each key 0, 1, …"""
 
-    def answer(logits: Tensor, keys: Sequence[int], position: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    def answer(
+        logits: Tensor, keys: Sequence[int], position: int, sampling: Sampling
+    ) -> tuple[Tensor, Tensor]:
         return torch.tensor([rows[key][position] for key in keys]), torch.zeros(len(keys))
 
     monkeypatch.setattr(decode, "choose", answer)
@@ -363,7 +456,9 @@ def rollouts(sampling: Sampling, engine: Decoder | None = None) -> list[Any]:
 
 
 def test_the_end_of_text_ends_a_response_and_belongs_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, [7, 8, 1, 9, 9, 9], [7, 8, 9, 9, 9, 9], [1, 9, 9, 9, 9, 9], [9, 9, 9, 9, 9, 1])
+    scripted(
+        monkeypatch, [7, 8, 1, 9, 9, 9], [7, 8, 9, 9, 9, 9], [1, 9, 9, 9, 9, 9], [9, 9, 9, 9, 9, 1]
+    )
     found = decoder().generate([Request((5, 6), (0, 1, 2, 3))], Sampling(max_tokens=6))
     assert [(g.token_ids, g.finish.value) for g in found] == [
         ((7, 8, 1), "stop"),
@@ -377,7 +472,8 @@ def test_the_end_of_text_ends_a_response_and_belongs_to_it(monkeypatch: pytest.M
 def test_every_configured_end_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [7, 40, 9], [7, 1, 9])
     found = decoder(ends=[40, 41]).generate([Request((5, 6), (0, 1))], Sampling(max_tokens=3))
-    assert [g.token_ids for g in found] == [(7, 40), (7, 1)]  # the tokenizer's own end is one as well
+    # the tokenizer's own end is one as well
+    assert [g.token_ids for g in found] == [(7, 40), (7, 1)]
 
 
 def test_the_text_has_neither_the_end_nor_the_stop_string(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +489,8 @@ def test_the_text_has_neither_the_end_nor_the_stop_string(monkeypatch: pytest.Mo
 def test_a_stop_string_ends_a_response_where_it_is_complete(at: int, size: int) -> None:
     engine = decoder()
     free = rollouts(Sampling(8, 20), engine)
-    number, sample = next((i, r) for i, r in enumerate(free) if len(r.text) == 20)  # no special token in it
+    # no special token in it
+    number, sample = next((i, r) for i, r in enumerate(free) if len(r.text) == 20)
     stop = sample.text[at : at + size]
     end = sample.text.index(stop) + size
     held = rollouts(Sampling(8, 20, stop=("never so long a text", stop)), engine)[number]
@@ -403,7 +500,10 @@ def test_a_stop_string_ends_a_response_where_it_is_complete(at: int, size: int) 
 
 def test_a_stop_string_at_the_limit_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, ids("abc"))
-    assert decoder().generate([Request((5,), (0,))], Sampling(max_tokens=3, stop=("c",)))[0].finish is Finish.STOP
+    assert (
+        decoder().generate([Request((5,), (0,))], Sampling(max_tokens=3, stop=("c",)))[0].finish
+        is Finish.STOP
+    )
 
 
 @pytest.mark.parametrize("stop", ["#", "→", "答案", "🙂", "a→"])
@@ -416,15 +516,22 @@ def test_a_stop_string_of_several_bytes_is_found_where_a_token_is_one_byte(
     scripted(monkeypatch, [*wanted, *bytewise("more")["input_ids"]])
     module = made(MistralConfig(**BASE | {"vocab_size": len(bytewise)}, sliding_window=None))
     engine = Decoder(module, bytewise, torch.float64, 8)
-    found = engine.generate([Request((5,), (0,))], Sampling(max_tokens=len(wanted) + 4, stop=(stop,)))[0]
+    found = engine.generate(
+        [Request((5,), (0,))], Sampling(max_tokens=len(wanted) + 4, stop=(stop,))
+    )[0]
     assert (found.token_ids, found.finish) == (tuple(wanted), Finish.STOP)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """One token a byte, as tokenizers of the GPT-2 family spell what they have no word for."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({"<end>": 0} | {letter: i + 1 for i, letter in enumerate(letters)}, []))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    made = Tokenizer(
+        models.BPE({"<end>": 0} | {letter: i + 1 for i, letter in enumerate(letters)}, [])
+    )
+    made.pre_tokenizer, made.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
 
 
@@ -468,16 +575,22 @@ def test_an_engine_in_bf16_holds_rounded_weights_and_leaves_the_module_alone() -
 # --- The sampler
 
 
-def drawn(logits: Tensor, sampling: Sampling, count: int = 10_000, position: int = 0) -> tuple[Tensor, Tensor]:
+def drawn(
+    logits: Tensor, sampling: Sampling, count: int = 10_000, position: int = 0
+) -> tuple[Tensor, Tensor]:
     return choose(logits[None].expand(count, -1), range(count), position, sampling)
 
 
 def random_logits(size: int, seed: int, spread: float = 2.0) -> Tensor:
-    return spread * torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return spread * torch.randn(
+        size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def allowed(logits: Tensor, sampling: Sampling) -> set[int]:
-    """By hand: the top k with ties, and of these the fewest most likely ones whose share reaches top-p."""
+    """By hand: the top k with ties, and of these the fewest most likely ones whose share reaches
+    top-p.
+    """
     scaled = (logits / sampling.temperature).tolist()
     order = sorted(range(len(scaled)), key=lambda i: -scaled[i])
     if sampling.top_k:
@@ -530,10 +643,14 @@ def test_draws_follow_the_distribution(size: int, temperature: float) -> None:
     p = (logits / temperature).softmax(0).numpy()
     for position in (0, 13):
         found = np.bincount(
-            drawn(logits, Sampling(temperature=temperature), count, position)[0].numpy(), minlength=size
+            drawn(logits, Sampling(temperature=temperature), count, position)[0].numpy(),
+            minlength=size,
         )
         rare = p * count < 8
-        observed, expected = [*found[~rare], found[rare].sum()], [*(p * count)[~rare], (p * count)[rare].sum()]
+        observed, expected = (
+            [*found[~rare], found[rare].sum()],
+            [*(p * count)[~rare], (p * count)[rare].sum()],
+        )
         keep = [i for i, value in enumerate(expected) if value > 0]
         assert chisquare([observed[i] for i in keep], [expected[i] for i in keep]).pvalue > 1e-4
 
@@ -547,7 +664,9 @@ def test_draws_at_two_positions_and_of_two_keys_are_independent() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "sampling", [Sampling(temperature=0.7, top_p=0.6, top_k=4), Sampling(), Sampling(temperature=0.0)], ids=str
+    "sampling",
+    [Sampling(temperature=0.7, top_p=0.6, top_k=4), Sampling(), Sampling(temperature=0.0)],
+    ids=str,
 )
 def test_log_probabilities_are_of_the_whole_vocabulary_at_the_temperature(
     sampling: Sampling, dtype: torch.dtype
@@ -562,11 +681,17 @@ def test_log_probabilities_are_of_the_whole_vocabulary_at_the_temperature(
 
 def test_temperature_zero_takes_the_likeliest_token() -> None:
     logits = torch.stack([random_logits(300, seed) for seed in range(50)])
-    assert torch.equal(choose(logits, range(50), 0, Sampling(temperature=0.0))[0], logits.argmax(-1))
+    assert torch.equal(
+        choose(logits, range(50), 0, Sampling(temperature=0.0))[0], logits.argmax(-1)
+    )
 
 
 def test_the_sampler_writes_into_no_logits() -> None:
-    for sampling in (Sampling(), Sampling(temperature=0.0), Sampling(top_k=2, top_p=0.5, temperature=0.5)):
+    for sampling in (
+        Sampling(),
+        Sampling(temperature=0.0),
+        Sampling(top_k=2, top_p=0.5, temperature=0.5),
+    ):
         logits = random_logits(300, 0).float()[None].repeat(40, 1)
         before = logits.clone()
         choose(logits, range(40), 0, sampling)
@@ -575,15 +700,21 @@ def test_the_sampler_writes_into_no_logits() -> None:
 
 @given(
     weights=arrays.arrays(
-        np.float64, st.integers(1, 600), elements=st.sampled_from([0.0, 1e-300, 1e-12, 0.3, 1.0, 7.0])
+        np.float64,
+        st.integers(1, 600),
+        elements=st.sampled_from([0.0, 1e-300, 1e-12, 0.3, 1.0, 7.0]),
     ),
     u=st.one_of(st.sampled_from([0.0, 1 - 2.0**-53, 0.5]), st.floats(0, 1, exclude_max=True)),
 )
 @settings(deadline=None, max_examples=300)
-def test_the_drawn_token_is_where_the_cumulative_weight_passes(weights: np.ndarray, u: float) -> None:
+def test_the_drawn_token_is_where_the_cumulative_weight_passes(
+    weights: np.ndarray, u: float
+) -> None:
     if weights.sum() == 0:
         weights[-1] = 1.0
-    token = int(decode._draw(torch.tensor(weights)[None], torch.tensor([u], dtype=torch.float64))[0])
+    token = int(
+        decode._draw(torch.tensor(weights)[None], torch.tensor([u], dtype=torch.float64))[0]
+    )
     assert weights[token] > 0
     total, slack = weights.sum(), 1e-9 * weights.sum()
     assert weights[:token].sum() - slack <= u * total <= weights[: token + 1].sum() + slack
@@ -619,5 +750,6 @@ def test_a_permutation_has_every_number_once(count: int, seed: int) -> None:
 def test_keys_tell_their_parts_apart() -> None:
     parts = [(1,), ("1",), (1, 2), (12,), ("ab", "c"), ("a", "bc"), (1, "2"), ("1", 2), ()]
     assert len({seeds.key_of(*p) for p in parts}) == len(parts)
-    assert seeds.key_of(0, "step", 3) == 105206634499946342  # the same on every machine, or a resume draws anew
+    # the same on every machine, or a resume draws anew
+    assert seeds.key_of(0, "step", 3) == 105206634499946342
     assert seeds.permutation(5, 0, "order").tolist() == [0, 2, 3, 4, 1]

@@ -175,7 +175,9 @@ def extension(tmp_path: Path) -> Path:
 
 
 def everything(place: str, model: Path, folder: Path) -> dict[str, Any]:
-    """A recipe whose every plug-in is one of the file's, each with a parameter that is not its default."""
+    """A recipe whose every plug-in is one of the file's, each with a parameter that is not its
+    default.
+    """
 
     def of(name: str, **params: Any) -> dict[str, Any]:
         return {"name": f"{place}:{name}", **params}
@@ -235,7 +237,8 @@ def test_a_run_trains_with_one_plugin_of_every_kind_from_one_file(
     assert [row["text"] for row in samples[:3]] == ["AB", "abc", "xyz"]
     assert {row["version"] for row in samples} == {0}
     assert {row["version"] for row in rows(run / "samples" / "train-000002.jsonl")} == {1}
-    # Gatherer: three attempts of two problems with three samples; the filter leaves the first group out.
+    # Gatherer: three attempts of two problems with three samples; the filter leaves the first group
+    # out.
     assert len(samples) == 3 * 2 * 3
     assert metrics[0]["attempts"] == 3
     assert metrics[0]["filtered"] == pytest.approx(1 / 6)
@@ -246,7 +249,8 @@ def test_a_run_trains_with_one_plugin_of_every_kind_from_one_file(
     assert {row["rule"] for row in samples} == {"spelled", "not spelled"}
     ab = [row for row in samples if row["gold"] == "ab"]
     assert [row["status"] for row in ab[:3]] == ["correct", "correct", "wrong"]
-    # Rewards: the weight, the bonus and the scale of the recipe; parts under the names of their rewards.
+    # Rewards: the weight, the bonus and the scale of the recipe; parts under the names of their
+    # rewards.
     assert set(ab[0]["parts"]) == {"overlap", "shortest.bonus", "parts.spelled", "parts.length"}
     assert ab[0]["parts"]["parts.spelled"] == 3.0
     assert ab[1]["parts"]["overlap"] == 4.0
@@ -256,7 +260,8 @@ def test_a_run_trains_with_one_plugin_of_every_kind_from_one_file(
     found = [row["advantage"] for row in samples if row["advantage"] is not None]
     assert max(found) == pytest.approx(-0.125)
     assert len(set(found)) > 1
-    # Loss term: its own measure; it asked for the reference, whose gap was opened by the first update.
+    # Loss term: its own measure; it asked for the reference, whose gap was opened by the first
+    # update.
     assert metrics[1]["gap"] > 0
     assert "mine" not in metrics[0]["losses"]
     assert set(metrics[0]["losses"]) == {"weighted"}
@@ -269,7 +274,12 @@ def test_a_run_trains_with_one_plugin_of_every_kind_from_one_file(
     assert asked == {"spell gh", "spell ab"}
     diary = rows(run / "my.jsonl")
     assert diary[0] == {"run": "extended", "steps": 2}
-    assert [(row["kind"], row["step"]) for row in diary[1:]] == [("eval", 0), ("step", 1), ("step", 2), ("eval", 2)]
+    assert [(row["kind"], row["step"]) for row in diary[1:]] == [
+        ("eval", 0),
+        ("step", 1),
+        ("step", 2),
+        ("eval", 2),
+    ]
 
 
 def test_the_reduction_of_the_file_decides_the_size_of_the_gradient(
@@ -292,7 +302,11 @@ def test_the_engine_of_the_file_receives_every_version_of_the_weights(
     import sys
 
     rlvr.train(everything(str(extension), tiny_model, tmp_path / "runs"))
-    module = next(module for module in sys.modules.values() if getattr(module, "__file__", None) == str(extension))
+    module = next(
+        module
+        for module in sys.modules.values()
+        if getattr(module, "__file__", None) == str(extension)
+    )
     assert module.SEEN["loaded"] == [0, 1, 2]
     assert module.SEEN["attempts"] == 6
     assert module.SEEN["selected"] == 3
@@ -380,12 +394,16 @@ def test_a_missing_function_is_refused_with_a_suggestion(extension: Path, tmp_pa
 
 def test_a_benchmark_of_a_file_that_is_missing_is_refused(extension: Path, tmp_path: Path) -> None:
     tree = everything(str(extension), Path("no-model-is-loaded"), tmp_path / "runs")
-    with pytest.raises(UserError, match=r"eval\.sets.*no function 'speling'.*did you mean 'spelling'"):
+    with pytest.raises(
+        UserError, match=r"eval\.sets.*no function 'speling'.*did you mean 'spelling'"
+    ):
         recipe.load(tree, {"eval.sets": [f"{extension}:speling"]})
 
 
 def test_the_recipe_of_an_extended_run_loads_back_equal(extension: Path, tmp_path: Path) -> None:
-    resolved = recipe.load(everything(str(extension), Path("no-model-is-loaded"), tmp_path / "runs"))
+    resolved = recipe.load(
+        everything(str(extension), Path("no-model-is-loaded"), tmp_path / "runs")
+    )
     (tmp_path / "dumped.yaml").write_text(recipe.dump(resolved))
     assert recipe.load(tmp_path / "dumped.yaml") == resolved
     assert recipe.needs_of(resolved) == {"old", "ref"}
@@ -395,7 +413,9 @@ def test_the_same_file_works_from_the_command_line_by_a_relative_path(
     extension: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(extension.parent)
-    (tmp_path / "extended.yaml").write_text(yaml.safe_dump(everything("mine.py", tiny_model, tmp_path / "runs")))
+    (tmp_path / "extended.yaml").write_text(
+        yaml.safe_dump(everything("mine.py", tiny_model, tmp_path / "runs"))
+    )
     assert cli.main(["train", str(tmp_path / "extended.yaml")]) == 0
     assert rows(tmp_path / "runs" / "extended" / "metrics.jsonl")[-1]["step"] == 2
 
@@ -403,12 +423,18 @@ def test_the_same_file_works_from_the_command_line_by_a_relative_path(
 REWARDS = {
     "a number": ("def mine(response, ground_truth):\n    return len(response)\n", {"mine"}),
     "a truth value": ("def mine(response):\n    return bool(response)\n", {"mine"}),
-    "other names": ("def mine(completion, gold):\n    return len(completion) + len(gold)\n", {"mine"}),
+    "other names": (
+        "def mine(completion, gold):\n    return len(completion) + len(gold)\n",
+        {"mine"},
+    ),
     "facts": (
         "def mine(problem, verdict, rollout, context):\n    return rollout.mask[0] + context.max_tokens\n",
         {"mine"},
     ),
-    "parts": ("def mine(text, answer):\n    return {'a': 1.0, 'b': len(text)}\n", {"mine.a", "mine.b"}),
+    "parts": (
+        "def mine(text, answer):\n    return {'a': 1.0, 'b': len(text)}\n",
+        {"mine.a", "mine.b"},
+    ),
     "a Reward": (
         "from rlvr.types import Reward\ndef mine(response):\n    return Reward(len(response), {'long': 1.0})\n",
         {"mine.long"},
@@ -436,7 +462,9 @@ def test_a_reward_may_be_written_in_many_ways(case: str, tmp_path: Path, tiny_mo
     assert metrics["reward"] > 0
 
 
-def test_a_reward_that_asks_for_something_unknown_says_what_there_is(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_reward_that_asks_for_something_unknown_says_what_there_is(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     (tmp_path / "mine.py").write_text("def mine(responze):\n    return 1.0\n")
     tree = tiny.recipe(tiny_model, reward=f"{tmp_path / 'mine.py'}:mine")
     with pytest.raises((UserError, rlvr.RunError), match=r"mine.*responze.*response"):
@@ -470,6 +498,8 @@ def test_only_what_every_term_of_a_name_says_of_itself_spares_a_backward_pass(
     terms: list[Any], signal: set[str], tiny_model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "claims.py").write_text(CLAIMS)
-    named = [t.replace("FILE", str(tmp_path / "claims.py")) if isinstance(t, str) else t for t in terms]
+    named = [
+        t.replace("FILE", str(tmp_path / "claims.py")) if isinstance(t, str) else t for t in terms
+    ]
     built = build(recipe.load(tiny.recipe(tiny_model, loss={"terms": named})))
     assert built.run.learner.objective.signal == signal

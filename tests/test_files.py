@@ -123,7 +123,9 @@ DROP = "unanswered: drop leaves such rows out"
 
 
 @pytest.mark.parametrize("empty", ["", "  ", None])
-def test_rows_without_an_answer_may_be_dropped_and_the_others_keep_their_ids(tmp_path: Path, empty: str | None) -> None:
+def test_rows_without_an_answer_may_be_dropped_and_the_others_keep_their_ids(
+    tmp_path: Path, empty: str | None
+) -> None:
     path = write(tmp_path / "a.jsonl", [ROWS[0], {"question": "?", "answer": empty}, ROWS[1]])
     assert [problem.id for problem in file(path=path, unanswered="drop")] == ["a/0", "a/2"]
     path = write(tmp_path / "b.jsonl", [{"question": "?", "answer": empty}])
@@ -140,10 +142,26 @@ def test_a_row_without_a_question_is_not_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "options", "message"),
     [
-        ({"question": "q"}, {}, "no answer column; name it in columns: {answer: …} (known: question)"),
-        ({"answer": "1"}, {}, "no question column; name it in columns: {question: …} (known: answer)"),
-        ({"question": "q", "answer": None}, {}, f"the problem has no answer ('answer' is empty); {DROP}"),
-        ({"question": "q", "answer": "  "}, {}, f"the problem has no answer ('answer' is empty); {DROP}"),
+        (
+            {"question": "q"},
+            {},
+            "no answer column; name it in columns: {answer: …} (known: question)",
+        ),
+        (
+            {"answer": "1"},
+            {},
+            "no question column; name it in columns: {question: …} (known: answer)",
+        ),
+        (
+            {"question": "q", "answer": None},
+            {},
+            f"the problem has no answer ('answer' is empty); {DROP}",
+        ),
+        (
+            {"question": "q", "answer": "  "},
+            {},
+            f"the problem has no answer ('answer' is empty); {DROP}",
+        ),
         ({"question": "", "answer": "1"}, {}, "the problem has no question ('question' is empty)"),
         (
             {"question": ["q"], "answer": "1"},
@@ -155,11 +173,17 @@ def test_a_row_without_a_question_is_not_dropped(tmp_path: Path) -> None:
             {"columns": {"answer": "anser"}},
             "no column 'anser' (did you mean 'answer'?)",
         ),
-        ({"question": "q", "a": {"b": "1"}}, {"columns": {"answer": "a.x"}}, "no column 'a.x' (known: b)"),
+        (
+            {"question": "q", "a": {"b": "1"}},
+            {"columns": {"answer": "a.x"}},
+            "no column 'a.x' (known: b)",
+        ),
         ([1], {}, "should be an object with named fields, not list"),
     ],
 )
-def test_faulty_rows_are_named_with_line_and_key(tmp_path: Path, row, options, message: str) -> None:
+def test_faulty_rows_are_named_with_line_and_key(
+    tmp_path: Path, row, options, message: str
+) -> None:
     write(tmp_path / "a.jsonl", [ROWS[0], row])
     (tmp_path / "b.jsonl").write_text((tmp_path / "a.jsonl").read_text().split("\n", 1)[1])
     assert refused(tmp_path / "b.jsonl", **options) == f"b.jsonl, line 1: {message}"
@@ -179,7 +203,9 @@ def test_parameters_of_the_recipe(tmp_path: Path) -> None:
         find("data", "file", "data").bind({}, "data")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("datasets") is not None, reason="the package datasets is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("datasets") is not None, reason="the package datasets is installed"
+)
 def test_the_hub_needs_its_package() -> None:
     with pytest.raises(UserError, match=r"data set 'openai/gsm8k': needs the package datasets"):
         hub(dataset="openai/gsm8k", subset="main")
@@ -198,6 +224,12 @@ class _Fake:
 def test_the_hub_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", _Fake)
     problem = hub(dataset="openai/gsm8k", subset="main", split="test", answer_after="####")[0]
-    assert (problem.id, problem.question, problem.answer) == ("openai/gsm8k/test/0", "main test", "5")
-    with pytest.raises(UserError, match=r"^data set 'gone': cannot be loaded: Couldn't reach 'gone' on the Hub$"):
+    assert (problem.id, problem.question, problem.answer) == (
+        "openai/gsm8k/test/0",
+        "main test",
+        "5",
+    )
+    with pytest.raises(
+        UserError, match=r"^data set 'gone': cannot be loaded: Couldn't reach 'gone' on the Hub$"
+    ):
         hub(dataset="gone")

@@ -1,4 +1,6 @@
-"""Reward functions written for OpenRLHF and verl work as they are, in a recipe and in Python, and fail in one line."""
+"""Reward functions written for OpenRLHF and verl work as they are, in a recipe and in Python, and
+fail in one line.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def group(*texts: str, answer: str = "15", meta: dict[str, Any] | None = None) -
     """Samples of one problem whose prompt ends in an opened tag."""
     problem = Problem("p", "math", "7 + 8?", answer, META if meta is None else meta)
     prompt = Prompt(Draw(problem, 0), (5,), "user: 7 + 8? model: <think>", "<think>")
-    rollouts = [Rollout(prompt, i, (1, 2), (0.0, 0.0), (1, 1), text, Finish.STOP, 0) for i, text in enumerate(texts)]
+    rollouts = [
+        Rollout(prompt, i, (1, 2), (0.0, 0.0), (1, 1), text, Finish.STOP, 0)
+        for i, text in enumerate(texts)
+    ]
     return Group(problem, tuple(Member(rollout, Verdict(Status.WRONG)) for rollout in rollouts))
 
 
@@ -96,7 +101,10 @@ def test_a_function_of_queries_prompts_and_labels_sees_all_samples_of_a_problem_
 
 def test_its_parameters_may_come_in_any_order_and_with_more_behind() -> None:
     assert values(lambda labels, queries: [len(labels), len(queries[0])], "ab", "c") == [2.0, 29.0]
-    assert values(lambda queries, prompts, labels, **kwargs: [len(kwargs)] * 2, "a", "b") == [0.0, 0.0]
+    assert values(lambda queries, prompts, labels, **kwargs: [len(kwargs)] * 2, "a", "b") == [
+        0.0,
+        0.0,
+    ]
     assert values(lambda queries, model="reward": [len(model)], "a") == [6.0]
 
 
@@ -131,22 +139,38 @@ def test_scores_and_extra_logs_are_logged_and_do_not_count() -> None:
     first, second = rewards(reward_func, "a", "b")
     assert (first.value, second.value) == (0.5, -1.0)
     assert first.parts == {"rewards": 0.5, "scores": 1.0, "length": 3.0, "rate": 0.25, "tail": 7.0}
-    assert second.parts == {"rewards": -1.0, "scores": 0.0, "length": 4.0, "rate": 0.25, "tail": 7.0}
+    assert second.parts == {
+        "rewards": -1.0,
+        "scores": 0.0,
+        "length": 4.0,
+        "rate": 0.25,
+        "tail": 7.0,
+    }
 
 
 def test_labels_and_ground_truth_are_what_the_row_holds() -> None:
     truth = {"solution_text_format": "(1) Zoey is a knight", "statements": "()"}
     meta = {"ground_truth": truth}
-    assert values(lambda queries, labels: [label == truth for label in labels], "a", answer="text", meta=meta) == [1.0]
-    assert values(lambda ground_truth: ground_truth == truth, "a", answer="text", meta=meta) == [1.0]
-    assert values(lambda answer, gold: (answer, gold) == ("text", "text"), "a", answer="text", meta=meta) == [1.0]
+    assert values(
+        lambda queries, labels: [label == truth for label in labels], "a", answer="text", meta=meta
+    ) == [1.0]
+    assert values(lambda ground_truth: ground_truth == truth, "a", answer="text", meta=meta) == [
+        1.0
+    ]
+    assert values(
+        lambda answer, gold: (answer, gold) == ("text", "text"), "a", answer="text", meta=meta
+    ) == [1.0]
 
 
 # --- verl: one response, with the data source
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    assert (data_source, ground_truth, extra_info) == ("sums", "15", {"index": 124, "split": "train"})
+    assert (data_source, ground_truth, extra_info) == (
+        "sums",
+        "15",
+        {"index": 124, "split": "train"},
+    )
     return float(solution_str == ground_truth)
 
 
@@ -154,7 +178,9 @@ def test_compute_score_gets_the_response_the_gold_the_data_source_and_extra_info
     assert values(compute_score, "15", "<think>15") == [1.0, 0.0]
 
 
-def test_a_problem_that_is_not_from_verl_has_its_task_as_data_source_and_its_meta_as_extra_info() -> None:
+def test_a_problem_that_is_not_from_verl_has_its_task_as_data_source_and_its_meta_as_extra_info() -> (
+    None
+):
     def score(data_source, solution_str, ground_truth, extra_info):
         return {"score": data_source == "math" and extra_info == {"level": 3}}
 
@@ -162,7 +188,9 @@ def test_a_problem_that_is_not_from_verl_has_its_task_as_data_source_and_its_met
 
 
 def test_options_with_a_default_keep_it_and_keyword_options_are_keys_of_the_recipe() -> None:
-    def score(solution_str, ground_truth, method="strict", format_score=0.25, *, scale=1.0, **kwargs):
+    def score(
+        solution_str, ground_truth, method="strict", format_score=0.25, *, scale=1.0, **kwargs
+    ):
         return scale * format_score * (method == "strict") * (not kwargs)
 
     assert values(score, "x") == [0.25]
@@ -199,14 +227,26 @@ def test_a_mapping_of_parts_is_still_added_up() -> None:
             lambda queries: {"rewards": [1.0, 2.0], "extra_logs": {"n": torch.ones(4)}},
             "reward 'mine' returned 4 values of 'n' for 2 responses",
         ),
-        (lambda queries: {"scores": [1.0, 2.0]}, "reward 'mine' returned a mapping without 'rewards' (known: scores)"),
-        (lambda solution_str: {"acc": 1.0}, "reward 'mine' returned a mapping without 'score' (known: acc)"),
-        (lambda queries: [1.0, math.nan], "reward 'mine' returned nan (problem 'p'); it must be a finite number"),
+        (
+            lambda queries: {"scores": [1.0, 2.0]},
+            "reward 'mine' returned a mapping without 'rewards' (known: scores)",
+        ),
+        (
+            lambda solution_str: {"acc": 1.0},
+            "reward 'mine' returned a mapping without 'score' (known: acc)",
+        ),
+        (
+            lambda queries: [1.0, math.nan],
+            "reward 'mine' returned nan (problem 'p'); it must be a finite number",
+        ),
         (
             lambda queries: torch.tensor([-math.inf, 0.0]),
             "reward 'mine' returned -inf (problem 'p'); it must be a finite number",
         ),
-        (lambda solution_str: math.nan, "reward 'mine' returned nan (problem 'p'); it must be a finite number"),
+        (
+            lambda solution_str: math.nan,
+            "reward 'mine' returned nan (problem 'p'); it must be a finite number",
+        ),
         (
             lambda queries: {"rewards": [0.0, 0.0], "scores": [0.0, math.nan]},
             "reward 'mine' returned nan as 'scores' (problem 'p'); it must be a finite number",
@@ -217,7 +257,9 @@ def test_a_mapping_of_parts_is_still_added_up() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_returned_value_is_said(function: Callable[..., Any], message: str) -> None:
+def test_what_is_wrong_with_a_returned_value_is_said(
+    function: Callable[..., Any], message: str
+) -> None:
     assert fault(function) == message
 
 
@@ -312,13 +354,17 @@ PARTS = {
 
 
 def measured(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    samples = [json.loads(line) for line in (folder / "tiny" / "samples" / "train-000001.jsonl").open()]
+    samples = [
+        json.loads(line) for line in (folder / "tiny" / "samples" / "train-000001.jsonl").open()
+    ]
     return json.loads((folder / "tiny" / "metrics.jsonl").read_text().splitlines()[0]), samples
 
 
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("how", ["recipe", "python"])
-def test_a_run_is_rewarded_by_each_of_them(how: str, name: str, tmp_path: Path, tiny_model: Path) -> None:
+def test_a_run_is_rewarded_by_each_of_them(
+    how: str, name: str, tmp_path: Path, tiny_model: Path
+) -> None:
     (tmp_path / "my_rewards.py").write_text(FILE)
     path = write(tmp_path / "train.parquet", [verl(f"2 + {i}?", "4", 31) for i in range(4)])
     tree = tiny.recipe(tiny_model, train=[{"data": {"name": "file", "path": path}}])
@@ -337,8 +383,12 @@ def test_a_run_is_rewarded_by_each_of_them(how: str, name: str, tmp_path: Path, 
         assert {row["parts"]["compute_score.index"] for row in samples} == {31.0}
 
 
-def test_weights_and_keys_of_a_recipe_reach_a_function_of_queries(tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "mine.py").write_text("def mine(queries, *, bonus: float = 1.0):\n    return [bonus] * len(queries)\n")
+def test_weights_and_keys_of_a_recipe_reach_a_function_of_queries(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def mine(queries, *, bonus: float = 1.0):\n    return [bonus] * len(queries)\n"
+    )
     reward = {"name": f"{tmp_path / 'mine.py'}:mine", "bonus": 3.0, "weight": 0.5}
     rlvr.train(tiny.recipe(tiny_model, reward=reward), run__folder=tmp_path, run__steps=1)
     assert measured(tmp_path)[0]["reward"] == 1.5
@@ -348,8 +398,12 @@ def test_an_unknown_parameter_is_refused_before_the_model_is_loaded(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlvr.models.load", lambda *_: pytest.fail("a model was loaded"))
-    (tmp_path / "mine.py").write_text("def mine(queries, promptz):\n    return [0.0] * len(queries)\n")
+    (tmp_path / "mine.py").write_text(
+        "def mine(queries, promptz):\n    return [0.0] * len(queries)\n"
+    )
     tree = tiny.recipe(tiny_model, reward=f"{tmp_path / 'mine.py'}:mine")
-    with pytest.raises(UserError, match=r"reward 'mine': it asks for 'promptz'.*did you mean 'prompts'"):
+    with pytest.raises(
+        UserError, match=r"reward 'mine': it asks for 'promptz'.*did you mean 'prompts'"
+    ):
         rlvr.train(tree, run__folder=tmp_path)
     assert not (tmp_path / "tiny").exists()

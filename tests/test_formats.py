@@ -33,7 +33,8 @@ def templated(question: str) -> str:
     return f"{SYSTEM}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant"
 
 
-# The columns of the article's file in their order; the four answers differ, so that the choice shows.
+# The columns of the article's file in their order; the four answers differ, so that the choice
+# shows.
 ARTICLE = [
     {
         "input": templated("How many primes are below 100?"),
@@ -70,19 +71,26 @@ def verl(question: str, gold: object = "4", index: int = 0, **more: object) -> d
     }
 
 
-@pytest.mark.parametrize("name", ["math_level3to5.json", "math_level3to5.jsonl", "math_level3to5.parquet"])
+@pytest.mark.parametrize(
+    "name", ["math_level3to5.json", "math_level3to5.jsonl", "math_level3to5.parquet"]
+)
 def test_the_file_of_the_article_loads_unchanged(tmp_path: Path, name: str) -> None:
     problems = file(path=write(tmp_path / name, ARTICLE))
     assert [p.id for p in problems] == ["math_level3to5/0", "math_level3to5/1"]
     assert [p.question for p in problems] == [row["question"] for row in ARTICLE]
     assert [p.answer for p in problems] == ["25", "\\frac{5}{6}"]
     assert {p.task for p in problems} == {"math"}
-    assert [(p.meta["level"], p.meta["category"]) for p in problems] == [(3, "Number Theory"), (4, "Prealgebra")]
+    assert [(p.meta["level"], p.meta["category"]) for p in problems] == [
+        (3, "Number Theory"),
+        (4, "Prealgebra"),
+    ]
     assert [p.meta["input"] for p in problems] == [row["input"] for row in ARTICLE]
 
 
 @pytest.mark.parametrize("column", ["ground_truth_answer", "ground_truth", "gt_answer"])
-def test_a_column_that_says_ground_truth_goes_before_the_answer_wherever_it_stands(column: str) -> None:
+def test_a_column_that_says_ground_truth_goes_before_the_answer_wherever_it_stands(
+    column: str,
+) -> None:
     for row in ({"answer": "a text", column: "25"}, {column: "25", "answer": "a text"}):
         assert inline(rows=({"question": "q", **row},))[0].answer == "25"
 
@@ -118,14 +126,20 @@ def test_subject_and_level_of_verl_rows_are_those_of_extra_info() -> None:
 def test_a_row_of_verl_that_also_has_the_bare_question_keeps_the_templated_prompt() -> None:
     row = verl(templated("2 + 2?")) | {"question": "2 + 2?", "answer": "the answer is 4"}
     problem = inline(rows=(row,))[0]
-    assert (problem.question, problem.answer, problem.meta["prompt"]) == ("2 + 2?", "4", templated("2 + 2?"))
+    assert (problem.question, problem.answer, problem.meta["prompt"]) == (
+        "2 + 2?",
+        "4",
+        templated("2 + 2?"),
+    )
 
 
 def test_repeated_rows_are_problems_of_their_own(tmp_path: Path) -> None:
     path = write(tmp_path / "pi1_r128.parquet", [verl("the same", "12.8", 124)] * 128)
     problems = file(path=path)
     assert [p.id for p in problems] == [f"pi1_r128/{i}" for i in range(128)]
-    assert {(p.question, p.answer, p.meta["extra_info"]["index"]) for p in problems} == {("the same", "12.8", 124)}
+    assert {(p.question, p.answer, p.meta["extra_info"]["index"]) for p in problems} == {
+        ("the same", "12.8", 124)
+    }
     said = refused(Path(path), columns={"id": "extra_info.index"})
     assert said == (
         "pi1_r128.parquet, row 1: the id '124' occurs twice; leave 'id' out of columns, and the rows are numbered"
@@ -169,10 +183,19 @@ class Roles:
     [
         (verl("q", gold=None), "no answer"),
         (verl("q", prompt=[]), "'prompt' is not a text"),
-        (verl("q", prompt=[{"role": "assistant", "content": "x"}]), "the last message of 'prompt' is not the user's"),
-        (verl("q", prompt=[{"role": "user", "content": [{"type": "image"}]}]), "'prompt' is not a text"),
+        (
+            verl("q", prompt=[{"role": "assistant", "content": "x"}]),
+            "the last message of 'prompt' is not the user's",
+        ),
+        (
+            verl("q", prompt=[{"role": "user", "content": [{"type": "image"}]}]),
+            "'prompt' is not a text",
+        ),
         (verl("q", gold={"a": "1"}), "'reward_model.ground_truth.a'"),
-        ({"prompt": [{"role": "user", "content": "q"}], "reward_model": {"style": "rule"}}, "no answer column"),
+        (
+            {"prompt": [{"role": "user", "content": "q"}], "reward_model": {"style": "rule"}},
+            "no answer column",
+        ),
     ],
 )
 def test_faulty_rows_of_verl_are_named(tmp_path: Path, row: dict, message: str) -> None:
@@ -184,7 +207,13 @@ def test_faulty_rows_of_verl_are_named(tmp_path: Path, row: dict, message: str) 
 def test_the_puzzles_of_logic_rl_load_as_puzzles() -> None:
     gold = "(1) Zoey is a knight\n(2) Tom is a knave"
     truth = {"solution_text_format": gold, "statements": "(('lying', 1), ('lying', 0))"}
-    row = verl(f"{templated('who?')}\n<think>", truth, quiz="who?", solution=[True, False], solution_text_format=gold)
+    row = verl(
+        f"{templated('who?')}\n<think>",
+        truth,
+        quiz="who?",
+        solution=[True, False],
+        solution_text_format=gold,
+    )
     problem = inline(rows=({**row, "data_source": "kk_logic"},))[0]
     assert (problem.task, problem.question, problem.answer) == ("knights", "who?", gold)
     assert problem.meta["ground_truth"] == truth
@@ -211,7 +240,13 @@ def test_raw_is_the_question_or_a_text_of_the_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "prefill"),
-    [("q\n<think>", "<think>"), ("q\n<think>\n", "<think>\n"), ("q <think> so", ""), ("q </think>", ""), ("q\n", "")],
+    [
+        ("q\n<think>", "<think>"),
+        ("q\n<think>\n", "<think>\n"),
+        ("q <think> so", ""),
+        ("q </think>", ""),
+        ("q\n", ""),
+    ],
 )
 def test_a_tag_that_the_prompt_opens_belongs_to_the_answer(text: str, prefill: str) -> None:
     assert render(Problem("p", "math", text, "1")) == Rendered(text, prefill)
@@ -219,7 +254,9 @@ def test_a_tag_that_the_prompt_opens_belongs_to_the_answer(text: str, prefill: s
 
 @pytest.mark.parametrize("value", [None, 3, ["a"]])
 def test_a_text_that_the_row_does_not_keep_is_refused(value: object) -> None:
-    problem = Problem("p/7", "math", "q", "1", {"input": "x"} | ({"inputt": value} if value else {}))
+    problem = Problem(
+        "p/7", "math", "q", "1", {"input": "x"} | ({"inputt": value} if value else {})
+    )
     with pytest.raises(UserError) as caught:
         render(problem, column="inputt")
     assert "'p/7'" in str(caught.value) and "'inputt'" in str(caught.value)
@@ -227,9 +264,16 @@ def test_a_text_that_the_row_does_not_keep_is_refused(value: object) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_on_the_article_file_asks_the_input_as_it_is(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_run_on_the_article_file_asks_the_input_as_it_is(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     question = "What is 7 + 8?"
-    row = {**ARTICLE[0], "question": question, "input": f"system {question} assistant", "ground_truth_answer": "15"}
+    row = {
+        **ARTICLE[0],
+        "question": question,
+        "input": f"system {question} assistant",
+        "ground_truth_answer": "15",
+    }
     path = write(tmp_path / "article.json", [row, {**row, "ground_truth_answer": "16"}])
     source = {"data": {"name": "file", "path": path}, "prompt": {"name": "raw", "column": "input"}}
     (tmp_path / "seen.py").write_text(
@@ -255,15 +299,21 @@ def test_a_row_of_verl_without_a_gold_is_left_out_by_name_and_no_other_is(
         tree["verify"] = {"gate": gate}
         rlvr.train(tree, run__folder=tmp_path / gate, run__steps=3, eval={"sets": []})
         assert "pool/1: its row has no gold" in capsys.readouterr().out
-        seen = {json.loads(line)["id"] for line in (tmp_path / gate / "tiny" / "history.jsonl").open()}
+        seen = {
+            json.loads(line)["id"] for line in (tmp_path / gate / "tiny" / "history.jsonl").open()
+        }
         assert seen == {"pool/0", "pool/2"}
     with pytest.raises(UserError, match=r"eval\.sets\.0\.data: problem 'pool/1' has no answer"):
         rlvr.train(
-            tree, run__folder=tmp_path / "e", eval={"sets": [{"name": "e", "data": {"name": "file", "path": path}}]}
+            tree,
+            run__folder=tmp_path / "e",
+            eval={"sets": [{"name": "e", "data": {"name": "file", "path": path}}]},
         )
     with pytest.raises(UserError, match=r"has no answer"):
         rlvr.train(tree, run__folder=tmp_path / "p", problems=[("q", "")])
-    tree["train"] = [{"data": {"name": "file", "path": write(tmp_path / "all.parquet", [verl("q", gold="")])}}]
+    tree["train"] = [
+        {"data": {"name": "file", "path": write(tmp_path / "all.parquet", [verl("q", gold="")])}}
+    ]
     with pytest.raises(UserError, match=r"train\.0: no problem is left, since no row has a gold"):
         rlvr.train(tree, run__folder=tmp_path / "all")
 
@@ -277,7 +327,9 @@ def test_the_one_shot_files_load_unchanged() -> None:
     assert len(pool) == 1209
     assert [p.id for p in pool if not p.answer] == ["dsr_sub/265"]
     assert [p.meta["extra_info"]["index"] for p in pool] == list(range(1209))
-    assert {p.task for p in pool} == {"math"} and {p.meta["data_source"] for p in pool} == {"deepscaler"}
+    assert {p.task for p in pool} == {"math"} and {p.meta["data_source"] for p in pool} == {
+        "deepscaler"
+    }
     for name, index, gold in (
         ("pi1", 124, "12.8"), ("pi13", 682, r"\frac{4}{3}"), ("pi1209", 789, r"-\frac{2023}{2024}"),
     ):  # fmt: skip
@@ -297,13 +349,24 @@ def test_the_puzzle_files_load_unchanged_and_their_golds_verify(name: str) -> No
     for problem in problems:
         assert problem.task == "knights"
         rendered = render(problem, column="prompt")
-        assert problem.question in rendered.text and rendered.text.endswith("<|im_start|>assistant\n<think>")
+        assert problem.question in rendered.text and rendered.text.endswith(
+            "<|im_start|>assistant\n<think>"
+        )
         assert rendered.prefill == "<think>"
-        response = Response(f"so</think><answer>{problem.answer}</answer>", prefill=rendered.prefill)
+        response = Response(
+            f"so</think><answer>{problem.answer}</answer>", prefill=rendered.prefill
+        )
         verdict = check_knights(problem, response)
         assert verdict.correct and verdict.formatted
-        flipped = problem.answer.replace("knave", "KNAVE").replace("knight", "knave").replace("KNAVE", "knight")
-        assert check_knights(problem, Response(f"so</think><answer>{flipped}</answer>")).status is Status.WRONG
+        flipped = (
+            problem.answer.replace("knave", "KNAVE")
+            .replace("knight", "knave")
+            .replace("KNAVE", "knight")
+        )
+        assert (
+            check_knights(problem, Response(f"so</think><answer>{flipped}</answer>")).status
+            is Status.WRONG
+        )
 
 
 @needs_data
@@ -316,6 +379,12 @@ def test_math500_has_its_subjects_and_levels() -> None:
 
 
 def test_a_parquet_file_with_a_column_of_empty_mappings_is_read(tmp_path: Path) -> None:
-    table = pa.table({"question": ["q"], "answer": ["1"], "reward_model": pa.array([None], pa.struct([("a", "int8")]))})
+    table = pa.table(
+        {
+            "question": ["q"],
+            "answer": ["1"],
+            "reward_model": pa.array([None], pa.struct([("a", "int8")])),
+        }
+    )
     pq.write_table(table, tmp_path / "a.parquet")
     assert file(path=str(tmp_path / "a.parquet"))[0].answer == "1"

@@ -1,4 +1,6 @@
-"""Advantage estimators against the outputs of the reference implementations, through the functions the trainer uses."""
+"""Advantage estimators against the outputs of the reference implementations, through the functions
+the trainer uses.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ pytestmark = needs_golden
 def scored(flat: Flat, reward: Tensor, group: Any = None, **more: Any) -> Scored:
     names = {name: i for i, name in enumerate(dict.fromkeys(group or range(len(reward))))}
     owner = torch.tensor([names[name] for name in group] if group else list(range(len(reward))))
-    return Scored(reward, owner, flat.sample, flat.mask, torch.zeros_like(flat.mask), None, None, **more)
+    return Scored(
+        reward, owner, flat.sample, flat.mask, torch.zeros_like(flat.mask), None, None, **more
+    )
 
 
 def from_token_rewards(case: dict[str, Any], flat: Flat, **more: Any) -> Scored:
@@ -28,11 +32,21 @@ def from_token_rewards(case: dict[str, Any], flat: Flat, **more: Any) -> Scored:
     given = case["inputs"]
     rewards = torch.tensor(number(given["token_level_rewards"]), dtype=flat.dtype) * flat.padded
     tokens = rewards[flat.inside]
-    return scored(flat, torch.zeros(len(rewards), dtype=flat.dtype), given.get("group"), penalty=-tokens, **more)
+    return scored(
+        flat,
+        torch.zeros(len(rewards), dtype=flat.dtype),
+        given.get("group"),
+        penalty=-tokens,
+        **more,
+    )
 
 
 ESTIMATORS = {
-    "grpo": lambda c: {"std": c.get("norm_adv_by_std", True), "eps": c.get("eps", 1e-6), "alone": "reward"},
+    "grpo": lambda c: {
+        "std": c.get("norm_adv_by_std", True),
+        "eps": c.get("eps", 1e-6),
+        "alone": "reward",
+    },
     "grpo_vectorized": lambda c: {
         "std": c["norm_adv_by_std"],
         "eps": c["eps"],
@@ -52,7 +66,8 @@ ESTIMATORS = {
 OURS = {"reinforce_plus_plus": "reinforce_pp", "reinforce_plus_plus_baseline": "reinforce_pp_baseline",
         "grpo_vectorized": "grpo", "rloo_vectorized": "rloo"}  # fmt: skip
 
-SLACK = ("reinforce_plus_plus", "reinforce_plus_plus_baseline")  # newer verl adds 1e-8 to the count of tokens
+# newer verl adds 1e-8 to the count of tokens
+SLACK = ("reinforce_plus_plus", "reinforce_plus_plus_baseline")
 
 # Reference defects that we do not copy: (predicate, reason).
 REVIEWED = [
@@ -89,22 +104,33 @@ def test_estimators_of_verl_and_its_forks(case: dict[str, Any]) -> None:
     ours = estimate(tokens, World(), **ESTIMATORS[name](config), **slack)
     close(case, flat.rows(ours), case["outputs"]["advantages"], flat.padded)
     if name == "gae":
-        returns = advantage.gae_of(tokens, config["gamma"], config["lam"]) + flat.flat(given["values"])
+        returns = advantage.gae_of(tokens, config["gamma"], config["lam"]) + flat.flat(
+            given["values"]
+        )
         close(case, flat.rows(returns), case["outputs"]["returns"], flat.padded)
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in cases("advantages") if c["name"].startswith("masked_whiten")], ids=lambda c: c["name"]
+    "case",
+    [c for c in cases("advantages") if c["name"].startswith("masked_whiten")],
+    ids=lambda c: c["name"],
 )
 def test_whitening(case: dict[str, Any]) -> None:
     flat = Flat(case["inputs"]["response_mask"], torch.float64)
     values = flat.flat(case["inputs"]["values"])
     for shift, name in ((True, "whitened"), (False, "whitened_no_shift")):
-        close(case, flat.rows(advantage.whiten(values, flat.mask, shift=shift)), case["outputs"][name], flat.padded)
+        close(
+            case,
+            flat.rows(advantage.whiten(values, flat.mask, shift=shift)),
+            case["outputs"][name],
+            flat.padded,
+        )
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in cases("token_rewards") if "adaptive" not in c["name"]], ids=lambda c: c["name"]
+    "case",
+    [c for c in cases("token_rewards") if "adaptive" not in c["name"]],
+    ids=lambda c: c["name"],
 )
 def test_kl_in_the_reward(case: dict[str, Any]) -> None:
     config, given, wanted = case["config"], case["inputs"], case["outputs"]
@@ -119,12 +145,23 @@ def test_kl_in_the_reward(case: dict[str, Any]) -> None:
     names: Any = {"kl": "k1", "mse": "k2", "low_var_kl": "k3"}
     estimator = config.get("kl_penalty") or config["kl_estimator"]
     verl = "kl_penalty" in config
-    clamp = 10.0 if (verl and estimator == "low_var_kl") or case["name"].startswith("openrlhf011") else None
+    clamp = (
+        10.0
+        if (verl and estimator == "low_var_kl") or case["name"].startswith("openrlhf011")
+        else None
+    )
     clip = (config.get("reward_clip_range") or [None, None])[1]
     tokens = Scored(
-        reward, torch.arange(len(reward)), flat.sample, flat.mask, flat.mask * 0, flat.flat(old), flat.flat(ref)
+        reward,
+        torch.arange(len(reward)),
+        flat.sample,
+        flat.mask,
+        flat.mask * 0,
+        flat.flat(old),
+        flat.flat(ref),
     )
-    coef = max(config.get("beta", config.get("kl_coef")), 0.0)  # OpenRLHF takes a negative coefficient for none
+    # OpenRLHF takes a negative coefficient for none
+    coef = max(config.get("beta", config.get("kl_coef")), 0.0)
     shaped, current = advantage.penalised(
         tokens, coef, estimator=names.get(estimator, estimator), clamp=clamp, clip=clip
     )
@@ -146,13 +183,19 @@ def test_the_coefficient_adapts(case: dict[str, Any]) -> None:
     coef = config.get("init_kl_coef", config.get("init"))
     target = config.get("target_kl", config.get("target"))
     for current, wanted in zip(
-        given.get("current_kl", given.get("current")), case["outputs"]["coef_after_each_update"], strict=True
+        given.get("current_kl", given.get("current")),
+        case["outputs"]["coef_after_each_update"],
+        strict=True,
     ):
-        coef = advantage.adapted(coef, current, config["n_steps"], target=target, horizon=config["horizon"])
+        coef = advantage.adapted(
+            coef, current, config["n_steps"], target=target, horizon=config["horizon"]
+        )
         assert coef == pytest.approx(wanted, rel=1e-9)
 
 
-OPENRLHF = [case for case in cases("advantages") if case["name"].startswith(("openrlhf_v0/", "openrlhf011"))]
+OPENRLHF = [
+    case for case in cases("advantages") if case["name"].startswith(("openrlhf_v0/", "openrlhf011"))
+]
 BASELINES = {
     "reinforce": "none",
     "reinforce_baseline": "mean",
@@ -183,11 +226,15 @@ def test_pipelines_of_openrlhf(case: dict[str, Any]) -> None:
     if name == "gae":
         tokens = replace(tokens, reward=reward.clamp(-clip, clip))
         options = {"gamma": gamma, "lam": config["lam"], "ddof": 0}
-        plain, normal = (advantage.gae(tokens, World(), normalise=n, **options) for n in (False, True))
+        plain, normal = (
+            advantage.gae(tokens, World(), normalise=n, **options) for n in (False, True)
+        )
         close(case, flat.rows(plain + tokens.value), wanted["returns"], flat.padded)  # type: ignore[operator]
     else:
         options = {"gamma": gamma, "baseline": BASELINES[name], "clip": clip}
-        plain, normal = (advantage.reinforce(tokens, World(), normalise=n, **options) for n in (False, True))
+        plain, normal = (
+            advantage.reinforce(tokens, World(), normalise=n, **options) for n in (False, True)
+        )
         close(case, flat.rows(plain), wanted["returns"], flat.padded)
     normalised = name in ("gae", "reinforce", "reinforce_baseline") and newer
     deviation_kept = config.get("no_std_norm") is True
@@ -203,7 +250,10 @@ TRL_LEFT_OUT = [
         lambda c: c.get("multi_objective_aggregation") == "normalize_then_sum",
         "each reward function normalised by itself",
     ),
-    (lambda c: c.get("normalize_advantages") is True, "leave-one-out advantages over the deviation of the batch"),
+    (
+        lambda c: c.get("normalize_advantages") is True,
+        "leave-one-out advantages over the deviation of the batch",
+    ),
 ]
 
 
@@ -216,7 +266,9 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
     config, given = case["config"], case["inputs"]
     if "rewards_per_func" in given:
         parts = torch.tensor(number(given["rewards_per_func"]), dtype=torch.float64)
-        reward = (parts * torch.tensor(number(given["reward_weights"]), dtype=torch.float64)).nansum(1)
+        reward = (
+            parts * torch.tensor(number(given["reward_weights"]), dtype=torch.float64)
+        ).nansum(1)
     else:
         reward = torch.tensor(number(given["reward"]), dtype=torch.float64)
     size = config["num_generations"]
@@ -228,7 +280,9 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
         low, high = config["reward_clip_range"] or (None, None)
         assert high is None or low == -high
         old, ref = (flat.flat(given[name]) for name in ("old_log_probs", "ref_log_prob"))
-        tokens, _ = advantage.penalised(replace(tokens, old_logprob=old, ref_logprob=ref), config["beta"], clip=high)
+        tokens, _ = advantage.penalised(
+            replace(tokens, old_logprob=old, ref_logprob=ref), config["beta"], clip=high
+        )
         found = advantage.rloo(tokens, World())
     else:
         scale = config["scale_rewards"]

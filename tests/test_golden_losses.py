@@ -1,4 +1,6 @@
-"""Loss terms, KL estimates and reductions against the outputs and gradients of the reference implementations."""
+"""Loss terms, KL estimates and reductions against the outputs and gradients of the reference
+implementations.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from rlvr.batch import Batch, Forward, Tokens
 
 pytestmark = needs_golden
 
-ESTIMATORS = {"kl": "k1", "k1": "k1", "abs": "abs", "mse": "k2", "k2": "k2", "low_var_kl": "k3", "k3": "k3"}
+ESTIMATORS = {
+    "kl": "k1",
+    "k1": "k1",
+    "abs": "abs",
+    "mse": "k2",
+    "k2": "k2",
+    "low_var_kl": "k3",
+    "k3": "k3",
+}
 
 
 def named(family: str, *prefixes: str) -> list[dict[str, Any]]:
@@ -27,7 +37,9 @@ def named(family: str, *prefixes: str) -> list[dict[str, Any]]:
 def test_kl_estimates_and_their_gradients(case: dict[str, Any]) -> None:
     config, given, wanted = case["config"], case["inputs"], case["outputs"]
     dtype = dtype_of(case)
-    mask = torch.tensor(number(given.get("action_mask", [[1.0] * len(r) for r in given["logprob"]])), dtype=dtype)
+    mask = torch.tensor(
+        number(given.get("action_mask", [[1.0] * len(r) for r in given["logprob"]])), dtype=dtype
+    )
     logprob = torch.tensor(number(given["logprob"]), dtype=dtype, requires_grad=True)
     ref = torch.tensor(number(given["ref_logprob"]), dtype=dtype)
     name = ESTIMATORS[config.get("kl_penalty") or config["estimator"]]
@@ -36,7 +48,11 @@ def test_kl_estimates_and_their_gradients(case: dict[str, Any]) -> None:
     clamp = 10.0 if fork or config.get("clamp") else None
     found = loss.kl_estimate(logprob, ref, name, clamp)  # type: ignore[arg-type]
     close(case, found.detach() * mask, wanted["kl"], mask)
-    weights = torch.tensor(number(given["grad_weights"]), dtype=dtype) if "grad_weights" in given else mask
+    weights = (
+        torch.tensor(number(given["grad_weights"]), dtype=dtype)
+        if "grad_weights" in given
+        else mask
+    )
     gradient = wanted.get("grad_logprob") or wanted.get("grad_logprob_of_sum")
     if gradient:
         (found * weights).sum().backward()
@@ -57,7 +73,9 @@ def test_log_probabilities_and_entropy_at_a_temperature(case: dict[str, Any]) ->
 
 
 def forward(logits: Tensor, labels: Tensor, temperature: float) -> Forward:
-    """Through the same chunked head that the policy uses: hidden states that are the logits, a head that is one."""
+    """Through the same chunked head that the policy uses: hidden states that are the logits, a head
+    that is one.
+    """
     from rlvr.policy import _LogProb
 
     flat = logits.reshape(-1, logits.shape[-1])
@@ -83,7 +101,8 @@ def reduced(mode: str, config: dict[str, Any], flat: Flat, slack: float) -> Weig
     if mode == "seq-mean-token-sum":
         return loss.sequence_sum, {"samples": samples}
     length = world.get("loss_scale_factor", flat.padded.shape[1])
-    return (lambda b: loss.constant(b, length=length)), {"samples": 1.0}  # verl divides by the length alone
+    # verl divides by the length alone
+    return (lambda b: loss.constant(b, length=length)), {"samples": 1.0}
 
 
 def policy_term(config: dict[str, Any]) -> Callable[[Forward, Batch], Any]:
@@ -97,7 +116,9 @@ def policy_term(config: dict[str, Any]) -> Callable[[Forward, Batch], Any]:
         case "cispo":
             return lambda out, batch: loss.cispo(out, batch, low=low, high=high)
         case "sapo":
-            return lambda out, batch: loss.sapo(out, batch, negative=config.get("sapo_negative", 1.05))
+            return lambda out, batch: loss.sapo(
+                out, batch, negative=config.get("sapo_negative", 1.05)
+            )
         case "gpg":
             return loss.reinforce
     return lambda out, batch: loss.clip(out, batch, low=low, high=high, dual=dual)
@@ -163,7 +184,12 @@ def test_importance_weights(case: dict[str, Any]) -> None:
     batch = flat.batch(advantage=None, old=old, rollout=rollout)
     if "mode" in config:
         level, _, mode = config["mode"].partition("_")
-        options = {"level": level, "mode": mode, "low": config["clip_min"], "high": config["clip_max"]}
+        options = {
+            "level": level,
+            "mode": mode,
+            "low": config["clip_min"],
+            "high": config["clip_max"],
+        }
         close(case, flat.rows(loss.importance(batch, **options)), wanted["ratio"], flat.padded)
     elif "level" in config:
         options = {
@@ -183,7 +209,9 @@ def rejected(batch: Batch, config: dict[str, Any]) -> Tensor:
     level = {"token": "token", "seq_mean": "mean", "seq_sum": "sequence", "seq_max": "max"}[where]
     if how == "k1":
         low, high = (float(v) for v in config["threshold"].split("_"))
-        return (loss.importance(batch, level=level, mode="mask", low=low, high=high) > 0) * batch.mask  # type: ignore[arg-type]
+        return (
+            loss.importance(batch, level=level, mode="mask", low=low, high=high) > 0
+        ) * batch.mask  # type: ignore[arg-type]
     return loss.rejection(batch, level=level, limit=float(config["threshold"]))  # type: ignore[arg-type]
 
 
@@ -192,9 +220,14 @@ def test_corrected_policy_losses_and_their_gradients(case: dict[str, Any]) -> No
     config, given, wanted = case["config"], case["inputs"], case["outputs"]
     low, high = config["vllm_is_truncated_threshold"]
     kind = config.get("vllm_is_correction_type", "tis")
-    options = {"icepop": {"mode": "filter"}, "seq-mask-tis": {"level": "mean", "mode": "filter"}}.get(kind, {})
+    options = {
+        "icepop": {"mode": "filter"},
+        "seq-mask-tis": {"level": "mean", "mode": "filter"},
+    }.get(kind, {})
     flat = Flat(given["response_mask"])
-    batch = flat.batch(advantage=given["advantages"], old=given["old_log_prob"], rollout=given["rollout_log_probs"])
+    batch = flat.batch(
+        advantage=given["advantages"], old=given["old_log_prob"], rollout=given["rollout_log_probs"]
+    )
     batch = loss.corrected(batch, loss.importance(batch, low=low, high=high, **options))
     logprob = flat.flat(given["log_prob"]).requires_grad_()
     value, _ = policy_term(config)(Forward(logprob, torch.zeros_like(logprob)), batch)
@@ -210,8 +243,14 @@ WHOLE = named("whole_loss", "dp_actor", "verl_dp_actor", "verl_engine", "openrlh
 
 # Out of scope, each with its reason; a case that none of these explains is run.
 OUT_OF_SCOPE: list[tuple[Callable[[dict[str, Any]], bool], str]] = [
-    (lambda c: c.get("top_entropy_quantile", 1.0) < 1, "TRL trains only the tokens of the highest entropy"),
-    (lambda c: c.get("off_policy_mask_threshold") is not None, "TRL drops whole sequences by their KL to the sampler"),
+    (
+        lambda c: c.get("top_entropy_quantile", 1.0) < 1,
+        "TRL trains only the tokens of the highest entropy",
+    ),
+    (
+        lambda c: c.get("off_policy_mask_threshold") is not None,
+        "TRL drops whole sequences by their KL to the sampler",
+    ),
 ]
 
 
@@ -221,7 +260,9 @@ def in_scope(case: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("case", [c for c in WHOLE if in_scope(c)], ids=lambda c: c["name"])
 def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
-    """Terms, temperature and reduction together, through the objective that the learner uses, down to the logits."""
+    """Terms, temperature and reduction together, through the objective that the learner uses, down
+    to the logits.
+    """
     config, given, wanted = case["config"], case["inputs"], case["outputs"]
     flat = Flat(given["response_mask"], dtype_of(case))
     logits = torch.tensor(number(given["logits"]), dtype=flat.dtype, requires_grad=True)
@@ -244,14 +285,24 @@ def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
         value = result[0] if isinstance(result, tuple) else result
         total = total + (weigh(with_totals(batch, **totals)) * value).sum()
     total.backward()
-    parts = wanted.get("backward_loss_per_micro_batch") or wanted.get("loss_contribution_per_micro") or []
+    parts = (
+        wanted.get("backward_loss_per_micro_batch")
+        or wanted.get("loss_contribution_per_micro")
+        or []
+    )
     close(case, total.detach(), wanted.get("total_loss", sum(parts)))
     assert logits.grad is not None
     close(case, logits.grad, wanted["grad_logits"])
 
 
-def with_totals(batch: Batch, *, samples: float | None = None, tokens: float | None = None) -> Batch:
-    return replace(batch, total_samples=samples or batch.total_samples, total_tokens=tokens or batch.total_tokens)
+def with_totals(
+    batch: Batch, *, samples: float | None = None, tokens: float | None = None
+) -> Batch:
+    return replace(
+        batch,
+        total_samples=samples or batch.total_samples,
+        total_tokens=tokens or batch.total_tokens,
+    )
 
 
 Row = tuple[Callable[[Forward, Batch], Any], Callable[[Batch], Tensor], dict[str, float]]
@@ -264,14 +315,21 @@ def terms_of(case: dict[str, Any], flat: Flat) -> list[Row]:
     policy = policy_term(config | trl_clips(config))
     rows: list[Row] = []
     weigh, totals = whole_reduction(case, flat)
-    by_token = ((lambda b: loss.token_mean(b)), {}) if name.startswith(("trl", "openrlhf011")) else (weigh, totals)
+    by_token = (
+        ((lambda b: loss.token_mean(b)), {})
+        if name.startswith(("trl", "openrlhf011"))
+        else (weigh, totals)
+    )
     if policy_scale:
         rows.append((lambda out, b: scaled(policy(out, b), policy_scale), weigh, totals))
     entropy = config.get("entropy_coeff", config.get("entropy_coef"))
     if entropy:
         micro = ((lambda b: loss.micro_token_mean(b, size=config["per_device_batch"])), {})
         rows.append(
-            (lambda out, b: loss.entropy(out, b, coef=entropy), *(micro if name.startswith("trl") else by_token))
+            (
+                lambda out, b: loss.entropy(out, b, coef=entropy),
+                *(micro if name.startswith("trl") else by_token),
+            )
         )
     kl = config.get("kl_loss_coef") if config.get("use_kl_loss", "kl_loss_coef" in config) else None
     kl = kl or config.get("beta") or (config.get("kl_coef") if "kl_estimator" in config else None)
@@ -280,7 +338,9 @@ def terms_of(case: dict[str, Any], flat: Flat) -> list[Row]:
         clamp = None if name.startswith("trl") else 10.0
         clamp = clamp if estimator == "k3" or name.startswith("openrlhf011") else None
         kl_row = (weigh, totals) if name.startswith("trl") else by_token
-        rows.append((lambda out, b: loss.kl(out, b, coef=kl, estimator=estimator, clamp=clamp), *kl_row))
+        rows.append(
+            (lambda out, b: loss.kl(out, b, coef=kl, estimator=estimator, clamp=clamp), *kl_row)
+        )
     return rows
 
 
@@ -296,8 +356,10 @@ def trl_clips(config: dict[str, Any]) -> dict[str, Any]:
     low, high = config["epsilon_low"], config["epsilon_high"]
     if kind == "cispo":  # a cap on the weight itself, and none below
         low, high = 1.0, high - 1
-    # TRL's delta caps the ratio before clipping, which is the dual clip wherever it is above 1 + high
-    single = float(torch.tensor(1.05, dtype=torch.float32))  # TRL holds the temperatures of SAPO in float32
+    # TRL's delta caps the ratio before clipping, which is the dual clip wherever it is above 1 +
+    # high
+    # TRL holds the temperatures of SAPO in float32
+    single = float(torch.tensor(1.05, dtype=torch.float32))
     shared = {"dual_clip": config.get("delta"), "sapo_negative": single}
     return {"clip_ratio_low": low, "clip_ratio_high": high, "loss": kind, **shared}
 
@@ -313,13 +375,20 @@ def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
     if name.startswith("verl_dp_actor"):
         return verl_micro(config, flat)
     if name.startswith("verl_engine"):
-        info = {"batch_num_tokens": config["batch_num_tokens"], "global_batch_size": config["global_batch_size"]}
+        info = {
+            "batch_num_tokens": config["batch_num_tokens"],
+            "global_batch_size": config["global_batch_size"],
+        }
         return reduced(config["loss_agg_mode"], {"global_batch_info": info}, flat, 1e-8)
     if name.startswith("openrlhf_v0"):
         return loss.sequence_mean, {}
     if name.startswith("openrlhf011"):
         by_token = config["token_level_loss"]
-        return (loss.token_mean, {}) if by_token else ((lambda b: loss.sequence_mean(b, slack=1e-8)), {})
+        return (
+            (loss.token_mean, {})
+            if by_token
+            else ((lambda b: loss.sequence_mean(b, slack=1e-8)), {})
+        )
     kind = config["loss_type"]
     if kind == "bnpo":
         size = config["per_device_batch"]
@@ -331,7 +400,9 @@ def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
 
 
 def verl_micro(config: dict[str, Any], flat: Flat) -> Weights:
-    """Newer verl's dp_actor: aggregation in each micro-batch, then the mean over those of a mini-batch."""
+    """Newer verl's dp_actor: aggregation in each micro-batch, then the mean over those of a
+    mini-batch.
+    """
     mini, micro = config["ppo_mini_batch_size"], config["ppo_micro_batch_size_per_gpu"]
     mode, parts = config.get("loss_agg_mode", "token-mean"), mini // micro
     if mode == "token-mean":
@@ -339,6 +410,8 @@ def verl_micro(config: dict[str, Any], flat: Flat) -> Weights:
     samples = float(micro * parts)
     if mode == "seq-mean-token-sum-norm":
         return (lambda b: loss.constant(b, length=flat.padded.shape[1])), {"samples": float(parts)}
-    return ((lambda b: loss.sequence_mean(b, slack=1e-8)) if "mean-token-mean" in mode else loss.sequence_sum), {
-        "samples": samples
-    }
+    return (
+        (lambda b: loss.sequence_mean(b, slack=1e-8))
+        if "mean-token-mean" in mode
+        else loss.sequence_sum
+    ), {"samples": samples}

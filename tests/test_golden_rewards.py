@@ -1,6 +1,8 @@
-r"""Our rewards on every text that the reference systems were run on, and every disagreement classified by a rule.
+r"""Our rewards on every text that the reference systems were run on, and every disagreement
+classified by a rule.
 
-A rule is a predicate on the inputs with its reason and who is right; a disagreement that no rule explains fails.
+A rule is a predicate on the inputs with its reason and who is right; a disagreement that no rule
+explains fails.
 """
 
 from __future__ import annotations
@@ -21,11 +23,25 @@ from rlvr.grading.compare import compare
 from rlvr.grading.extract import last_box
 from rlvr.tasks.knights import check_knights
 from rlvr.tasks.math import math
-from rlvr.types import Context, Draw, Finish, Group, Member, Problem, Prompt, Response, Rollout, Status, Verdict
+from rlvr.types import (
+    Context,
+    Draw,
+    Finish,
+    Group,
+    Member,
+    Problem,
+    Prompt,
+    Response,
+    Rollout,
+    Status,
+    Verdict,
+)
 from rlvr.verify import judge_safely, settle
 
 GOLDEN = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden outputs in {GOLDEN} (RLVR_GOLDEN_DIR)")
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason=f"no golden outputs in {GOLDEN} (RLVR_GOLDEN_DIR)"
+)
 
 Rule = tuple[str, str, Callable[[str, str], bool]]  # who is right, why, where
 
@@ -109,7 +125,9 @@ def completion(sequence: str) -> str:
 
 def verdict(text: str, gold: object, forms: tuple[str, ...]) -> Verdict:
     answer = str(gold[0] if isinstance(gold, list) else gold)
-    judged = judge_safely(lambda p, r: math(p, r, extract=forms), Problem("p", "math", "", answer), Response(text))  # type: ignore[arg-type]
+    judged = judge_safely(
+        lambda p, r: math(p, r, extract=forms), Problem("p", "math", "", answer), Response(text)
+    )  # type: ignore[arg-type]
     return settle([judged])[0]
 
 
@@ -132,14 +150,22 @@ def simplerl_zoo() -> Iterator[tuple[str, str, object, object]]:
     for row in cases("rewards_simplerl_zoo"):
         text, gold = completion(row["inputs"]["sequence"]), row["inputs"]["ground_truth"]
         facts = verdict(text, gold, ("box", "number"))
-        ours = rewards.simplerl_zoo(facts).value, rewards.simplerl_zoo(facts, variant="independent").value
+        ours = (
+            rewards.simplerl_zoo(facts).value,
+            rewards.simplerl_zoo(facts, variant="independent").value,
+        )
         yield gold, text, ours, (row["outputs"]["score_mix"], row["outputs"]["score_independent"])
 
 
 def one_shot() -> Iterator[tuple[str, str, object, object]]:
     for row in cases("rewards_oneshot"):
         text, gold = completion(row["inputs"]["sequence"]), row["inputs"]["ground_truth"]
-        yield str(gold), text, rewards.one_shot(verdict(text, gold, ("box",))).value, row["outputs"]["score"]
+        yield (
+            str(gold),
+            text,
+            rewards.one_shot(verdict(text, gold, ("box",))).value,
+            row["outputs"]["score"],
+        )
 
 
 def qwen_pairs() -> Iterator[tuple[str, str, object, object]]:
@@ -152,9 +178,15 @@ def qwen_pairs() -> Iterator[tuple[str, str, object, object]]:
 def logic_rl() -> Iterator[tuple[str, str, object, object]]:
     for row in cases("rewards_logic_rl"):
         response, gold = row["inputs"]["response"], row["inputs"]["solution_text_format"]
-        prefill = "<think>" if row["inputs"]["sequence"].removesuffix(response).endswith("<think>") else ""
+        prefill = (
+            "<think>"
+            if row["inputs"]["sequence"].removesuffix(response).endswith("<think>")
+            else ""
+        )
         try:
-            facts = check_knights(Problem("p", "knights", "", gold), Response(response, prefill=prefill))
+            facts = check_knights(
+                Problem("p", "knights", "", gold), Response(response, prefill=prefill)
+            )
         except UserError:
             continue  # a gold that is no assignment is refused when the data are read
         yield gold, response, rewards.logic_rl(facts).value, row["outputs"]["total"]
@@ -166,11 +198,16 @@ def logic_rl() -> Iterator[tuple[str, str, object, object]]:
     [(simplerl_v0, MATH_RULES, 20), (simplerl_zoo, MATH_RULES, 10), (one_shot, MATH_RULES, 22),
      (qwen_pairs, PAIR_RULES, 14), (logic_rl, LOGIC_RULES, 14)],
 )  # fmt: skip
-def test_every_disagreement_with_a_reference_has_a_reason(rows, rules: list[Rule], at_most: int) -> None:
+def test_every_disagreement_with_a_reference_has_a_reason(
+    rows, rules: list[Rule], at_most: int
+) -> None:
     found = list(rows())
     left = unexplained(iter(found), rules)
     if "RLVR_GOLDEN_DIR" in os.environ:  # texts that nobody here has seen: counted and listed
-        warnings.warn(f"{len(left)} of {len(found)} texts are judged otherwise without a rule: {left}", stacklevel=1)
+        warnings.warn(
+            f"{len(left)} of {len(found)} texts are judged otherwise without a rule: {left}",
+            stacklevel=1,
+        )
         return
     assert left == []
     assert sum(ours != theirs for _, _, ours, theirs in found) <= at_most
@@ -180,13 +217,19 @@ def test_every_disagreement_with_a_reference_has_a_reason(rows, rules: list[Rule
 def test_answers_are_extracted_as_the_reference_does_where_it_reads_a_box() -> None:
     rows = [row for row in cases("qwen_grader") if row["name"].startswith("extract_answer")]
     with_box = [
-        row for row in rows if (last_box(row["inputs"]["text"]) or "") and "<|im_end|>" not in row["inputs"]["text"]
+        row
+        for row in rows
+        if (last_box(row["inputs"]["text"]) or "") and "<|im_end|>" not in row["inputs"]["text"]
     ]
     assert len(with_box) > 20
     for row in with_box:
         ours, theirs = last_box(row["inputs"]["text"]) or "", row["outputs"]["math"]
         agree = compare(ours, theirs).same or compare(theirs, ours).same
-        assert agree or any(where(theirs, row["inputs"]["text"]) for _, _, where in MATH_RULES) or r"\text" in ours, row
+        assert (
+            agree
+            or any(where(theirs, row["inputs"]["text"]) for _, _, where in MATH_RULES)
+            or r"\text" in ours
+        ), row
 
 
 def rollout(tokens: int, *, ids: tuple[int, ...] | None = None) -> Rollout:
@@ -202,22 +245,34 @@ def test_length_and_repetition_penalties_against_the_references() -> None:
         config, given, wanted = row["config"], row["inputs"], row["outputs"]
         if row["name"].startswith(("verl_dapo_overlong", "openrlhf011_overlong")):
             limit = config.get("max_resp_len") or config.get("max_new_tokens")
-            for score, length, total in zip(given["score"], given["response_length"], wanted["reward"], strict=True):
+            for score, length, total in zip(
+                given["score"], given["response_length"], wanted["reward"], strict=True
+            ):
                 penalty = rewards.overlong(
-                    rollout(length), Context(0, 0, limit), buffer=config["buffer_len"], factor=config["penalty_factor"]
+                    rollout(length),
+                    Context(0, 0, limit),
+                    buffer=config["buffer_len"],
+                    factor=config["penalty_factor"],
                 )
-                assert score + penalty.value == pytest.approx(total, rel=config["rtol"], abs=config["atol"])
+                assert score + penalty.value == pytest.approx(
+                    total, rel=config["rtol"], abs=config["atol"]
+                )
         elif row["name"].startswith("trl_repetition"):
             for ids, total in zip(given["completion_ids"], wanted["reward"], strict=True):
                 found = rewards.repetition(
-                    rollout(0, ids=tuple(ids)), ngram=config["ngram_size"], penalty=config["max_penalty"]
+                    rollout(0, ids=tuple(ids)),
+                    ngram=config["ngram_size"],
+                    penalty=config["max_penalty"],
                 )
                 assert found.value == pytest.approx(total, rel=1e-9)
 
 
 def group(*answers: str | None) -> Group:
     members = [
-        Member(replace(rollout(3), index=i), Verdict(Status.WRONG if a else Status.NO_ANSWER, a, bool(a)))
+        Member(
+            replace(rollout(3), index=i),
+            Verdict(Status.WRONG if a else Status.NO_ANSWER, a, bool(a)),
+        )
         for i, a in enumerate(answers)
     ]
     return Group(Problem("p", "math", "", "5"), tuple(members))
@@ -237,9 +292,18 @@ def test_random_rewards_depend_on_nothing_but_seed_step_problem_and_sample() -> 
     four = group("1", "2", "3", "4")
     first, again = ([r.value for r in rewards.random(four, Context(0, 1, 9))] for _ in range(2))
     assert first == again and set(first) <= {0.0, 1.0}
-    assert any([r.value for r in rewards.random(four, Context(0, step, 9))] != first for step in range(2, 12))
-    assert any(len({r.value for r in rewards.random(four, Context(0, step, 9))}) == 2 for step in range(12))
-    many = [r.value for step in range(300) for r in rewards.random(four, Context(0, step, 9), share=0.25)]
+    assert any(
+        [r.value for r in rewards.random(four, Context(0, step, 9))] != first
+        for step in range(2, 12)
+    )
+    assert any(
+        len({r.value for r in rewards.random(four, Context(0, step, 9))}) == 2 for step in range(12)
+    )
+    many = [
+        r.value
+        for step in range(300)
+        for r in rewards.random(four, Context(0, step, 9), share=0.25)
+    ]
     assert 0.2 < sum(many) / len(many) < 0.3
 
 
@@ -249,7 +313,9 @@ def test_steps_lengths_and_forms_are_paid_as_documented() -> None:
     assert rewards.step_count(four_steps, right).value == pytest.approx(1.4)
     assert rewards.step_count("Step 1\n" * 9, wrong).value == pytest.approx(-0.5)
     context = Context(0, 0, 100)
-    assert rewards.cosine(right, rollout(0, ids=(1,)), context).value == pytest.approx(1.0, abs=1e-3)
+    assert rewards.cosine(right, rollout(0, ids=(1,)), context).value == pytest.approx(
+        1.0, abs=1e-3
+    )
     assert rewards.cosine(right, rollout(100), context).value == pytest.approx(0.5)
     assert rewards.cosine(wrong, rollout(50), context).value == pytest.approx(-0.75)
     assert rewards.overlong(rollout(400), context, buffer=20, factor=0.5).value == -0.5

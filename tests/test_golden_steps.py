@@ -1,5 +1,6 @@
-"""Critic losses, whole optimiser steps and sequence masks against the reference implementations, through the learner,
-the critic and the updates that the trainer uses."""
+"""Critic losses, whole optimiser steps and sequence masks against the reference implementations,
+through the learner, the critic and the updates that the trainer uses.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +21,28 @@ from rlvr.critic import Critic, ValueModel
 from rlvr.learner import Learner, Objective
 from rlvr.policy import Policy
 from rlvr.rollouts import Rollouts
-from rlvr.types import Draw, Finish, Generation, Problem, Prompt, Reward, Sample, SampleGroup, Sampling, Status, Verdict
+from rlvr.types import (
+    Draw,
+    Finish,
+    Generation,
+    Problem,
+    Prompt,
+    Reward,
+    Sample,
+    SampleGroup,
+    Sampling,
+    Status,
+    Verdict,
+)
 from rlvr.weights import Rate, Updates
 
 pytestmark = needs_golden
 
 
 class Bigram(nn.Module):
-    """The references' model of these cases: the logits of a token depend on the token before it alone."""
+    """The references' model of these cases: the logits of a token depend on the token before it
+    alone.
+    """
 
     _supports_attention_backend = False
 
@@ -53,7 +68,11 @@ class Bigram(nn.Module):
 
     def forward(self, input_ids: Tensor, **_: Any) -> Any:
         found = self.body(input_ids)
-        return found if self.head is None else SimpleNamespace(logits=self.head(found.last_hidden_state))
+        return (
+            found
+            if self.head is None
+            else SimpleNamespace(logits=self.head(found.last_hidden_state))
+        )
 
 
 class Watched(torch.optim.AdamW):
@@ -61,7 +80,10 @@ class Watched(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> None:
         super().step(closure)
-        self.seen = [*getattr(self, "seen", []), [p.detach().clone() for g in self.param_groups for p in g["params"]]]
+        self.seen = [
+            *getattr(self, "seen", []),
+            [p.detach().clone() for g in self.param_groups for p in g["params"]],
+        ]
 
 
 def adamw(parameters: list[Any], config: dict[str, Any]) -> Watched:
@@ -71,7 +93,10 @@ def adamw(parameters: list[Any], config: dict[str, Any]) -> Watched:
 
 def updates_of(model: Any, config: dict[str, Any]) -> Updates:
     return Updates(
-        model, adamw(model.master, config), Rate(config["optimizer"]["lr"], 0, 1, lambda at: 1), config["grad_clip"]
+        model,
+        adamw(model.master, config),
+        Rate(config["optimizer"]["lr"], 0, 1, lambda at: 1),
+        config["grad_clip"],
     )
 
 
@@ -79,7 +104,10 @@ def rows_of(case: dict[str, Any], flat: Flat) -> tuple[Tokens, ...]:
     """Prompts and responses of the padded ids."""
     start = case["inputs"]["prompt_length"]
     ids = [tuple(int(i) for i in row) for row in case["inputs"]["input_ids"]]
-    return tuple(Tokens(row[:start], row[start : start + n]) for row, n in zip(ids, flat.lengths, strict=True))
+    return tuple(
+        Tokens(row[:start], row[start : start + n])
+        for row, n in zip(ids, flat.lengths, strict=True)
+    )
 
 
 # --- Value losses
@@ -110,7 +138,9 @@ def test_value_losses_and_their_gradients(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", named("value_loss", "dp_critic"), ids=lambda c: c["name"])
 def test_an_update_of_the_critic(case: dict[str, Any]) -> None:
-    """The forks train one value more, that at the end-of-text token: their critic's mask is taken as ours."""
+    """The forks train one value more, that at the end-of-text token: their critic's mask is taken
+    as ours.
+    """
     config, given, wanted = case["config"], case["inputs"], case["outputs"]
     flat = Flat(wanted["critic_mask_used"], dtype_of(case))
     body = Bigram(given["emb"], given["head"], flat.dtype)
@@ -148,17 +178,27 @@ def with_sequences(batch: Batch, sequences: tuple[Tokens, ...]) -> Batch:
 
 @pytest.mark.parametrize("case", cases("optimizer_step"), ids=lambda c: c["name"])
 def test_whole_updates_of_the_policy(case: dict[str, Any]) -> None:
-    """Log-probabilities, terms, reduction, clipping and AdamW together, one mini-batch after the other."""
+    """Log-probabilities, terms, reduction, clipping and AdamW together, one mini-batch after the
+    other.
+    """
     config, given, wanted = case["config"], case["inputs"], case["outputs"]
     flat = Flat(given["response_mask"], dtype_of(case))
     policy = Policy(Bigram(given["emb"], given["head"], flat.dtype), flat.dtype, 64, None)
     assert policy.chunked_head
     objective, size, totals = objective_of(case, flat)
     learner = Learner(
-        policy, None, objective, updates_of(policy, config), temperature=config.get("temperature", 1.0), keeps_old=True
+        policy,
+        None,
+        objective,
+        updates_of(policy, config),
+        temperature=config.get("temperature", 1.0),
+        keeps_old=True,
     )
     whole = flat.batch(
-        advantage=given["advantages"], old=given["old_log_probs"], ref=given.get("ref_log_prob"), **totals
+        advantage=given["advantages"],
+        old=given["old_log_probs"],
+        ref=given.get("ref_log_prob"),
+        **totals,
     )
     whole = with_sequences(whole, rows_of(case, flat))
     norms, losses = [], []
@@ -183,21 +223,32 @@ def objective_of(case: dict[str, Any], flat: Flat) -> tuple[Objective, int, dict
     config, name = case["config"], case["name"]
     if name.startswith("openrlhf_v0"):
         return Objective([("clip", policy_term(config))], loss.sequence_mean), len(flat.lengths), {}
-    terms: list[tuple[str, Any]] = [("clip", policy_term(config))] if config.get("pg_loss_coeff", 1.0) else []
+    terms: list[tuple[str, Any]] = (
+        [("clip", policy_term(config))] if config.get("pg_loss_coeff", 1.0) else []
+    )
     if config["entropy_coeff"]:
         terms.append(("entropy", lambda out, b: loss.entropy(out, b, coef=config["entropy_coeff"])))
     if config.get("use_kl_loss", True):
         options = {"coef": config["kl_loss_coef"], "estimator": "k3", "clamp": 10.0}
         terms.append(("kl", lambda out, b: loss.kl(out, b, **options)))
     if name.startswith("verl_engine"):
-        totals = {"tokens": float(config["batch_num_tokens"]), "samples": float(config["global_batch_size"])}
+        totals = {
+            "tokens": float(config["batch_num_tokens"]),
+            "samples": float(config["global_batch_size"]),
+        }
         return Objective(terms, loss.token_mean), len(flat.lengths), totals
     mini = config["ppo_mini_batch_size"]
     if name.startswith("verl_dp_actor"):
-        weigh, totals = verl_micro(config | {"ppo_micro_batch_size_per_gpu": config["micro_batch"]}, flat)
+        weigh, totals = verl_micro(
+            config | {"ppo_micro_batch_size_per_gpu": config["micro_batch"]}, flat
+        )
         return Objective(terms, weigh), mini, totals
     micro = config.get("ppo_micro_batch_size_per_gpu", config.get("ppo_micro_batch_size"))
-    return Objective(terms, lambda b: loss.micro_token_mean(b, size=micro, divisor=mini // micro)), mini, {}
+    return (
+        Objective(terms, lambda b: loss.micro_token_mean(b, size=micro, divisor=mini // micro)),
+        mini,
+        {},
+    )
 
 
 # --- Sequence masks
@@ -215,20 +266,26 @@ class Replayed:
 
     def generate(self, requests: Any, sampling: Sampling) -> list[Generation]:
         cut = [r[: r.index(self.end) + 1] if self.end in r else r for r in self.responses]
-        return [Generation(r, (0.0,) * len(r), Finish.STOP if self.end in r else Finish.LENGTH) for r in cut]
+        return [
+            Generation(r, (0.0,) * len(r), Finish.STOP if self.end in r else Finish.LENGTH)
+            for r in cut
+        ]
 
 
 @pytest.mark.parametrize("case", cases("sequence_masks"), ids=lambda c: c["name"])
 def test_what_is_trained_of_a_response(case: dict[str, Any]) -> None:
     """Every sampled token including the end of text, and nothing after it.
 
-    Where the reference overwrites the last token of a truncated answer with the end of text, ours stays as sampled.
+    Where the reference overwrites the last token of a truncated answer with the end of text, ours
+    stays as sampled.
     """
     config, given, wanted = case["config"], case["inputs"], case["outputs"]
     start, end = config["input_len"], config["eos_token_id"]
     responses = [tuple(row[start:]) for row in given["sequences"]]
     decoded = SimpleNamespace(decode=lambda ids, skip_special_tokens: "")
-    prompts = [Prompt(Draw(Problem(str(i), "math", "", ""), 0), (1,), "") for i in range(len(responses))]
+    prompts = [
+        Prompt(Draw(Problem(str(i), "math", "", ""), 0), (1,), "") for i in range(len(responses))
+    ]
     found = Rollouts(Replayed(responses, end), decoded)(prompts, Sampling(), 0)
     samples = [Sample(r, Verdict(Status.WRONG), Reward(0.0, {})) for r in found]
     groups = [SampleGroup(s.rollout.prompt.problem, (s,)) for s in samples]

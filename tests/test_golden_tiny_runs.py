@@ -1,4 +1,6 @@
-"""Six tiny runs give the numbers that they gave before: metrics, sampled tokens, advantages and weights."""
+"""Six tiny runs give the numbers that they gave before: metrics, sampled tokens, advantages and
+weights.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,15 @@ MADE_BY = runpy.run_path(str(FILE.with_suffix(".py")))
 
 
 def differences(wanted: Any, given: Any, where: str) -> list[str]:
-    """The places at which two trees of plain values differ by more than 1e-12, relative or absolute."""
+    """The places at which two trees of plain values differ by more than 1e-12, relative or
+    absolute.
+    """
     if isinstance(wanted, dict) and isinstance(given, dict) and wanted.keys() == given.keys():
-        return [line for key in wanted for line in differences(wanted[key], given[key], f"{where}.{key}")]
+        return [
+            line
+            for key in wanted
+            for line in differences(wanted[key], given[key], f"{where}.{key}")
+        ]
     if isinstance(wanted, list) and isinstance(given, list) and len(wanted) == len(given):
         return [
             line
@@ -36,5 +44,7 @@ def test_a_tiny_run_gives_the_golden_numbers(name: str, tmp_path: Path) -> None:
 
 
 def test_the_comparison_sees_a_change_of_one_part_in_a_billion() -> None:
-    assert differences({"a": [1.0, 2.0]}, {"a": [1.0, 2.0 + 2e-9]}, "run") == ["run.a.1: 2.0 is now 2.000000002"]
+    assert differences({"a": [1.0, 2.0]}, {"a": [1.0, 2.0 + 2e-9]}, "run") == [
+        "run.a.1: 2.0 is now 2.000000002"
+    ]
     assert differences({"a": [1.0]}, {"a": [1.0, 1.0]}, "run")

@@ -1,4 +1,6 @@
-"""Extraction, number reading and the tag format: what is read, what is refused, and that no text is slow or crashes."""
+"""Extraction, number reading and the tag format: what is read, what is refused, and that no text is
+slow or crashes.
+"""
 
 from __future__ import annotations
 
@@ -272,7 +274,9 @@ def test_a_truncated_response_is_not_well_formed_and_thinking_can_be_demanded() 
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES), max_size=60).map("".join)))
+@given(
+    st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
+)
 def test_no_text_crashes_the_readers(text: str) -> None:
     for form in FORMS:
         found = find_form(form, text)
@@ -288,7 +292,10 @@ def test_no_text_crashes_the_readers(text: str) -> None:
 def test_written_numbers_are_read_back(fraction: Fraction, whole: int) -> None:
     assert read_number(str(fraction)) == fraction
     sign = "-" if fraction < 0 else ""
-    assert read_number(rf"{sign}\frac{{{abs(fraction.numerator)}}}{{{fraction.denominator}}}") == fraction
+    assert (
+        read_number(rf"{sign}\frac{{{abs(fraction.numerator)}}}{{{fraction.denominator}}}")
+        == fraction
+    )
     assert read_number(f"{whole:,}") == whole
     assert read_number(last_number(f"the sum is {whole:,}.") or "") == whole
 

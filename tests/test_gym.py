@@ -1,4 +1,6 @@
-"""Data and task "gym", and the helper process: nothing that a model writes is executed or can stop a run."""
+"""Data and task "gym", and the helper process: nothing that a model writes is executed or can stop
+a run.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def helper(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("request_", "raised"), [("spin", Late), ("sleep", Died)])
-def test_a_late_and_a_silent_helper_are_ended_and_replaced(helper: Killable, request_: str, raised: type) -> None:
+def test_a_late_and_a_silent_helper_are_ended_and_replaced(
+    helper: Killable, request_: str, raised: type
+) -> None:
     first = helper.ask("a", 20.0)
     assert helper.ask("b", 20.0) == ["b", first[1]]
     with pytest.raises(raised):  # processor time ends the first, the clock ends the second
@@ -66,7 +70,9 @@ def test_a_dead_helper_is_reported_and_replaced(helper: Killable, request_: str)
     assert helper.ask("d", 20.0)[0] == "d"
 
 
-def test_a_hanging_and_a_dying_scorer_are_failures_of_ours(helper: Killable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_and_a_dying_scorer_are_failures_of_ours(
+    helper: Killable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     problem = Problem("p", "gym", "q", "5", {"dataset": "leg_counting", "config": "{}", "index": 0})
     monkeypatch.setattr(tasks, "SECONDS", 0.2)
     for request, status in (("spin", Status.TIMEOUT), ("die", Status.ERROR)):
@@ -132,7 +138,10 @@ def test_unsafe_names_every_scorer_that_calls_an_evaluator() -> None:
     for path in Path(spec.submodule_search_locations[0]).rglob("*.py"):
         source = path.read_text(encoding="utf-8")
         scorer = source.partition("def score_answer")[2].partition("\nclass ")[0]
-        if any(call in scorer for call in ("eval(answer", "parse_expr(answer", "sympify(", "exec(", "simplify(answer")):
+        if any(
+            call in scorer
+            for call in ("eval(answer", "parse_expr(answer", "sympify(", "exec(", "simplify(answer")
+        ):
             found.add(path.stem)
     assert len(found) >= 5 and found <= UNSAFE
 
@@ -145,7 +154,9 @@ def test_problems_are_reproducible_distinct_and_split() -> None:
     assert train[0].task == "gym" and train[0].meta["category"] == "chain_sum"
     test = gym(dataset="chain_sum", count=40, split="test", seed=1)
     assert not {p.question for p in train} & {p.question for p in test}
-    assert {p.question for p in train} != {p.question for p in gym(dataset="chain_sum", count=40, seed=1)}
+    assert {p.question for p in train} != {
+        p.question for p in gym(dataset="chain_sum", count=40, seed=1)
+    }
     easy = gym(dataset="chain_sum", count=5, config={"min_terms": 2, "max_terms": 2})
     assert all(len(p.question.split(" + ")) + len(p.question.split(" - ")) <= 4 for p in easy)
 
@@ -194,11 +205,19 @@ def test_a_problem_of_another_version_is_an_error_and_not_a_wrong_answer() -> No
 
 @needs_gym
 def test_faults_of_the_recipe_are_one_line() -> None:
-    with pytest.raises(UserError, match=r"unknown data set 'chain_sun' \(did you mean 'chain_sum'\?\)"):
+    with pytest.raises(
+        UserError, match=r"unknown data set 'chain_sun' \(did you mean 'chain_sum'\?\)"
+    ):
         gym(dataset="chain_sun")
     with pytest.raises(UserError, match=r"'chain_sum' does not take this config: .*min_term'"):
         gym(dataset="chain_sum", config={"min_term": 2})
-    with pytest.raises(UserError, match=r"count=3000 is too many: 'chain_sum' has only [0-9]+ questions"):
-        gym(dataset="chain_sum", count=3000, config={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
+    with pytest.raises(
+        UserError, match=r"count=3000 is too many: 'chain_sum' has only [0-9]+ questions"
+    ):
+        gym(
+            dataset="chain_sum",
+            count=3000,
+            config={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+        )
     with pytest.raises(UserError, match=r"data.dataset: is required"):
         find("data", "gym", "data").bind({}, "data")

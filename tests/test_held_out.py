@@ -1,4 +1,6 @@
-"""Evaluation from the outside: the published files, the templates, resuming, checkpoints, pages and contamination."""
+"""Evaluation from the outside: the published files, the templates, resuming, checkpoints, pages and
+contamination.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,19 @@ from rlvr.trackers import JsonLines
 from rlvr.types import Problem, Response, Status
 
 DATA = Path(os.environ.get("RLVR_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no benchmark files in {DATA} (RLVR_DATA_DIR)")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"no benchmark files in {DATA} (RLVR_DATA_DIR)"
+)
 ROWS = {
     "math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "minerva_math": 272, "olympiadbench": 675, "gsm8k": 1319,
     "knights_3ppl": 100, "knights_4ppl": 100, "knights_5ppl": 100, "knights_6ppl": 100,
 }  # fmt: skip
-SUMS = {"name": "sums", "data": {**tiny.SUMS, "count": 6, "split": "test"}, "task": tiny.NUMBER, "prompt": "plain"}
+SUMS = {
+    "name": "sums",
+    "data": {**tiny.SUMS, "count": 6, "split": "test"},
+    "task": tiny.NUMBER,
+    "prompt": "plain",
+}
 ASKED: dict[str, Any] = {"samples": 4, "temperature": 1.0, "max_tokens": 4, "batch": 8}
 
 
@@ -54,7 +63,8 @@ def test_a_published_set_has_its_rows_and_every_gold_passes_the_gate(name: str) 
     assert [row.gold for row in gated(problems, "mark")[1]] == GATED.get(name, [])
 
 
-# Golds of the files that have no meaning to compare by, and are compared as text: Python, a sentence, and a slip.
+# Golds of the files that have no meaning to compare by, and are compared as text: Python, a
+# sentence, and a slip.
 GATED = {
     "minerva_math": ["np.arcsin(10/13)"],
     "olympiadbench": [
@@ -83,10 +93,15 @@ def harness_gold(name: str, row: dict[str, Any]) -> str:
 @needs_data
 @pytest.mark.parametrize("name", [name for name in ROWS if not name.startswith("knights")])
 def test_the_golds_are_those_of_the_file(name: str) -> None:
-    lines = [json.loads(line) for line in (DATA / "math_eval" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (DATA / "math_eval" / f"{name}.jsonl").read_text("utf-8").splitlines()
+    ]
     problems = problems_of(name)
     assert [p.answer for p in problems] == [harness_gold(name, line) for line in lines]
-    assert [p.question for p in problems] == [line.get("question", line.get("problem")) for line in lines]
+    assert [p.question for p in problems] == [
+        line.get("question", line.get("problem")) for line in lines
+    ]
 
 
 @needs_data
@@ -111,10 +126,14 @@ def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None
     assert len(problems_of("aime25", tmp_path)) == 30
 
 
-def test_without_a_folder_the_hub_is_asked_and_the_message_names_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_the_hub_is_asked_and_the_message_names_both_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("RLVR_DATA_DIR", raising=False)
     (row,) = held_out.declared(["math500"])
-    with pytest.raises(UserError, match=r"HuggingFaceH4/MATH-500.*math500\.jsonl: --data DIR or RLVR_DATA_DIR"):
+    with pytest.raises(
+        UserError, match=r"HuggingFaceH4/MATH-500.*math500\.jsonl: --data DIR or RLVR_DATA_DIR"
+    ):
         read_problems(row, "math500")
 
 
@@ -133,18 +152,31 @@ def test_every_benchmark_binds_with_its_own_keys() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".json"])
-def test_an_unseen_file_is_a_benchmark_by_its_name_or_by_one_row(suffix: str, tmp_path: Path) -> None:
-    given = [{"problem": f"{i} + 1?", "final_answer": [str(i + 1)], "subfield": "Sums"} for i in range(3)]
+def test_an_unseen_file_is_a_benchmark_by_its_name_or_by_one_row(
+    suffix: str, tmp_path: Path
+) -> None:
+    given = [
+        {"problem": f"{i} + 1?", "final_answer": [str(i + 1)], "subfield": "Sums"} for i in range(3)
+    ]
     path = tmp_path / f"mine{suffix}"
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(given), path)
     else:
-        path.write_text(json.dumps(given) if suffix == ".json" else "\n".join(map(json.dumps, given)))
-    own = {"name": "own", "data": {"name": "file", "path": str(path), "columns": {"answer": "final_answer.0"}}}
+        path.write_text(
+            json.dumps(given) if suffix == ".json" else "\n".join(map(json.dumps, given))
+        )
+    own = {
+        "name": "own",
+        "data": {"name": "file", "path": str(path), "columns": {"answer": "final_answer.0"}},
+    }
     listed = tmp_path / "rows.yaml"
     listed.write_text(json.dumps([own, "arithmetic"]))
     first, second = held_out.declared([str(listed)])
-    assert [p.answer for p in read_problems(first, "own")] == ["1", "2", "3"] and second.name == "arithmetic"
+    assert [p.answer for p in read_problems(first, "own")] == [
+        "1",
+        "2",
+        "3",
+    ] and second.name == "arithmetic"
     assert [row.name for row in held_out.declared([own])] == ["own"]
     plain = tmp_path / f"plain{suffix}"
     plain.write_bytes(path.read_bytes())
@@ -165,17 +197,27 @@ def test_a_yaml_file_of_rows_that_is_none_is_refused(tmp_path: Path) -> None:
     [({"text": ["red", "blue"], "label": ["1", "2"]}, "2"), (["red", "blue"], 1), (["red", "blue"], "blue"),
      (["red", "blue"], "B")],
 )  # fmt: skip
-def test_options_are_asked_with_letters_and_the_gold_is_a_letter(tmp_path: Path, options: Any, gold: Any) -> None:
+def test_options_are_asked_with_letters_and_the_gold_is_a_letter(
+    tmp_path: Path, options: Any, gold: Any
+) -> None:
     path = tmp_path / "arc.jsonl"
     path.write_text(json.dumps({"question": "Which?", "choices": options, "answerKey": gold}))
     (problem,) = file(path=str(path), columns={"answer": "answerKey"}, choices="choices")
-    assert (problem.task, problem.question, problem.answer) == ("choice", "Which?\nA. red\nB. blue", "B")
+    assert (problem.task, problem.question, problem.answer) == (
+        "choice",
+        "Which?\nA. red\nB. blue",
+        "B",
+    )
 
 
 def test_an_answer_that_is_no_option_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "arc.jsonl"
-    path.write_text(json.dumps({"question": "Which?", "choices": ["red", "blue"], "answerKey": "C"}))
-    with pytest.raises(UserError, match=r"arc\.jsonl, line 1, 'choices': the answer 'C' is none of the options"):
+    path.write_text(
+        json.dumps({"question": "Which?", "choices": ["red", "blue"], "answerKey": "C"})
+    )
+    with pytest.raises(
+        UserError, match=r"arc\.jsonl, line 1, 'choices': the answer 'C' is none of the options"
+    ):
         file(path=str(path), columns={"answer": "answerKey"}, choices="choices")
 
 
@@ -216,12 +258,19 @@ def test_the_templates_of_the_field_letter_by_letter() -> None:
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         f"<|im_start|>user\n1 {{+}} 1?\n{box}<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert rendered("abel") == rendered("simple") == "Question:\n1 {+} 1?\nAnswer:\nLet's think step by step.\n"
-    assert rendered("deepseek-r1").endswith("<answer> answer here </answer>. User: 1 {+} 1?. Assistant:")
+    assert (
+        rendered("abel")
+        == rendered("simple")
+        == "Question:\n1 {+} 1?\nAnswer:\nLet's think step by step.\n"
+    )
+    assert rendered("deepseek-r1").endswith(
+        "<answer> answer here </answer>. User: 1 {+} 1?. Assistant:"
+    )
     assert set(prompts.STOPS) <= set(registry.names("prompt"))
 
 
-# What the chat template of Qwen2.5-Math does with messages that call no tools (its tokenizer_config.json).
+# What the chat template of Qwen2.5-Math does with messages that call no tools (its
+# tokenizer_config.json).
 QWEN_CHAT = r"""{%- if messages[0]['role'] == 'system' %}
     {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
 {%- else %}
@@ -251,8 +300,15 @@ def test_few_shot_shows_examples_of_the_recipe_or_the_first_of_a_file(tmp_path: 
     pairs = [{"question": f"{i}?", "answer": f"so {i}\n#### {i}"} for i in range(4)]
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(map(json.dumps, pairs)))
-    wanted = "".join(f"Question: {i}?\nAnswer: so {i}\n#### {i}\n\n" for i in range(2)) + "Question: 1 {+} 1?\nAnswer:"
-    assert rendered("few_shot", path=str(path), count=2) == wanted == rendered("few_shot", examples=pairs[:2])
+    wanted = (
+        "".join(f"Question: {i}?\nAnswer: so {i}\n#### {i}\n\n" for i in range(2))
+        + "Question: 1 {+} 1?\nAnswer:"
+    )
+    assert (
+        rendered("few_shot", path=str(path), count=2)
+        == wanted
+        == rendered("few_shot", examples=pairs[:2])
+    )
     for params in ({}, {"path": str(path), "count": 5}, {"examples": [{"question": "a"}]}):
         with pytest.raises(UserError, match="few_shot"):
             rendered("few_shot", **params)
@@ -319,13 +375,15 @@ def test_a_killed_evaluation_goes_on_and_generates_nothing_twice(
     ]
     assert texts[0] == texts[1] and len(texts[0]) == 48
     asked.clear()
-    assert untimed(rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, seed=[0, 1], out=tmp_path / "whole")) == untimed(
-        whole
-    )
+    assert untimed(
+        rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, seed=[0, 1], out=tmp_path / "whole")
+    ) == untimed(whole)
     assert asked == []
 
 
-def test_other_settings_in_the_same_folder_are_refused(tiny_model: Path, tmp_path: Path, asked: list[int]) -> None:
+def test_other_settings_in_the_same_folder_are_refused(
+    tiny_model: Path, tmp_path: Path, asked: list[int]
+) -> None:
     out = tmp_path / "out"
     rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, out=out)
     other = tiny.save(tmp_path / "other", seed=1)
@@ -333,7 +391,9 @@ def test_other_settings_in_the_same_folder_are_refused(tiny_model: Path, tmp_pat
         (tiny_model, {"temperature": 0.5}), (tiny_model, {"seed": 1}), (tiny_model, {"limit": 2}),
         (tiny_model, {"prompt": "raw"}), (tiny_model, {"stop": ["\n"]}), (other, {}),
     ):  # fmt: skip
-        with pytest.raises(UserError, match=r"an evaluation with another '.*'.*--out, or --overwrite"):
+        with pytest.raises(
+            UserError, match=r"an evaluation with another '.*'.*--out, or --overwrite"
+        ):
             rlvr.evaluate(str(model), [SUMS], **{**ASKED, **more}, out=out)
     found = rlvr.evaluate(str(other), [SUMS], **ASKED, out=out, overwrite=True)
     assert untimed(json.loads((out / "results.json").read_text())) == untimed(found)
@@ -346,7 +406,10 @@ def test_seeds_are_pooled_and_shown_apart_and_the_prompt_is_printed(
     tiny_model: Path, asked: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (both,) = rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, seed=[3, 4])
-    alone = [rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, seed=s)[0]["metrics"]["pass@1"] for s in (3, 4)]
+    alone = [
+        rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, seed=s)[0]["metrics"]["pass@1"]
+        for s in (3, 4)
+    ]
     assert both["seeds"]["pass@1"] == {"3": alone[0], "4": alone[1]}
     assert both["metrics"]["pass@1"] == pytest.approx(sum(alone) / 2) == both["metrics"]["avg@8"]
     assert both["counts"]["samples"] == 48 == both["counts"]["second_verifier"]
@@ -358,7 +421,9 @@ def test_seeds_are_pooled_and_shown_apart_and_the_prompt_is_printed(
     assert "one problem of 6 is 16.7 points" in said
 
 
-def test_what_is_given_goes_before_the_row_and_the_row_before_the_defaults(tiny_model: Path, asked: list[int]) -> None:
+def test_what_is_given_goes_before_the_row_and_the_row_before_the_defaults(
+    tiny_model: Path, asked: list[int]
+) -> None:
     row = {**SUMS, "samples": 2, "temperature": 1.0, "max_tokens": 3, "limit": 4}
     (own,) = rlvr.evaluate(str(tiny_model), [row])
     (given,) = rlvr.evaluate(str(tiny_model), [row], samples=3, limit=2)
@@ -378,7 +443,11 @@ def test_what_is_given_goes_before_the_row_and_the_row_before_the_defaults(tiny_
     ],
 )  # fmt: skip
 def test_bad_options_cost_one_line(
-    words: list[str], named: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    named: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     basic = [] if "--benchmarks" in words else ["--benchmarks", "arithmetic"]
     assert cli.main(["eval", str(tiny_model), *basic, *words, "--out", str(tmp_path / "out")]) == 2
@@ -394,7 +463,11 @@ def test_bad_options_cost_one_line(
 def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps that evaluates each and keeps the last and the best checkpoint."""
     sections = tiny.recipe(tiny_model)
-    sections["run"] = {**sections["run"], "folder": str(tmp_path_factory.mktemp("runs")), "steps": 4}  # type: ignore[dict-item]
+    sections["run"] = {
+        **sections["run"],
+        "folder": str(tmp_path_factory.mktemp("runs")),
+        "steps": 4,
+    }  # type: ignore[dict-item]
     sections["eval"] = {**sections["eval"], "every": 1, "temperature": 1.0, "samples": 4}  # type: ignore[dict-item]
     sections["optimizer"] = {"lr": 0.05}
     summary = rlvr.train({**sections, "checkpoint": {"best": "heldout"}})
@@ -423,15 +496,23 @@ def test_the_last_and_the_best_checkpoint_are_kept_and_no_other(tmp_path: Path) 
 
 
 def test_a_best_that_is_no_held_out_set_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(UserError, match=r"checkpoint\.best: no set of eval\.sets.*did you mean 'heldout'"):
+    with pytest.raises(
+        UserError, match=r"checkpoint\.best: no set of eval\.sets.*did you mean 'heldout'"
+    ):
         rlvr.train(tiny.recipe(tiny_model, checkpoint={"best": "heldot"}))
 
 
-def test_the_checkpoints_of_a_run_are_evaluated_as_the_run_did(run: Path, tmp_path: Path, asked: list[int]) -> None:
-    sets = [{**tiny.recipe(run)["eval"]["sets"][0], "samples": 4, "temperature": 1.0, "max_tokens": 4}]  # type: ignore[index]
+def test_the_checkpoints_of_a_run_are_evaluated_as_the_run_did(
+    run: Path, tmp_path: Path, asked: list[int]
+) -> None:
+    sets = [
+        {**tiny.recipe(run)["eval"]["sets"][0], "samples": 4, "temperature": 1.0, "max_tokens": 4}
+    ]  # type: ignore[index]
     found = rlvr.evaluate(str(run), sets, checkpoints="all", batch=32, out=tmp_path / "all")
     inside = {e["step"]: e["metrics"] for e in rows(run / "evals.jsonl")}
-    assert [record["step"] for record in found] == sorted({0, 4} | {record["step"] for record in found})
+    assert [record["step"] for record in found] == sorted(
+        {0, 4} | {record["step"] for record in found}
+    )
     assert [record["metrics"] for record in found] == [inside[record["step"]] for record in found]
     page = (tmp_path / "all" / "report.html").read_text()
     assert "<svg" in page and "heldout" in page
@@ -444,18 +525,27 @@ def test_two_evaluations_stand_side_by_side_problem_by_problem(
 ) -> None:
     other = tiny.save(tmp_path / "other", seed=1)
     for model, name in ((tiny_model, "a"), (other, "b")):
-        rlvr.evaluate(str(model), [{**SUMS, "task": "test_held_out:lucky"}], **ASKED, out=tmp_path / name)
+        rlvr.evaluate(
+            str(model), [{**SUMS, "task": "test_held_out:lucky"}], **ASKED, out=tmp_path / name
+        )
     out = tmp_path / "compare.html"
     assert cli.main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 0
     (pair,) = beside(tmp_path / "a", tmp_path / "b")
     shares = [
         {
-            p: sum(r["status"] == "correct" for r in rows(tmp_path / d / "samples.jsonl") if r["id"] == p) / 4
+            p: sum(
+                r["status"] == "correct"
+                for r in rows(tmp_path / d / "samples.jsonl")
+                if r["id"] == p
+            )
+            / 4
             for p in ids
         }
         for d, ids in ((d, [p for p, _, _ in pair.problems]) for d in ("a", "b"))
     ]
-    assert [both for _, both, _ in pair.problems] == list(zip(shares[0].values(), shares[1].values(), strict=True))
+    assert [both for _, both, _ in pair.problems] == list(
+        zip(shares[0].values(), shares[1].values(), strict=True)
+    )
     assert sum(len(found) for _, found in pair.kinds()) == 6
     page = out.read_text()
     assert all(p in page for p in shares[0]) and "One problem of 6" in page
@@ -507,7 +597,8 @@ def test_a_detectable_difference_is_found_four_times_in_five() -> None:
     error = np.sqrt(a.var(1) / n + b.var(1) / n)
     power = (np.abs(b.mean(1) - a.mean(1)) > scores.Z95 * error).mean()
     assert power == pytest.approx(0.8, abs=0.03)
-    assert scores.detectable([0.0] * 30) > 5 / 30  # five problems of thirty against none are not significant
+    # five problems of thirty against none are not significant
+    assert scores.detectable([0.0] * 30) > 5 / 30
 
 
 # --- Contamination
@@ -540,10 +631,19 @@ def test_contamination_is_reported_before_training_and_by_audit(
 ) -> None:
     sections = tiny.recipe(tmp_path / "x", model={"name": str(tiny_model)})
     same = {"name": "heldout", "data": sections["train"][0]["data"], "task": tiny.NUMBER}  # type: ignore[index]
-    rlvr.train({**sections, "eval": {"sets": [same], "max_tokens": 2, "second_verifier": False}}, run__steps=1)
-    assert "contamination: heldout: of 16 held-out problems 16 stand word for word" in capsys.readouterr().out
+    rlvr.train(
+        {**sections, "eval": {"sets": [same], "max_tokens": 2, "second_verifier": False}},
+        run__steps=1,
+    )
+    assert (
+        "contamination: heldout: of 16 held-out problems 16 stand word for word"
+        in capsys.readouterr().out
+    )
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps({"question": "What is 7 + 8?", "answer": "15"}))
     row = f"{{name: mine, data: {{name: file, path: {path}}}}}"
     assert cli.main(["audit", str(path), "--benchmarks", row]) == 0
-    assert "mine: of 1 held-out problems 1 stand word for word among 1 to train on" in capsys.readouterr().out
+    assert (
+        "mine: of 1 held-out problems 1 stand word for word among 1 to train on"
+        in capsys.readouterr().out
+    )

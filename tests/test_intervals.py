@@ -16,15 +16,18 @@ Z = 1.959963984540054
 
 
 def test_the_interval_over_problems_and_seeds_worked_by_hand() -> None:
-    """Mean squares of problems 1/2, of seeds 1/6 and of the rest 1/6, so 1/6 + (1/2 - 1/6) = 1/2, over 6 values; by
-    Hillis (1/2)² / (1/6)² = 9 degrees of freedom, whose t is 2.262157."""
+    """Mean squares of problems 1/2, of seeds 1/6 and of the rest 1/6, so 1/6 + (1/2 - 1/6) = 1/2,
+    over 6 values; by Hillis (1/2)² / (1/6)² = 9 degrees of freedom, whose t is 2.262157.
+    """
     low, high = crossed_interval(np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
     spread = 2.262157 * (0.5 / 6) ** 0.5
     assert (low, high) == pytest.approx((0.5 - spread, 0.5 + spread), abs=1e-6)
 
 
 def test_seeds_that_differ_more_than_problems_leave_few_degrees_of_freedom() -> None:
-    """Two problems that go together: seeds have the mean square 2 (4/9 + 1/9 + 1/9) / 2, the rest 0; t(2) is 4.303."""
+    """Two problems that go together: seeds have the mean square 2 (4/9 + 1/9 + 1/9) / 2, the rest
+    0; t(2) is 4.303.
+    """
     values = np.array([[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
     spread = 4.302653 * ((2 / 3) / 6) ** 0.5
     assert crossed_interval(values) == pytest.approx((2 / 3 - spread, 2 / 3 + spread), abs=1e-6)
@@ -47,14 +50,17 @@ def test_the_interval_is_never_narrower_than_the_one_over_problems() -> None:
 
 
 def coverage(seeds: int, spread: float, cases: int = 2500) -> tuple[float, float]:
-    """How often the interval covers 0 where an arm is its own baseline, and how often one over problems alone does:
-    128 problems, each sample right with the problem's chance, which a seed moves for all problems at once."""
+    """How often the interval covers 0 where an arm is its own baseline, and how often one over
+    problems alone does: 128 problems, each sample right with the problem's chance, which a seed
+    moves for all problems at once.
+    """
     random = np.random.default_rng(7)
     hits, alone = 0, 0
     for _ in range(cases):
         chance = random.beta(0.7, 0.9, (128, 1))
         arm, baseline = (
-            random.random((128, seeds)) < np.clip(chance + random.normal(0, spread, seeds), 0, 1) for _ in range(2)
+            random.random((128, seeds)) < np.clip(chance + random.normal(0, spread, seeds), 0, 1)
+            for _ in range(2)
         )
         change = arm.astype(float) - baseline
         low, high = crossed_interval(change)
@@ -81,9 +87,14 @@ def test_several_runs_are_pooled_over_problems_and_runs(tmp_path: Path) -> None:
     """The matrix of the case worked by hand, as two run folders."""
     for name, after in (("one", "101"), ("two", "001")):
         (tmp_path / name / "samples").mkdir(parents=True)
-        (tmp_path / name / "summary.json").write_text(json.dumps({"steps": 3, "evals": {"held": {}}}))
+        (tmp_path / name / "summary.json").write_text(
+            json.dumps({"steps": 3, "evals": {"held": {}}})
+        )
         for step, right in ((0, "000"), (3, after)):
-            rows = [{"id": f"p{i}", "status": "correct" if r == "1" else "wrong"} for i, r in enumerate(right)]
+            rows = [
+                {"id": f"p{i}", "status": "correct" if r == "1" else "wrong"}
+                for i, r in enumerate(right)
+            ]
             path = tmp_path / name / "samples" / f"eval-held-{step:06d}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     gain = pooled_gain([tmp_path / "one", tmp_path / "two"])
@@ -94,6 +105,8 @@ def test_several_runs_are_pooled_over_problems_and_runs(tmp_path: Path) -> None:
 
 
 def test_a_gain_splits_into_form_content_and_the_rest() -> None:
-    """Only the form: half as many answers in a box before, equally often right; what is outside is never right."""
+    """Only the form: half as many answers in a box before, equally often right; what is outside is
+    never right.
+    """
     assert split_gain((0.2, 0.4, 0.5), (0.4, 0.8, 0.5)) == pytest.approx((0.2, 0.0, 0.0))
     assert sum(split_gain((0.3, 0.5, 0.6), (0.5, 0.7, 0.7))) == pytest.approx(0.2)

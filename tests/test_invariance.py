@@ -1,4 +1,5 @@
-"""What may not change a gradient: the split into passes, order, shared prompts, chunks, padding, silent groups.
+"""What may not change a gradient: the split into passes, order, shared prompts, chunks, padding,
+silent groups.
 
 Everything is compared in float64, to 1e-12 of the largest entry.
 """
@@ -41,7 +42,18 @@ from rlvr.gather import no_signal
 from rlvr.learner import Learner, Objective
 from rlvr.policy import Policy
 from rlvr.step import State, train_step
-from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.types import (
+    Draw,
+    Finish,
+    Problem,
+    Prompt,
+    Reward,
+    Rollout,
+    Sample,
+    SampleGroup,
+    Status,
+    Verdict,
+)
 from rlvr.weights import Rate, Updates
 from rlvr.world import World
 
@@ -63,7 +75,8 @@ REDUCTIONS: dict[str, Callable[[Batch], Tensor]] = {
     "sequence_sum": loss.sequence_sum,
     "constant": partial(loss.constant, length=16),
 }
-# Those of the published runs weigh by position, so the order of samples is theirs, and the split into passes is ours.
+# Those of the published runs weigh by position, so the order of samples is theirs, and the split
+# into passes is ours.
 POSITIONAL: dict[str, Callable[[Batch], Tensor]] = {
     "micro size": partial(loss.micro_token_mean, size=2),
     "micro size on ranks": partial(loss.micro_token_mean, size=2, ranks=3),
@@ -76,10 +89,16 @@ every_split = pytest.mark.parametrize("reduction", [*REDUCTIONS, *POSITIONAL])
 
 @pytest.fixture(autouse=True)
 def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers normalises in float32 whatever the model's dtype is, which hides agreement beyond seven digits."""
+    """transformers normalises in float32 whatever the model's dtype is, which hides agreement
+    beyond seven digits.
+    """
 
     def forward(self: Any, hidden: Tensor) -> Tensor:
-        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return (
+            self.weight
+            * hidden
+            * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        )
 
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
 
@@ -91,7 +110,9 @@ class Recorder:
         self.parameters, self.param_groups, self.seen = parameters, [{"lr": 0.0}], []
 
     def step(self) -> None:
-        self.seen.append([p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in self.parameters])
+        self.seen.append(
+            [p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        )
 
     def zero_grad(self, set_to_none: bool) -> None:
         for parameter in self.parameters:
@@ -113,7 +134,10 @@ def policy_of(seed: int = 0, budget: int = 100_000, compute: torch.dtype = torch
 
 
 def learner_of(
-    actor: Policy, reduction: str = "token", terms: Sequence[str] = tuple(TERMS), signal: Sequence[str] = ()
+    actor: Policy,
+    reduction: str = "token",
+    terms: Sequence[str] = tuple(TERMS),
+    signal: Sequence[str] = (),
 ) -> Learner:
     bound = [(name, TERMS[name]) for name in terms]
     objective = Objective(bound, (REDUCTIONS | POSITIONAL)[reduction], signal=frozenset(signal))
@@ -131,7 +155,9 @@ def gradients(learner: Learner, batches: Sequence[Batch]) -> Tensor:
     return sum(torch.cat([grad.flatten() for grad in grads]) for grads in recorder.seen)  # type: ignore[return-value]
 
 
-def groups_of(rewards: Sequence[Sequence[float]] | None = None, equal_lengths: bool = False) -> list[SampleGroup]:
+def groups_of(
+    rewards: Sequence[Sequence[float]] | None = None, equal_lengths: bool = False
+) -> list[SampleGroup]:
     """Four ragged groups of three samples of random tokens, some of them written by a tool."""
     draw = torch.Generator().manual_seed(7)
     groups = []
@@ -141,7 +167,9 @@ def groups_of(rewards: Sequence[Sequence[float]] | None = None, equal_lengths: b
         samples = []
         for i, length in enumerate(LENGTHS[g]):
             length = 5 if equal_lengths else length
-            mask = (1,) * length if equal_lengths or length < 8 else (1, 1, 0, 0, *(1,) * (length - 4))
+            mask = (
+                (1,) * length if equal_lengths or length < 8 else (1, 1, 0, 0, *(1,) * (length - 4))
+            )
             logprobs = tuple((-torch.rand(length, generator=draw)).tolist())
             rollout = Rollout(prompt, i, tokens(length, draw), logprobs, mask, "", Finish.STOP, 0)
             value = rewards[g][i] if rewards else float(torch.rand((), generator=draw))
@@ -155,10 +183,14 @@ def tokens(count: int, draw: torch.Generator) -> tuple[int, ...]:
 
 
 def batch_of(learner: Learner, groups: Sequence[SampleGroup], moved: float = 0.3) -> Batch:
-    """The batch of a later update: the old log-probabilities are the policy's no more, so that some ratios clip."""
+    """The batch of a later update: the old log-probabilities are the policy's no more, so that some
+    ratios clip.
+    """
     scored = learner.score(groups)
     assert scored.old_logprob is not None
-    noise = torch.randn(scored.old_logprob.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    noise = torch.randn(
+        scored.old_logprob.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
     scored = replace(scored, old_logprob=scored.old_logprob + moved * noise)
     return pack(groups, scored, grpo(scored, World()))
 
@@ -207,7 +239,10 @@ def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> Non
     batch = batch_of(learner, groups_of())
     assert learner.policy.packed
     shared = gradients(learner, [batch])
-    assert any(any(len(sizes) > 2 for sizes in part.rows or ()) for part in learner.policy.passes(batch.sequences))
+    assert any(
+        any(len(sizes) > 2 for sizes in part.rows or ())
+        for part in learner.policy.passes(batch.sequences)
+    )
     learner.policy.packed = False
     assert all(part.rows is None for part in learner.policy.passes(batch.sequences))
     assert close(gradients(learner, [batch]), shared)
@@ -215,7 +250,9 @@ def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> Non
 
 @every_split
 @pytest.mark.parametrize("chunk", [1, 3 * 84, 10**9])
-def test_chunks_of_the_head_change_no_gradient(reduction: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_the_head_change_no_gradient(
+    reduction: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learner = learner_of(policy_of(), reduction)
     batch = batch_of(learner, groups_of())
     assert learner.policy.chunked_head
@@ -244,7 +281,11 @@ def by_hand(module: Any, batch: Batch, groups: Sequence[SampleGroup], reduction:
     samples = [sample for group in groups for sample in group.samples]
     rewards = [[s.reward.value for s in group.samples] for group in groups for _ in group.samples]
     for sample, peers in zip(samples, rewards, strict=True):
-        prompt, response, mask = sample.rollout.prompt.token_ids, sample.rollout.token_ids, sample.rollout.mask
+        prompt, response, mask = (
+            sample.rollout.prompt.token_ids,
+            sample.rollout.token_ids,
+            sample.rollout.mask,
+        )
         mean = sum(peers) / 3
         deviation = (sum((r - mean) ** 2 for r in peers) / 2) ** 0.5
         advantage = (sample.reward.value - mean) / (deviation + 1e-6)
@@ -261,20 +302,28 @@ def by_hand(module: Any, batch: Batch, groups: Sequence[SampleGroup], reduction:
                 total = total - gain + 0.3 * (d.exp() - d - 1) - 0.2 * entropy
         at += len(response)
         everything = sum(sum(s.rollout.mask) for s in samples)
-        weights = {"token": 1 / everything, "sequence": 1 / sum(mask) / 12, "constant": 1 / (12 * 16)}
+        weights = {
+            "token": 1 / everything,
+            "sequence": 1 / sum(mask) / 12,
+            "constant": 1 / (12 * 16),
+        }
         weight = (weights | {"sequence_sum": 1 / 12})[reduction]
         (total * weight).backward()
     return torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
 
 
 def distributions(module: Any, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
-    """The log-probabilities of every token at each place of the response, by the plain model.   -> [R, V]"""
+    """The log-probabilities of every token at each place of the response, by the plain model.   ->
+    [R, V]
+    """
     logits = module(torch.tensor([[*prompt, *response]]), use_cache=False).logits[0]
     return (logits[len(prompt) - 1 : -1] / TEMPERATURE).log_softmax(-1)
 
 
 @every_reduction
-def test_leaving_groups_without_signal_out_changes_no_gradient_of_the_policy_loss(reduction: str) -> None:
+def test_leaving_groups_without_signal_out_changes_no_gradient_of_the_policy_loss(
+    reduction: str,
+) -> None:
     learner = learner_of(policy_of(), reduction, ["clip"])
     groups = groups_of([[1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 2, 1]])
     kept, left = batch_of(learner, groups, moved=0), batch_of(learner, no_signal(groups), moved=0)
@@ -285,10 +334,16 @@ def test_leaving_groups_without_signal_out_changes_no_gradient_of_the_policy_los
 @every_reduction
 @pytest.mark.parametrize("silent", [1, 2])
 @pytest.mark.parametrize("equal_lengths", [True, False])
-def test_leaving_groups_out_changes_no_sum_over_minibatches(reduction: str, silent: int, equal_lengths: bool) -> None:
-    """The parts differ, but at the same weights their gradients add up to the same: a token weighs as before."""
+def test_leaving_groups_out_changes_no_sum_over_minibatches(
+    reduction: str, silent: int, equal_lengths: bool
+) -> None:
+    """The parts differ, but at the same weights their gradients add up to the same: a token weighs
+    as before.
+    """
     learner = learner_of(policy_of(), reduction, ["clip"])
-    groups = groups_of([[1, 0, 1], [1, 1, 1], [0, 0, 0 if silent == 2 else 1], [0, 2, 1]], equal_lengths)
+    groups = groups_of(
+        [[1, 0, 1], [1, 1, 1], [0, 0, 0 if silent == 2 else 1], [0, 2, 1]], equal_lengths
+    )
     kept, left = batch_of(learner, groups, moved=0), batch_of(learner, no_signal(groups), moved=0)
     assert len(left.sequences) == 12 - 3 * silent
     sums = [gradients(learner, list(batch.minibatches(Split(2), 0))) for batch in (left, kept)]
@@ -313,8 +368,12 @@ SILENT = [[1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 3, 1]]
 
 @every_split
 @pytest.mark.parametrize("term", ["clip", "gspo", "cispo", "sapo", "reinforce"])
-def test_samples_without_an_advantage_are_only_measured(reduction: str, term: str, trained_on: Counter[bool]) -> None:
-    plain, learner = (learner_of(policy_of(budget=40), reduction, [term], signal) for signal in ([], [term]))
+def test_samples_without_an_advantage_are_only_measured(
+    reduction: str, term: str, trained_on: Counter[bool]
+) -> None:
+    plain, learner = (
+        learner_of(policy_of(budget=40), reduction, [term], signal) for signal in ([], [term])
+    )
     batch = batch_of(learner, groups_of(SILENT))
     whole, metrics = gradients(plain, [batch]), plain.update(batch).record()
     trained_on.clear()
@@ -329,20 +388,27 @@ def test_samples_without_an_advantage_are_only_measured(reduction: str, term: st
 def test_a_term_that_needs_no_signal_is_trained_on_every_sample_that_counts(
     term: str, trained_on: Counter[bool]
 ) -> None:
-    plain, learner = (learner_of(policy_of(), "token", ["clip", term], signal) for signal in ([], ["clip"]))
+    plain, learner = (
+        learner_of(policy_of(), "token", ["clip", term], signal) for signal in ([], ["clip"])
+    )
     batch = batch_of(learner, groups_of(SILENT))
-    batch = replace(batch, mask=batch.mask * (batch.sample != 4))  # one of a silent group, whose error was masked
+    # one of a silent group, whose error was masked
+    batch = replace(batch, mask=batch.mask * (batch.sample != 4))
     trained_on.clear()
     whole = gradients(learner, [batch])
     assert trained_on == {True: 11, False: 1}
     assert close(whole, gradients(plain, [batch]))
 
 
-def test_without_any_signal_the_optimiser_moves_on_by_what_it_remembers(trained_on: Counter[bool]) -> None:
+def test_without_any_signal_the_optimiser_moves_on_by_what_it_remembers(
+    trained_on: Counter[bool],
+) -> None:
     made = []
     for signal in ([], ["clip"]):
         learner = learner_of(policy_of(), "token", ["clip"], signal)
-        learner.updates.optimizer = torch.optim.AdamW(learner.policy.master, lr=1e-3, weight_decay=0.1)
+        learner.updates.optimizer = torch.optim.AdamW(
+            learner.policy.master, lr=1e-3, weight_decay=0.1
+        )
         trained_on.clear()
         for rewards in (SILENT, [[1, 1, 1]] * 4):
             learner.update(batch_of(learner, groups_of(rewards), moved=0))
@@ -352,10 +418,17 @@ def test_without_any_signal_the_optimiser_moves_on_by_what_it_remembers(trained_
 
 
 @pytest.mark.parametrize("name", registry.names("loss"))
-def test_a_term_that_says_so_and_no_other_is_zero_with_its_slope_without_an_advantage(name: str) -> None:
+def test_a_term_that_says_so_and_no_other_is_zero_with_its_slope_without_an_advantage(
+    name: str,
+) -> None:
     plugin = registry.find("loss", name, "loss")
     batch = batch_of(learner_of(policy_of()), groups_of([[1, 1, 1]] * 4))
-    out = Forward(*((torch.linspace(low, -0.1, len(batch.mask)).double().requires_grad_()) for low in (-9, -4)))
+    out = Forward(
+        *(
+            (torch.linspace(low, -0.1, len(batch.mask)).double().requires_grad_())
+            for low in (-9, -4)
+        )
+    )
     options = {"coef": 1.0} if "coef" in plugin.schema.model_fields else {}
     found = plugin.function(out, batch, **options)
     value = found[0] if isinstance(found, tuple) else found
@@ -374,16 +447,26 @@ def test_minibatches_take_every_sample_once_an_epoch_in_an_order_of_their_own() 
             s.response for s in batch.sequences
         )
     assert parts[0].sequences != parts[3].sequences
-    assert [part.sequences for part in batch.minibatches(Split(3, 2), 0, 5)] == [part.sequences for part in parts]
+    assert [part.sequences for part in batch.minibatches(Split(3, 2), 0, 5)] == [
+        part.sequences for part in parts
+    ]
 
 
 def test_minibatches_carry_the_numbers_of_their_samples() -> None:
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of())
-    rows = dict(zip(batch.sequences, batch.advantage.split([len(s.response) for s in batch.sequences]), strict=True))
+    rows = dict(
+        zip(
+            batch.sequences,
+            batch.advantage.split([len(s.response) for s in batch.sequences]),
+            strict=True,
+        )
+    )
     for part in batch.minibatches(Split(2), 0):
         pieces = part.advantage.split([len(s.response) for s in part.sequences])
-        assert all(torch.equal(rows[s], piece) for s, piece in zip(part.sequences, pieces, strict=True))
+        assert all(
+            torch.equal(rows[s], piece) for s, piece in zip(part.sequences, pieces, strict=True)
+        )
         owners = [i for i, s in enumerate(part.sequences) for _ in s.response]
         assert part.sample.tolist() == owners
 
@@ -408,7 +491,9 @@ def test_the_chunked_head_passes_gradcheck(
     hidden = torch.randn(7, 5, generator=draw, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, generator=draw, dtype=torch.float64, requires_grad=True)
     target = torch.randint(11, (7,), generator=draw)
-    assert torch.autograd.gradcheck(function_of(which, target, scale), (hidden, weight), check_undefined_grad=False)
+    assert torch.autograd.gradcheck(
+        function_of(which, target, scale), (hidden, weight), check_undefined_grad=False
+    )
     logp = (hidden @ weight.T * scale).log_softmax(-1)
     found = function_of("both", target, scale)(hidden, weight)
     assert torch.allclose(found[0], logp.gather(1, target[:, None])[:, 0], rtol=0, atol=1e-12)
@@ -417,7 +502,11 @@ def test_the_chunked_head_passes_gradcheck(
 
 def test_several_updates_move_the_policy_until_ratios_clip(tiny_model: Path) -> None:
     sections = {"learn": {"epochs": 2, "minibatches": 2}, "optimizer": {"lr": 2e-2}}
-    built = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, lambda response: float(len(set(response))))
+    built = build(
+        recipes.load(tiny.recipe(tiny_model, **sections)),
+        None,
+        lambda response: float(len(set(response))),
+    )
     result = train_step(built.run, State(0, built.run.sources.start()))
     record = result.metrics.record()
     assert built.run.learner.updates.count == 4 and result.metrics.means["grad_norm"][1] == 4
@@ -429,7 +518,9 @@ def test_several_updates_move_the_policy_until_ratios_clip(tiny_model: Path) -> 
 
 def test_one_update_a_step_never_clips(tiny_model: Path) -> None:
     built = build(
-        recipes.load(tiny.recipe(tiny_model, optimizer={"lr": 2e-2})), None, lambda response: len(set(response))
+        recipes.load(tiny.recipe(tiny_model, optimizer={"lr": 2e-2})),
+        None,
+        lambda response: len(set(response)),
     )
     state = State(0, built.run.sources.start())
     for _ in range(3):
@@ -446,12 +537,18 @@ def test_bf16_gradients_are_added_up_in_float32() -> None:
     batch = batch_of(learner, groups_of(), moved=0)
     assert len(list(actor.passes(batch.sequences))) >= 4
     found = gradients(learner, [batch])
-    assert found.dtype is torch.float32 and {p.dtype for p in learner.updates.optimizer.parameters} == {torch.float32}  # type: ignore[attr-defined]
+    assert found.dtype is torch.float32 and {
+        p.dtype for p in learner.updates.optimizer.parameters
+    } == {torch.float32}  # type: ignore[attr-defined]
     weight, total = loss.token_mean(batch), torch.zeros_like(found)
     for part in actor.passes(batch.sequences):
         piece = batch.select(part.samples)
-        rows = torch.cat([weight.split([len(s.response) for s in batch.sequences])[i] for i in part.samples])
-        (rows * loss.clip(actor.forward(part, TEMPERATURE), piece, low=0.1, high=0.2)[0]).sum().backward()
+        rows = torch.cat(
+            [weight.split([len(s.response) for s in batch.sequences])[i] for i in part.samples]
+        )
+        (
+            rows * loss.clip(actor.forward(part, TEMPERATURE), piece, low=0.1, high=0.2)[0]
+        ).sum().backward()
         grads = [p.grad for p in actor.module.parameters()]
         assert {g.dtype for g in grads if g is not None} == {torch.bfloat16}
         total += torch.cat([g.flatten().float() for g in grads if g is not None])
@@ -460,11 +557,19 @@ def test_bf16_gradients_are_added_up_in_float32() -> None:
 
 
 def test_updates_too_small_for_bf16_add_up_in_the_master_weights(tiny_model: Path) -> None:
-    sections = {"model": {"name": str(tiny_model), "compute": "bfloat16"}, "optimizer": {"lr": 1e-7}}
-    built = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, lambda response: float(len(set(response))))
+    sections = {
+        "model": {"name": str(tiny_model), "compute": "bfloat16"},
+        "optimizer": {"lr": 1e-7},
+    }
+    built = build(
+        recipes.load(tiny.recipe(tiny_model, **sections)),
+        None,
+        lambda response: float(len(set(response))),
+    )
     actor = built.run.learner.policy
     before = [
-        (m.detach().clone(), c.detach().clone()) for m, c in zip(actor.master, actor.module.parameters(), strict=True)
+        (m.detach().clone(), c.detach().clone())
+        for m, c in zip(actor.master, actor.module.parameters(), strict=True)
     ]
     train_step(built.run, State(0, built.run.sources.start()))
     after = list(zip(actor.master, actor.module.parameters(), strict=True))
@@ -480,12 +585,18 @@ def test_gradient_checkpointing_computes_each_layer_twice_and_changes_no_gradien
     calls, forward, found = [], LlamaMLP.forward, []
     monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: calls.append(1) or forward(self, x))
     for checkpointing in (False, True):
-        model = {"name": str(tiny_model), "compute": "float32", "gradient_checkpointing": checkpointing}
+        model = {
+            "name": str(tiny_model),
+            "compute": "float32",
+            "gradient_checkpointing": checkpointing,
+        }
         actor = load(recipes.load(tiny.recipe(tiny_model, model=model))).policy
         calls.clear()
         for part in actor.passes([Tokens((5, 6, 7), (8, 9, 10))]):
             actor.forward(part, 1.0).logprob.sum().backward()
-        found.append((len(calls), torch.cat([p.grad.flatten() for p in actor.master if p.grad is not None])))
+        found.append(
+            (len(calls), torch.cat([p.grad.flatten() for p in actor.master if p.grad is not None]))
+        )
     (once, plain), (twice, checkpointed) = found
     assert (once, twice) == (2, 4) and torch.equal(plain, checkpointed)
 
@@ -503,8 +614,12 @@ WINDOW = {"sliding_window": 8}
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "a head without bias": lambda: Qwen2Config(**SMALL),
     "a window": lambda: MistralConfig(**SMALL, **WINDOW),
-    "a window in some layers": lambda: Qwen2Config(**SMALL, **WINDOW, use_sliding_window=True, max_window_layers=1),
-    "a window in most layers": lambda: Gemma3TextConfig(**SMALL, **WINDOW, head_dim=8, query_pre_attn_scalar=8),
+    "a window in some layers": lambda: Qwen2Config(
+        **SMALL, **WINDOW, use_sliding_window=True, max_window_layers=1
+    ),
+    "a window in most layers": lambda: Gemma3TextConfig(
+        **SMALL, **WINDOW, head_dim=8, query_pre_attn_scalar=8
+    ),
     "scaled logits": lambda: GraniteConfig(**SMALL, logits_scaling=8.0),
     "scaled logits again": lambda: CohereConfig(**SMALL, logit_scale=0.25),
 }
@@ -521,9 +636,12 @@ def test_log_probabilities_are_those_of_the_plain_model_whatever_its_kind(kind: 
     sequences = [Tokens(prompt, tokens(length, draw)) for length in (5, 9, 3)]
     with torch.no_grad():
         plain = [
-            distributions(module, s.prompt, s.response).gather(1, torch.tensor(s.response)[:, None]) for s in sequences
+            distributions(module, s.prompt, s.response).gather(1, torch.tensor(s.response)[:, None])
+            for s in sequences
         ]
-    assert torch.allclose(actor.logprobs(sequences, TEMPERATURE), torch.cat(plain)[:, 0], rtol=0, atol=1e-5)
+    assert torch.allclose(
+        actor.logprobs(sequences, TEMPERATURE), torch.cat(plain)[:, 0], rtol=0, atol=1e-5
+    )
 
 
 def test_a_head_with_a_bias_is_not_chunked() -> None:
@@ -534,7 +652,9 @@ def test_a_head_with_a_bias_is_not_chunked() -> None:
 
 
 def test_a_published_partition_weighs_tokens_by_their_micro_batch() -> None:
-    """Two ranks, two samples a micro-batch: each micro-batch has a quarter of the weight, however long it is."""
+    """Two ranks, two samples a micro-batch: each micro-batch has a quarter of the weight, however
+    long it is.
+    """
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of()).select(range(8))
     weight = loss.micro_token_mean(batch, size=2, ranks=2)
@@ -551,7 +671,11 @@ def test_a_published_partition_weighs_tokens_by_their_micro_batch() -> None:
 
 def test_scores_are_in_the_order_of_the_samples() -> None:
     actor = policy_of(budget=16)
-    sequences = [Tokens(s.rollout.prompt.token_ids, s.rollout.token_ids) for g in groups_of() for s in g.samples]
+    sequences = [
+        Tokens(s.rollout.prompt.token_ids, s.rollout.token_ids)
+        for g in groups_of()
+        for s in g.samples
+    ]
     one_by_one = torch.cat([actor.logprobs([s], TEMPERATURE) for s in sequences])
     assert torch.allclose(actor.logprobs(sequences, TEMPERATURE), one_by_one, rtol=0, atol=1e-12)
 
@@ -562,18 +686,22 @@ def test_rows_of_packed_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gradients(learner, [batch])
     monkeypatch.setattr(batches, "ROW_TOKENS", 20)
     widths = [part.input_ids.shape[1] for part in batches.passes(batch.sequences, 1, True)]
-    assert max(widths) == 23 > sorted(widths)[-2] and len(widths) > 4  # a prompt and one response may be longer
+    # a prompt and one response may be longer
+    assert max(widths) == 23 > sorted(widths)[-2] and len(widths) > 4
     assert close(gradients(learner, [batch]), whole)
 
 
 @pytest.mark.parametrize("block", [3, 20, 256])
-@pytest.mark.parametrize("rows", [((7,),), ((5, 3, 4),), ((2, 19, 1, 8), (30,), (1, 1, 1), (9, 40))], ids=str)
+@pytest.mark.parametrize(
+    "rows", [((7,),), ((5, 3, 4),), ((2, 19, 1, 8), (30,), (1, 1, 1), (9, 40))], ids=str
+)
 @pytest.mark.parametrize("offset", [0, 30])
 def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in_bf16(
     offset: int, rows: tuple[tuple[int, ...], ...], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where all keys lie far off, as those of models with large biases do; values are narrower than keys, and
-    blocks of a few queries split texts as well as they put several together."""
+    """Also where all keys lie far off, as those of models with large biases do; values are narrower
+    than keys, and blocks of a few queries split texts as well as they put several together.
+    """
     monkeypatch.setattr(models, "QUERIES", block)
     draw, size = torch.Generator().manual_seed(0), 16
     length = sum(sum(sizes) for sizes in rows)
@@ -587,13 +715,18 @@ def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in
         out.backward(slope.to(dtype))
         found.append([out.detach(), *(part.grad for part in given)])
     assert all(part.dtype is torch.bfloat16 for part in found[0])
-    assert all(float((a.double() - b).norm() / b.norm()) < 0.015 for a, b in zip(*found, strict=True))
+    assert all(
+        float((a.double() - b).norm() / b.norm()) < 0.015 for a, b in zip(*found, strict=True)
+    )
 
 
 def test_attention_in_products_does_not_depend_on_the_other_rows_of_a_pass() -> None:
     """Keys of another row lie far off, which must not move what is taken off the keys of this one."""
     draw, sizes = torch.Generator().manual_seed(0), (40, 30, 20)
-    both = [torch.randn(1, heads, 2 * sum(sizes), 16, generator=draw).to(torch.bfloat16) for heads in (6, 2, 2)]
+    both = [
+        torch.randn(1, heads, 2 * sum(sizes), 16, generator=draw).to(torch.bfloat16)
+        for heads in (6, 2, 2)
+    ]
     both[1][:, :, sum(sizes) :] += 30
     alone = [part[:, :, : sum(sizes)] for part in both]
     wanted, _ = models.attend(None, *alone, None, 0.3, (sizes,))
@@ -623,7 +756,9 @@ def test_checkpointed_layers_have_the_gradients_of_plain_ones_in_bf16() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (1000,), (7, 5), (300, 3)], ids=str)
-def test_numbers_of_another_dtype_are_added_in_pieces(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_of_another_dtype_are_added_in_pieces(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(weights, "PIECE", 16)
     total, part = torch.randn(shape), torch.randn(shape).to(torch.bfloat16)
     wanted = total + part.float()
@@ -640,18 +775,31 @@ def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.mul_(4 if parameter.dim() > 1 else 1)
-        body, head = copy.deepcopy(module).model, value_head(module.config.hidden_size, torch.float32, module.device, 0)
-        return Policy(module, dtype, 4096, tiny.tokenizer()).packed, ValueModel(body, head, dtype, 4096).packed
+        body, head = (
+            copy.deepcopy(module).model,
+            value_head(module.config.hidden_size, torch.float32, module.device, 0),
+        )
+        return Policy(module, dtype, 4096, tiny.tokenizer()).packed, ValueModel(
+            body, head, dtype, 4096
+        ).packed
 
     assert both() == (True, True)
     row, blocks = models._row, models._blocks
-    monkeypatch.setattr(models, "_row", lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling))
-    monkeypatch.setattr(models, "_blocks", lambda rows, most: blocks(tuple((sum(sizes),) for sizes in rows), most))
+    monkeypatch.setattr(
+        models, "_row", lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling)
+    )
+    monkeypatch.setattr(
+        models, "_blocks", lambda rows, most: blocks(tuple((sum(sizes),) for sizes in rows), most)
+    )
     assert both() == (False, False)
 
 
 def test_a_policy_may_have_a_vocabulary_of_a_few_letters() -> None:
     config = LlamaConfig(
-        vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=30,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
     )
     assert Policy(LlamaForCausalLM(config), torch.float32, 4096, tiny.tokenizer()).packed

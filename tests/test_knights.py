@@ -37,7 +37,12 @@ def holds(statement: list, roles: tuple[bool, ...]) -> bool:
     first, *rest = (holds(part, roles) for part in parts)
     if form == "not":
         return not first
-    return {"and": first and rest[0], "or": first or rest[0], "if": not first or rest[0], "iff": first == rest[0]}[form]
+    return {
+        "and": first and rest[0],
+        "or": first or rest[0],
+        "if": not first or rest[0],
+        "iff": first == rest[0],
+    }[form]
 
 
 def evaluated(statement: list, roles: tuple[bool, ...]) -> str:
@@ -58,7 +63,9 @@ def evaluated(statement: list, roles: tuple[bool, ...]) -> str:
 
 
 def check(text: str, *, prefill: str = "", truncated: bool = False, gold: str = GOLD, **options):
-    return check_knights(Problem("p", "knights", "q", gold), Response(text, truncated, prefill), **options)
+    return check_knights(
+        Problem("p", "knights", "q", gold), Response(text, truncated, prefill), **options
+    )
 
 
 @pytest.mark.parametrize("people", range(2, 9))
@@ -66,10 +73,16 @@ def test_every_puzzle_has_exactly_the_solution_given(people: int) -> None:
     for problem in knights(people=people, count=30, seed=people):
         statements = problem.meta["statements"]
         worlds = itertools.product((True, False), repeat=people)
-        fitting = [w for w in worlds if all(holds(s, w) is role for s, role in zip(statements, w, strict=True))]
+        fitting = [
+            w
+            for w in worlds
+            if all(holds(s, w) is role for s, role in zip(statements, w, strict=True))
+        ]
         assert fitting == [tuple(problem.meta["roles"])]
         assert len(set(problem.meta["names"])) == people
-        assert gold_roles(problem.answer) == dict(zip(problem.meta["names"], problem.meta["roles"], strict=True))
+        assert gold_roles(problem.answer) == dict(
+            zip(problem.meta["names"], problem.meta["roles"], strict=True)
+        )
 
 
 def test_the_question_says_what_the_statements_are() -> None:
@@ -82,7 +95,9 @@ def test_the_question_says_what_the_statements_are() -> None:
 
 
 def test_nobody_calls_himself_a_knave_outright() -> None:
-    statements = [(i, s) for p in knights(people=2, count=600) for i, s in enumerate(p.meta["statements"])]
+    statements = [
+        (i, s) for p in knights(people=2, count=600) for i, s in enumerate(p.meta["statements"])
+    ]
     assert not [s for i, s in statements if s in (["knave", i], ["not", ["knight", i]])]
     assert {s[0] for _, s in statements} == {"knight", "knave", "not", "and", "or", "if", "iff"}
 
@@ -92,7 +107,10 @@ def test_puzzles_are_distinct_reproducible_and_splits_disjoint() -> None:
     test = [p.question for p in knights(people=2, count=300, split="test")]
     assert len(set(train[:500])) == 500 and not set(train) & set(test)
     for split in ("train", "test"):
-        keys = [f"{p.meta['names']} {p.meta['statements']}" for p in knights(people=2, count=50, split=split)]
+        keys = [
+            f"{p.meta['names']} {p.meta['statements']}"
+            for p in knights(people=2, count=50, split=split)
+        ]
         assert {split_of(key) for key in keys} == {split}
     assert knights(people=2, count=20) == knights(people=2, count=40)[:20]
     assert [p.meta["people"] for p in knights(people=(2, 4), count=4)] == [2, 4, 2, 4]
@@ -101,12 +119,18 @@ def test_puzzles_are_distinct_reproducible_and_splits_disjoint() -> None:
 
 def test_every_assignment_is_drawn_equally_often_so_that_no_constant_answer_beats_chance() -> None:
     counts = Counter(tuple(p.meta["roles"]) for p in knights(people=2, count=2000))
-    assert len(counts) == 4 and max(counts.values()) < 560  # 500 each, three standard deviations are 58
+    # 500 each, three standard deviations are 58
+    assert len(counts) == 4 and max(counts.values()) < 560
 
 
 def test_statements_are_of_the_forms_asked_for() -> None:
     problems = knights(people=2, count=200, forms=("leaf", "and", "or"))
-    assert {s[0] for p in problems for s in p.meta["statements"]} == {"knight", "knave", "and", "or"}
+    assert {s[0] for p in problems for s in p.meta["statements"]} == {
+        "knight",
+        "knave",
+        "and",
+        "or",
+    }
     with pytest.raises(UserError, match="no further puzzle of 2 people with forms leaf, not"):
         knights(people=2, count=1, forms=("leaf", "not"))
 
@@ -121,7 +145,9 @@ def test_two_to_eight_people(people) -> None:
 def test_every_clause_of_a_written_solution_is_true(people: int, working) -> None:
     for problem in knights(people=people, count=40, working=working):
         names, statements = problem.meta["names"], problem.meta["statements"]
-        thinking = re.fullmatch(r"<think>(.+)</think><answer>.+</answer>", problem.solution or "", re.DOTALL)
+        thinking = re.fullmatch(
+            r"<think>(.+)</think><answer>.+</answer>", problem.solution or "", re.DOTALL
+        )
         assert thinking
         lines = thinking[1].removesuffix(".").split(". ")
         for line in lines:
@@ -145,14 +171,19 @@ def test_every_clause_of_a_written_solution_is_true(people: int, working) -> Non
 def test_a_written_solution_is_correct_and_well_formed_with_and_without_a_prefilled_tag() -> None:
     for problem in knights(people=(2, 3), count=40):
         solution = problem.solution or ""
-        for response in (Response(solution), Response(solution.removeprefix("<think>"), prefill="<think>")):
+        for response in (
+            Response(solution),
+            Response(solution.removeprefix("<think>"), prefill="<think>"),
+        ):
             verdict = check_knights(problem, response)
             assert verdict.correct and verdict.formatted
 
 
 def test_a_wrong_role_is_found_by_meta_and_by_text() -> None:
     problem = knights(people=3, count=1)[0]
-    wrong = re.sub("knight|knave", lambda m: "knave" if m[0] == "knight" else "knight", problem.answer, count=1)
+    wrong = re.sub(
+        "knight|knave", lambda m: "knave" if m[0] == "knight" else "knight", problem.answer, count=1
+    )
     text = f"<think>x</think><answer>{wrong}</answer>"
     assert check_knights(problem, Response(text)).status is Status.WRONG
     assert check(text, gold=problem.answer).status is Status.WRONG
@@ -170,7 +201,11 @@ def test_a_wrong_role_is_found_by_meta_and_by_text() -> None:
         (f"<think>a</think><answer>{GOLD}", Status.NO_ANSWER, False),
         (f"<think><answer>{GOLD}</answer>", Status.NO_ANSWER, False),
         (f"<think>a</think><answer>x</answer><answer>{GOLD}</answer>", Status.UNPARSEABLE, False),
-        (f"<think>a</think><answer>{GOLD}</answer><|im_end|>\n<answer>x</answer>", Status.CORRECT, True),
+        (
+            f"<think>a</think><answer>{GOLD}</answer><|im_end|>\n<answer>x</answer>",
+            Status.CORRECT,
+            True,
+        ),
     ],
 )
 def test_status_and_format_are_separate_facts(text: str, status: Status, formatted: bool) -> None:
@@ -247,16 +282,23 @@ def test_solver_finds_all_worlds_and_none() -> None:
 
 
 def _completion(response: str) -> tuple[str, str]:
-    """The response without the header, and what the prompt pre-filled (see the README of the labelled answers)."""
+    """The response without the header, and what the prompt pre-filled (see the README of the
+    labelled answers).
+    """
     for header in ("<|im_start|>assistant", "Assistant:"):
         if header in response:
             return response.split(header, 1)[1].lstrip().removeprefix("<think>"), "<think>"
     return response, ""
 
 
-@pytest.mark.skipif(not GRADING.is_dir(), reason=f"no labelled answers in {GRADING} (RLVR_GRADING_DIR)")
+@pytest.mark.skipif(
+    not GRADING.is_dir(), reason=f"no labelled answers in {GRADING} (RLVR_GRADING_DIR)"
+)
 def test_every_labelled_answer_gets_the_score_it_should() -> None:
-    rows = [json.loads(line) for line in (GRADING / "knights_answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (GRADING / "knights_answers.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     scores = {}
     for row in rows:
         text, prefill = _completion(row["response"])

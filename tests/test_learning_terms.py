@@ -1,4 +1,6 @@
-"""Advantages, loss terms, reductions, rates, the optimiser, metrics, gathering and drawing, each by worked numbers."""
+"""Advantages, loss terms, reductions, rates, the optimiser, metrics, gathering and drawing, each by
+worked numbers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,18 @@ from rlvr.gather import Gathered, Sources, SourceState, no_signal, once, refill
 from rlvr.learner import Learner, Objective
 from rlvr.metrics import Metrics
 from rlvr.policy import Policy
-from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.types import (
+    Draw,
+    Finish,
+    Problem,
+    Prompt,
+    Reward,
+    Rollout,
+    Sample,
+    SampleGroup,
+    Status,
+    Verdict,
+)
 from rlvr.weights import Rate, Updates
 from rlvr.world import World
 
@@ -32,7 +45,9 @@ WORLD = World()
 REWARDS = st.lists(st.lists(st.floats(-10, 10), min_size=1, max_size=9), min_size=1, max_size=5)
 
 
-def scored(groups: Sequence[Sequence[float]], length: int = 1, dtype: torch.dtype = torch.float64) -> Scored:
+def scored(
+    groups: Sequence[Sequence[float]], length: int = 1, dtype: torch.dtype = torch.float64
+) -> Scored:
     """Samples of `length` tokens each with the given rewards."""
     rewards = [r for group in groups for r in group]
     owner = torch.tensor([i for i, group in enumerate(groups) for _ in group], dtype=torch.long)
@@ -55,7 +70,9 @@ def batch(
     return Batch(
         sequences=tuple(Tokens((3,), tuple(range(5, 5 + n))) for n in lengths),
         group=tuple(range(len(lengths))),
-        sample=torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths, dtype=torch.long)),
+        sample=torch.arange(len(lengths)).repeat_interleave(
+            torch.tensor(lengths, dtype=torch.long)
+        ),
         mask=kept,
         advantage=torch.tensor(advantage, dtype=dtype) if advantage else zeros,
         rollout_logprob=zeros,
@@ -68,7 +85,9 @@ def batch(
     )
 
 
-def valued(term: Callable[..., Any], found: Batch, logprob: Sequence[float]) -> tuple[list[float], list[float]]:
+def valued(
+    term: Callable[..., Any], found: Batch, logprob: Sequence[float]
+) -> tuple[list[float], list[float]]:
     """The values of a term and its gradients in the log-probabilities, one for each token."""
     point = torch.tensor(logprob, dtype=found.mask.dtype, requires_grad=True)
     result = term(Forward(point, 2 * point), found)
@@ -82,11 +101,17 @@ def valued(term: Callable[..., Any], found: Batch, logprob: Sequence[float]) -> 
 
 
 def test_grpo_divides_by_the_deviation_of_the_group() -> None:
-    """Rewards 1, 0, 0, 1: mean 1/2, deviation sqrt(4/4 / 3) = 0.5774, so +-0.866; with `ddof` 0 it is 1/2, so +-1."""
+    """Rewards 1, 0, 0, 1: mean 1/2, deviation sqrt(4/4 / 3) = 0.5774, so +-0.866; with `ddof` 0 it
+    is 1/2, so +-1.
+    """
     rewards = scored([[1, 0, 0, 1]])
-    assert grpo(rewards, WORLD).tolist() == pytest.approx([0.8660, -0.8660, -0.8660, 0.8660], abs=1e-4)
+    assert grpo(rewards, WORLD).tolist() == pytest.approx(
+        [0.8660, -0.8660, -0.8660, 0.8660], abs=1e-4
+    )
     assert grpo(rewards, WORLD, ddof=0).tolist() == pytest.approx([1, -1, -1, 1], abs=1e-5)
-    assert grpo(rewards, WORLD, eps=0.5).tolist() == pytest.approx([0.5 / (3**-0.5 + 0.5) * s for s in (1, -1, -1, 1)])
+    assert grpo(rewards, WORLD, eps=0.5).tolist() == pytest.approx(
+        [0.5 / (3**-0.5 + 0.5) * s for s in (1, -1, -1, 1)]
+    )
 
 
 def test_grpo_without_the_deviation_subtracts_the_mean() -> None:
@@ -96,7 +121,9 @@ def test_grpo_without_the_deviation_subtracts_the_mean() -> None:
 
 def test_rloo_subtracts_the_mean_of_the_others() -> None:
     """Rewards 1, 0, 0, 1: 1 - 1/3 = 2/3 and 0 - 2/3."""
-    assert rloo(scored([[1, 0, 0, 1]]), WORLD).tolist() == pytest.approx([2 / 3, -2 / 3, -2 / 3, 2 / 3])
+    assert rloo(scored([[1, 0, 0, 1]]), WORLD).tolist() == pytest.approx(
+        [2 / 3, -2 / 3, -2 / 3, 2 / 3]
+    )
 
 
 def test_a_group_of_one_gives_nothing() -> None:
@@ -107,7 +134,9 @@ def test_a_group_of_one_gives_nothing() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("reward", [0.1, 0.9, 1.1, -0.7, 3.3, 100.7])
 def test_a_group_of_equal_rewards_gives_nothing(reward: float, dtype: torch.dtype) -> None:
-    """Rewards that no binary fraction equals, so that sums round: dividing by a tiny deviation must not show it."""
+    """Rewards that no binary fraction equals, so that sums round: dividing by a tiny deviation must
+    not show it.
+    """
     for count in range(2, 20):
         for estimator in (grpo, partial(grpo, std=False), rloo):
             assert estimator(scored([[reward] * count], dtype=dtype), WORLD).abs().max() < 1e-4
@@ -158,8 +187,12 @@ def test_no_samples_have_no_advantages() -> None:
         (1.1, 2.0, -2.2, -2.2, 0),  # inside
     ],
 )
-def test_the_clipped_loss(ratio: float, advantage: float, value: float, slope: float, clipped: int) -> None:
-    """-min(r A, clip(r, 0.8, 1.2) A), whose slope in the log-probability is -r A where it is not clipped."""
+def test_the_clipped_loss(
+    ratio: float, advantage: float, value: float, slope: float, clipped: int
+) -> None:
+    """-min(r A, clip(r, 0.8, 1.2) A), whose slope in the log-probability is -r A where it is not
+    clipped.
+    """
     found = batch(advantage=[advantage], old=[-1.0])
     point = -1 + math.log(ratio)
     values, slopes = valued(loss.clip, found, [point])
@@ -168,19 +201,29 @@ def test_the_clipped_loss(ratio: float, advantage: float, value: float, slope: f
     assert loss.clip(Forward(here, here), found)[1]["clipped"].tolist() == [clipped]
 
 
-@pytest.mark.parametrize(("ratio", "value", "slope"), [(1.25, -1.25, -1.25), (1.3, -1.28, 0.0), (0.85, -0.85, -0.85)])
+@pytest.mark.parametrize(
+    ("ratio", "value", "slope"), [(1.25, -1.25, -1.25), (1.3, -1.28, 0.0), (0.85, -0.85, -0.85)]
+)
 def test_clip_higher_has_a_bound_of_its_own(ratio: float, value: float, slope: float) -> None:
     """`high` 0.28 as in DAPO: the gradient is zero above 1.28."""
     found = batch(advantage=[1.0], old=[-2.0])
     values, slopes = valued(partial(loss.clip, low=0.2, high=0.28), found, [-2 + math.log(ratio)])
     assert (values, slopes) == (pytest.approx([value]), pytest.approx([slope]))
-    low = valued(partial(loss.clip, low=0.2, high=0.28), batch(advantage=[-1.0], old=[0.0]), [math.log(0.5)])
+    low = valued(
+        partial(loss.clip, low=0.2, high=0.28), batch(advantage=[-1.0], old=[0.0]), [math.log(0.5)]
+    )
     assert low == (pytest.approx([0.8]), [0.0])
 
 
 @pytest.mark.parametrize(
     ("ratio", "advantage", "value", "slope"),
-    [(5.0, -1.0, 3.0, 0.0), (2.0, -1.0, 2.0, 2.0), (5.0, 1.0, -1.2, 0.0), (0.5, -2.0, 1.6, 0.0), (4.0, -2.0, 6.0, 0.0)],
+    [
+        (5.0, -1.0, 3.0, 0.0),
+        (2.0, -1.0, 2.0, 2.0),
+        (5.0, 1.0, -1.2, 0.0),
+        (0.5, -2.0, 1.6, 0.0),
+        (4.0, -2.0, 6.0, 0.0),
+    ],
 )
 def test_dual_clip_bounds_what_a_bad_sample_may_cost(
     ratio: float, advantage: float, value: float, slope: float
@@ -202,7 +245,9 @@ def test_reinforce_entropy_and_supervised() -> None:
     """-A logprob, -coef entropy and -logprob; here the entropy is twice the log-probability."""
     found = batch(lengths=(2,), advantage=[2.0, -1.0])
     assert valued(loss.reinforce, found, [-0.5, -3.0]) == ([1.0, -3.0], [-2.0, 1.0])
-    assert valued(partial(loss.entropy, coef=0.1), found, [-0.5, -3.0])[0] == pytest.approx([0.1, 0.6])
+    assert valued(partial(loss.entropy, coef=0.1), found, [-0.5, -3.0])[0] == pytest.approx(
+        [0.1, 0.6]
+    )
     assert valued(loss.supervised, found, [-0.5, -3.0]) == ([0.5, 3.0], [-1.0, -1.0])
 
 
@@ -211,11 +256,15 @@ def test_reinforce_entropy_and_supervised() -> None:
     [("k1", 0.5, 1.0), ("k2", 0.125, 0.5), ("k3", math.exp(-0.5) + 0.5 - 1, 1 - math.exp(-0.5))],
 )
 def test_kl_estimators(estimator: str, value: float, slope: float) -> None:
-    """Policy -1, reference -1.5: d = ref - policy = -0.5, and k1 = -d, k2 = d^2/2, k3 = e^d - d - 1 = 0.1065."""
+    """Policy -1, reference -1.5: d = ref - policy = -0.5, and k1 = -d, k2 = d^2/2, k3 = e^d - d - 1
+    = 0.1065.
+    """
     found = batch(ref=[-1.5])
     values, slopes = valued(partial(loss.kl, coef=1.0, estimator=estimator), found, [-1.0])
     assert (values, slopes) == (pytest.approx([value]), pytest.approx([slope]))
-    assert valued(partial(loss.kl, coef=0.1, estimator=estimator), found, [-1.0])[0] == pytest.approx([value / 10])
+    assert valued(partial(loss.kl, coef=0.1, estimator=estimator), found, [-1.0])[
+        0
+    ] == pytest.approx([value / 10])
     equal = batch(ref=[-1.0])
     assert valued(partial(loss.kl, coef=1.0, estimator=estimator), equal, [-1.0])[0] == [0.0]
 
@@ -224,9 +273,13 @@ def test_kl_estimators(estimator: str, value: float, slope: float) -> None:
 def test_kl_estimators_are_right_on_average(estimator: str) -> None:
     policy, reference = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])
     found = batch(lengths=(3,), ref=reference.log().tolist())
-    values, _ = valued(partial(loss.kl, coef=1.0, estimator=estimator), found, policy.log().tolist())
+    values, _ = valued(
+        partial(loss.kl, coef=1.0, estimator=estimator), found, policy.log().tolist()
+    )
     exact = float((policy * (policy / reference).log()).sum())
-    assert sum(p * v for p, v in zip(policy.tolist(), values, strict=True)) == pytest.approx(exact, rel=1e-5)
+    assert sum(p * v for p, v in zip(policy.tolist(), values, strict=True)) == pytest.approx(
+        exact, rel=1e-5
+    )
 
 
 FAR: dict[str, Callable[..., Any]] = {
@@ -255,11 +308,17 @@ def test_dual_clip_stays_finite_for_a_bad_sample_that_became_likely() -> None:
 
 # --- Reductions
 
-REDUCTIONS = {"token": loss.token_mean, "sequence": loss.sequence_mean, "constant": partial(loss.constant, length=10)}
+REDUCTIONS = {
+    "token": loss.token_mean,
+    "sequence": loss.sequence_mean,
+    "constant": partial(loss.constant, length=10),
+}
 
 
 def test_reductions_weigh_tokens_or_responses() -> None:
-    """Lengths 1 and 4: by token 1/5 each; by sequence 1/2, and 1/8 four times; by constant 1/(2 x 10)."""
+    """Lengths 1 and 4: by token 1/5 each; by sequence 1/2, and 1/8 four times; by constant 1/(2 x
+    10).
+    """
     found = batch(lengths=(1, 4))
     assert loss.token_mean(found).tolist() == pytest.approx([1 / 5] * 5)
     assert loss.sequence_mean(found).tolist() == pytest.approx([1 / 2] + [1 / 8] * 4)
@@ -269,12 +328,20 @@ def test_reductions_weigh_tokens_or_responses() -> None:
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.data())
 @settings(deadline=None)
 def test_reductions_sum_to_one_whatever_the_mask(lengths: list[int], data: st.DataObject) -> None:
-    mask = [1 if first else data.draw(st.integers(0, 1)) for n in lengths for first in [True, *[False] * (n - 1)]]
+    mask = [
+        1 if first else data.draw(st.integers(0, 1))
+        for n in lengths
+        for first in [True, *[False] * (n - 1)]
+    ]
     found = batch(lengths=lengths, mask=mask)
     assert float(loss.token_mean(found).sum()) == pytest.approx(1)
     assert float(loss.sequence_mean(found).sum()) == pytest.approx(1)
-    assert float(loss.constant(found, length=10).sum()) == pytest.approx(sum(mask) / (10 * len(lengths)))
-    assert all(reduce(found)[i] == 0 for reduce in REDUCTIONS.values() for i, m in enumerate(mask) if not m)
+    assert float(loss.constant(found, length=10).sum()) == pytest.approx(
+        sum(mask) / (10 * len(lengths))
+    )
+    assert all(
+        reduce(found)[i] == 0 for reduce in REDUCTIONS.values() for i, m in enumerate(mask) if not m
+    )
 
 
 def test_what_a_filter_left_out_stays_in_every_denominator() -> None:
@@ -306,13 +373,17 @@ def test_the_rate_warms_up_then_follows_its_schedule() -> None:
     assert [rate.at(n) for n in range(4)] == [0.5, 1.0, 1.5, 2.0]
     assert [rate.at(n) for n in (4, 9, 13, 14, 99)] == pytest.approx([2.0, 1.0, 0.2, 0.0, 0.0])
     assert Rate(2.0, 0, 10, optim.linear).at(0) == 2.0
-    assert Rate(2.0, 5, 5, optim.linear).at(5) == 2.0 and Rate(2.0, 9, 5, optim.linear).at(4) == pytest.approx(10 / 9)
+    assert Rate(2.0, 5, 5, optim.linear).at(5) == 2.0 and Rate(2.0, 9, 5, optim.linear).at(
+        4
+    ) == pytest.approx(10 / 9)
 
 
 # --- The optimiser step
 
 
-def learner(term: Callable[..., Any], clip: float | None = None, rate: Rate | None = None, **options: Any) -> Learner:
+def learner(
+    term: Callable[..., Any], clip: float | None = None, rate: Rate | None = None, **options: Any
+) -> Learner:
     policy = Policy(tiny.model(0, torch.float64), torch.float64, 64, tiny.tokenizer())
     optimizer = torch.optim.AdamW(policy.master, **{"lr": 0.0, "weight_decay": 0.0, **options})
     objective = Objective([("term", term)], loss.token_mean)
@@ -323,7 +394,8 @@ def learner(term: Callable[..., Any], clip: float | None = None, rate: Rate | No
 def gradient(made: Learner, data: Batch) -> list[Tensor]:
     parameters = made.policy.master
     (
-        loss.token_mean(data) * -made.policy.forward(next(made.policy.passes(data.sequences)), 1.0).logprob
+        loss.token_mean(data)
+        * -made.policy.forward(next(made.policy.passes(data.sequences)), 1.0).logprob
     ).sum().backward()
     found = [p.grad.clone() for p in parameters if p.grad is not None]
     assert len(found) == len(parameters)
@@ -333,7 +405,9 @@ def gradient(made: Learner, data: Batch) -> list[Tensor]:
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_two_updates_are_those_of_adamw_by_hand(clip: float | None) -> None:
-    """Decoupled decay, bias correction, one factor for all gradients where their norm exceeds `clip`, the rate."""
+    """Decoupled decay, bias correction, one factor for all gradients where their norm exceeds
+    `clip`, the rate.
+    """
     betas, eps, decay = (0.9, 0.99), 1e-3, 0.1
     rate = Rate(1e-2, 2, 10, optim.constant)
     made = learner(loss.supervised, clip, rate, betas=betas, eps=eps, weight_decay=decay)
@@ -344,16 +418,24 @@ def test_two_updates_are_those_of_adamw_by_hand(clip: float | None) -> None:
         grads = gradient(made, data)
         norm = float(sum((g**2).sum() for g in grads)) ** 0.5
         record = made.update(data).record()
-        assert record["grad_norm"] == pytest.approx(norm) and record["lr"] == pytest.approx(1e-2 * (number + 1) / 2)
+        assert record["grad_norm"] == pytest.approx(norm) and record["lr"] == pytest.approx(
+            1e-2 * (number + 1) / 2
+        )
         scale = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
         assert (scale < 1) == (clip is not None)
         for i, grad in enumerate(grads):
             first[i] = betas[0] * first[i] + (1 - betas[0]) * scale * grad
             second[i] = betas[1] * second[i] + (1 - betas[1]) * (scale * grad) ** 2
-            mean, square = first[i] / (1 - betas[0] ** (number + 1)), second[i] / (1 - betas[1] ** (number + 1))
+            mean, square = (
+                first[i] / (1 - betas[0] ** (number + 1)),
+                second[i] / (1 - betas[1] ** (number + 1)),
+            )
             step = rate.at(number)
             weights[i] = weights[i] * (1 - step * decay) - step * mean / (square.sqrt() + eps)
-    assert all(torch.allclose(p, w, rtol=0, atol=1e-12) for p, w in zip(made.policy.master, weights, strict=True))
+    assert all(
+        torch.allclose(p, w, rtol=0, atol=1e-12)
+        for p, w in zip(made.policy.master, weights, strict=True)
+    )
 
 
 def broken_at(updates: set[int], bad: float) -> Callable[..., Any]:
@@ -412,7 +494,9 @@ Pieces = st.lists(st.lists(st.floats(-100, 100), max_size=6), min_size=1, max_si
 
 @given(Pieces)
 @settings(deadline=None)
-def test_merged_means_are_the_mean_of_everything_and_not_of_means(pieces: list[list[float]]) -> None:
+def test_merged_means_are_the_mean_of_everything_and_not_of_means(
+    pieces: list[list[float]],
+) -> None:
     merged = Metrics()
     for piece in pieces:
         merged += Metrics.mean("m", sum(piece), len(piece)) + Metrics.sum(s=len(piece))
@@ -426,18 +510,25 @@ def test_merged_means_are_the_mean_of_everything_and_not_of_means(pieces: list[l
 
 
 def test_a_mean_of_unequal_parts() -> None:
-    """One part of 1 with the mean 4, one of 3 with the mean 0: the mean is 1, where the mean of means would be 2."""
+    """One part of 1 with the mean 4, one of 3 with the mean 0: the mean is 1, where the mean of
+    means would be 2.
+    """
     assert (Metrics.mean("kl", 4.0, 1) + Metrics.mean("kl", 0.0, 3)).record() == {"kl": 1.0}
 
 
 def test_adding_metrics_leaves_both_as_they_were() -> None:
-    one, other = Metrics.mean("a", 1, 1) + Metrics.sum(s=1), Metrics.mean("a", 2, 1) + Metrics.sum(s=5)
+    one, other = (
+        Metrics.mean("a", 1, 1) + Metrics.sum(s=1),
+        Metrics.mean("a", 2, 1) + Metrics.sum(s=5),
+    )
     _ = one + other
     assert one.record() == {"a": 1, "s": 1} and other.record() == {"a": 2, "s": 5}
 
 
 def test_names_with_a_slash_are_nested() -> None:
-    assert Metrics.sum(**{"losses/clip": 1.0, "losses/kl": 2.0}).record() == {"losses": {"clip": 1.0, "kl": 2.0}}
+    assert Metrics.sum(**{"losses/clip": 1.0, "losses/kl": 2.0}).record() == {
+        "losses": {"clip": 1.0, "kl": 2.0}
+    }
 
 
 # --- Gathering and filters
@@ -445,15 +536,20 @@ def test_names_with_a_slash_are_nested() -> None:
 
 def group(rewards: Sequence[float], name: str = "p", trained: bool = True) -> SampleGroup:
     problem = Problem(name, "math", "q", "a")
-    rollout = Rollout(Prompt(Draw(problem, 0), (1,), "q"), 0, (5, 6), (0.0, 0.0), (1, 1), "", Finish.STOP, 0)
+    rollout = Rollout(
+        Prompt(Draw(problem, 0), (1,), "q"), 0, (5, 6), (0.0, 0.0), (1, 1), "", Finish.STOP, 0
+    )
     samples = tuple(
-        Sample(replace(rollout, index=i), Verdict(Status.WRONG), Reward(r, {})) for i, r in enumerate(rewards)
+        Sample(replace(rollout, index=i), Verdict(Status.WRONG), Reward(r, {}))
+        for i, r in enumerate(rewards)
     )
     return SampleGroup(problem, samples, trained)
 
 
 def attempts(*drawn: Sequence[SampleGroup]) -> tuple[Callable[..., Any], list[tuple[int, int]]]:
-    """An attempt that brings the given groups in turn, and the log of the numbers and states it was asked with."""
+    """An attempt that brings the given groups in turn, and the log of the numbers and states it was
+    asked with.
+    """
     asked: list[tuple[int, int]] = []
 
     def attempt(number: int, source: SourceState) -> tuple[Sequence[SampleGroup], SourceState]:
@@ -475,13 +571,17 @@ def test_once_takes_what_one_attempt_brings() -> None:
 
 def test_refill_goes_on_until_enough_groups_have_a_signal() -> None:
     attempt, asked = attempts([SILENT, LOUD], [SILENT, SILENT], [OTHER, LOUD], [LOUD, LOUD])
-    assert refill(attempt, START, 2) == Gathered((LOUD, OTHER), SourceState(16, ()), 3, 6, (SILENT,) * 3 + (LOUD,))
+    assert refill(attempt, START, 2) == Gathered(
+        (LOUD, OTHER), SourceState(16, ()), 3, 6, (SILENT,) * 3 + (LOUD,)
+    )
     assert asked == [(0, 10), (1, 12), (2, 14)]
 
 
 def test_refill_stops_at_its_limit_with_what_it_has() -> None:
     attempt, asked = attempts([SILENT, LOUD], [SILENT, SILENT], [OTHER, LOUD])
-    assert refill(attempt, START, 2, max_attempts=2) == Gathered((LOUD,), SourceState(14, ()), 2, 4, (SILENT,) * 3)
+    assert refill(attempt, START, 2, max_attempts=2) == Gathered(
+        (LOUD,), SourceState(14, ()), 2, 4, (SILENT,) * 3
+    )
     attempt, asked = attempts([LOUD, OTHER])
     assert refill(attempt, START, 2).attempts == len(asked) == 1
 
@@ -498,7 +598,9 @@ def test_the_filter_marks_and_never_deletes() -> None:
 
 
 def sources(*sizes: int, weights: Sequence[float] = (), seed: int = 0) -> Sources:
-    rows = tuple(tuple(Problem(f"{s}/{i}", "math", "q", "a") for i in range(n)) for s, n in enumerate(sizes))
+    rows = tuple(
+        tuple(Problem(f"{s}/{i}", "math", "q", "a") for i in range(n)) for s, n in enumerate(sizes)
+    )
     return Sources(rows, tuple(weights or [1.0] * len(sizes)), seed)
 
 
@@ -524,7 +626,9 @@ def test_each_source_of_a_mix_keeps_its_own_epochs() -> None:
     assert state.drawn == 400 and sum(state.positions) == 400
     for source, size in ((0, 5), (1, 8)):
         own = [d.problem.id for d in draws if d.source == source]
-        assert len(own) == state.positions[source] and all(name.startswith(f"{source}/") for name in own)
+        assert len(own) == state.positions[source] and all(
+            name.startswith(f"{source}/") for name in own
+        )
         assert all(len(set(own[i : i + size])) == size for i in range(0, len(own) - size + 1, size))
 
 
@@ -539,8 +643,12 @@ def test_the_shares_of_a_mix_are_near_its_weights(seed: int) -> None:
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 5))
 @settings(deadline=None, max_examples=40)
-def test_a_resume_from_any_state_draws_what_an_uninterrupted_run_draws(parts: list[int], seed: int) -> None:
-    whole = names(sources(4, 6, weights=[1, 2], seed=seed).draw(SourceState(0, (0, 0)), sum(parts))[0])
+def test_a_resume_from_any_state_draws_what_an_uninterrupted_run_draws(
+    parts: list[int], seed: int
+) -> None:
+    whole = names(
+        sources(4, 6, weights=[1, 2], seed=seed).draw(SourceState(0, (0, 0)), sum(parts))[0]
+    )
     state, drawn = SourceState(0, (0, 0)), []
     for part in parts:
         made = sources(4, 6, weights=[1, 2], seed=seed)  # a new process has nothing but the state
@@ -566,5 +674,7 @@ def test_copies_of_a_problem_in_one_step_are_counted() -> None:
 
 
 def test_another_seed_is_another_order() -> None:
-    orders = {tuple(names(sources(20, seed=seed).draw(SourceState(0, (0,)), 20)[0])) for seed in range(5)}
+    orders = {
+        tuple(names(sources(20, seed=seed).draw(SourceState(0, (0,)), 20)[0])) for seed in range(5)
+    }
     assert len(orders) == 5

@@ -22,7 +22,10 @@ def digits(response: str) -> float:
 
 def rewards(folder: Path, steps: int, reward: Any = digits, **sections: object) -> list[float]:
     """The mean reward of each step."""
-    defaults = {"rollout": {"problems": 4, "samples": 8, "max_tokens": 6}, "optimizer": {"lr": 1e-2}}
+    defaults = {
+        "rollout": {"problems": 4, "samples": 8, "max_tokens": 6},
+        "optimizer": {"lr": 1e-2},
+    }
     run = build(recipes.load(tiny.recipe(folder, **{**defaults, **sections})), None, reward).run
     state, found = State(0, run.sources.start()), []
     for _ in range(steps):
@@ -43,7 +46,9 @@ def test_the_reward_rises(tiny_model: Path, advantage: object, term: str) -> Non
     assert found[0] < 0.3 and gain(found) > 0.4
 
 
-@pytest.mark.parametrize("advantage", ["reinforce_pp", "reinforce_pp_baseline", "opo", "gpg", "grpo_passk"], ids=str)
+@pytest.mark.parametrize(
+    "advantage", ["reinforce_pp", "reinforce_pp_baseline", "opo", "gpg", "grpo_passk"], ids=str
+)
 def test_the_reward_rises_with_every_estimator(tiny_model: Path, advantage: str) -> None:
     assert gain(rewards(tiny_model, 25, advantage=advantage)) > 0.3
 
@@ -62,18 +67,28 @@ def test_the_reward_rises_with_a_correction(tiny_model: Path, correction: object
     assert gain(rewards(tiny_model, 25, loss={"correction": correction})) > 0.3
 
 
-def test_the_reward_rises_with_kl_in_the_reward_and_a_strong_one_holds_it_back(tiny_model: Path) -> None:
+def test_the_reward_rises_with_kl_in_the_reward_and_a_strong_one_holds_it_back(
+    tiny_model: Path,
+) -> None:
     weak = {"coef": 0.001, "clip": 10.0, "target": 0.5, "horizon": 1000}
     assert gain(rewards(tiny_model, 25, reward_kl=weak, advantage="reinforce_pp")) > 0.3
     assert gain(rewards(tiny_model, 25, reward_kl={"coef": 5.0}, advantage="reinforce_pp")) < 0.3
 
 
 def test_a_term_may_name_its_own_reduction(tiny_model: Path) -> None:
-    terms = ["clip", {"name": "entropy", "coef": 0.001, "reduction": {"name": "constant", "length": 6}}]
+    terms = [
+        "clip",
+        {"name": "entropy", "coef": 0.001, "reduction": {"name": "constant", "length": 6}},
+    ]
     assert gain(rewards(tiny_model, 25, loss={"terms": terms, "reduction": "sequence"})) > 0.3
 
 
-REDUCTIONS = ["token", "sequence", {"name": "constant", "length": 6}, {"name": "micro_token", "size": 8}]
+REDUCTIONS = [
+    "token",
+    "sequence",
+    {"name": "constant", "length": 6},
+    {"name": "micro_token", "size": 8},
+]
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS, ids=str)
@@ -87,7 +102,9 @@ def test_the_reward_rises_with_several_updates_a_step(tiny_model: Path) -> None:
 
 
 def test_the_reward_rises_in_bf16(tiny_model: Path) -> None:
-    assert gain(rewards(tiny_model, 25, model={"name": str(tiny_model), "compute": "bfloat16"})) > 0.4
+    assert (
+        gain(rewards(tiny_model, 25, model={"name": str(tiny_model), "compute": "bfloat16"})) > 0.4
+    )
 
 
 def test_what_is_punished_is_unlearned(tiny_model: Path) -> None:

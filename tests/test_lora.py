@@ -1,4 +1,6 @@
-"""Adapters: only they train, the engine and the export hold them merged, the reference is the model without them."""
+"""Adapters: only they train, the engine and the export hold them merged, the reference is the model
+without them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SEQUENCES = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6), (12, 13))]
 
 @pytest.fixture(scope="module")
 def bold(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with embeddings so large that its head, frozen with the rest, can prefer a token."""
+    """The tiny model with embeddings so large that its head, frozen with the rest, can prefer a
+    token.
+    """
     folder = tiny.save(tmp_path_factory.mktemp("models") / "bold")
     module = tiny.model()
     with torch.no_grad():
@@ -37,7 +41,14 @@ def bold(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lora(folder: Path, **options: Any) -> dict[str, Any]:
-    return {"model": {"name": str(folder), "compute": "float32", "lora": {"rank": 4, "alpha": 8}, **options}}
+    return {
+        "model": {
+            "name": str(folder),
+            "compute": "float32",
+            "lora": {"rank": 4, "alpha": 8},
+            **options,
+        }
+    }
 
 
 def variety(response: str) -> float:
@@ -45,14 +56,24 @@ def variety(response: str) -> float:
 
 
 def test_only_the_adapters_train(tiny_model: Path) -> None:
-    run = build(recipes.load(tiny.recipe(tiny_model, **lora(tiny_model), optimizer={"lr": 1e-2})), None, variety).run
+    run = build(
+        recipes.load(tiny.recipe(tiny_model, **lora(tiny_model), optimizer={"lr": 1e-2})),
+        None,
+        variety,
+    ).run
     policy = run.learner.policy
     assert policy.names and all(".lora_" in name for name in policy.names)
-    assert sum(p.numel() for p in policy.master) < 0.25 * sum(p.numel() for p in policy.module.parameters())
-    frozen = {n: p.detach().clone() for n, p in policy.module.named_parameters() if ".lora_" not in n}
+    assert sum(p.numel() for p in policy.master) < 0.25 * sum(
+        p.numel() for p in policy.module.parameters()
+    )
+    frozen = {
+        n: p.detach().clone() for n, p in policy.module.named_parameters() if ".lora_" not in n
+    }
     before = [p.detach().clone() for p in policy.master]
     train_step(run, State(0, run.sources.start()))
-    assert all(torch.equal(p, frozen[n]) for n, p in policy.module.named_parameters() if n in frozen)
+    assert all(
+        torch.equal(p, frozen[n]) for n, p in policy.module.named_parameters() if n in frozen
+    )
     assert any(not torch.equal(p, q) for p, q in zip(policy.master, before, strict=True))
 
 
@@ -61,7 +82,9 @@ def test_the_reward_rises_with_adapters(bold: Path) -> None:
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_merged_weights_give_the_log_probabilities_of_the_adapted_model(bold: Path, compute: str) -> None:
+def test_merged_weights_give_the_log_probabilities_of_the_adapted_model(
+    bold: Path, compute: str
+) -> None:
     policy = load(recipes.load(tiny.recipe(bold, **lora(bold, compute=compute)))).policy
     draw = torch.Generator().manual_seed(0)
     for master in policy.master:
@@ -83,7 +106,9 @@ def test_merged_weights_give_the_log_probabilities_of_the_adapted_model(bold: Pa
 
 
 def test_the_reference_is_the_model_without_adapters(tiny_model: Path) -> None:
-    made = tiny.recipe(tiny_model, **lora(tiny_model), loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]})
+    made = tiny.recipe(
+        tiny_model, **lora(tiny_model), loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]}
+    )
     learner = build(recipes.load(made), None, variety).run.learner
     start = learner.policy.logprobs(SEQUENCES, 0.7)
     for master in learner.policy.master:
@@ -97,7 +122,9 @@ def test_the_reference_is_the_model_without_adapters(tiny_model: Path) -> None:
 def test_the_exported_model_is_plain_and_a_resume_goes_on(tiny_model: Path, tmp_path: Path) -> None:
     found = []
     for name, parts in (("whole", [4]), ("halves", [2, 4])):
-        made = tiny.recipe(tiny_model, **lora(tiny_model), optimizer={"lr": 1e-2}, checkpoint={"every": 1})
+        made = tiny.recipe(
+            tiny_model, **lora(tiny_model), optimizer={"lr": 1e-2}, checkpoint={"every": 1}
+        )
         made["run"] |= {"folder": str(tmp_path), "name": name}  # type: ignore[operator]
         for i, steps in enumerate(parts):
             rlvr.train(made, reward=variety, resume=i > 0, overrides=[f"run.steps={steps}"])

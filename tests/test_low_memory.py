@@ -9,12 +9,17 @@ import tiny
 
 import rlvr
 
-pytest.importorskip("torchao", reason="the extra low_memory (torchao) is not installed; its step compiles for a minute")
+pytest.importorskip(
+    "torchao",
+    reason="the extra low_memory (torchao) is not installed; its step compiles for a minute",
+)
 
 
 @pytest.mark.slow
 def test_eight_bit_states_are_saved_and_resumed(tiny_model: Path, tmp_path: Path) -> None:
-    made = tiny.recipe(tiny_model, checkpoint={"every": 1}, optimizer={"lr": 1e-2, "states": "8bit"})
+    made = tiny.recipe(
+        tiny_model, checkpoint={"every": 1}, optimizer={"lr": 1e-2, "states": "8bit"}
+    )
     made["run"] |= {"folder": str(tmp_path), "name": "r"}  # type: ignore[operator]
     reward = lambda response: float(len(set(response)))  # noqa: E731
     rlvr.train(made, reward=reward, overrides=["run.steps=2"])

@@ -1,4 +1,6 @@
-"""docs/migration.md: every flag of the other projects has a row, and every key that a row names is one of ours."""
+"""docs/migration.md: every flag of the other projects has a row, and every key that a row names is
+one of ours.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from rlvr.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 
-# The command of the article, the arguments of its program beside it, and what later versions call the same.
+# The command of the article, the arguments of its program beside it, and what later versions call
+# the same.
 OPENRLHF = """
     ref_num_nodes ref_num_gpus_per_node reward_num_nodes reward_num_gpus_per_node critic_num_nodes
     critic_num_gpus_per_node actor_num_nodes actor_num_gpus_per_node vllm_num_engines vllm_tensor_parallel_size
@@ -33,7 +36,8 @@ OPENRLHF = """
     freezing_actor_steps ptx_coef l2 input_template apply_chat_template label_key remote_rm_url advantage_estimator
     value_clip eps_clip lambd gamma
 """.split()
-# The keys in the scripts of the three forks of verl, the examples that they ship, and the defaults they rely on.
+# The keys in the scripts of the three forks of verl, the examples that they ship, and the defaults
+# they rely on.
 VERL = """
     algorithm.adv_estimator algorithm.kl_ctrl.kl_coef algorithm.kl_ctrl.type algorithm.kl_penalty algorithm.gamma
     algorithm.lam data.train_files data.val_files data.train_batch_size data.val_batch_size data.max_prompt_length
@@ -101,7 +105,9 @@ class Row:
 def rows_of(part: str) -> list[Row]:
     """The rows of the tables `theirs | ours | note`."""
     found = []
-    for table in re.findall(r"\| theirs \| ours \| note \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", part):
+    for table in re.findall(
+        r"\| theirs \| ours \| note \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", part
+    ):
         for line in table.splitlines():
             theirs, ours, note = (cell.strip() for cell in line.strip("|").split("|"))
             found.append(Row(tuple(quoted(theirs)), tuple(quoted(ours)), note))
@@ -138,7 +144,9 @@ def test_there_are_tables_and_their_rows_are_whole() -> None:
     assert all(row.theirs for rows in ROWS.values() for row in rows)
 
 
-@pytest.mark.parametrize(("part", "wanted"), [("openrlhf", [f"--{flag}" for flag in OPENRLHF]), ("verl", VERL)])
+@pytest.mark.parametrize(
+    ("part", "wanted"), [("openrlhf", [f"--{flag}" for flag in OPENRLHF]), ("verl", VERL)]
+)
 def test_every_flag_of_the_other_projects_has_one_row(part: str, wanted: list[str]) -> None:
     listed = [name for row in ROWS[part] for name in row.theirs]
     assert {name: count for name, count in Counter(listed).items() if count > 1} == {}
@@ -176,7 +184,9 @@ def test_options_of_the_command_line_exist(row: Row, known_options: set[str]) ->
     assert {option.split()[0] for option in row.options} <= known_options
 
 
-@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", PAGE, re.S), ids=lambda b: b.splitlines()[0])
+@pytest.mark.parametrize(
+    "block", re.findall(r"```yaml\n(.*?)```", PAGE, re.S), ids=lambda b: b.splitlines()[0]
+)
 def test_the_scripts_on_the_page_are_recipes(block: str) -> None:
     loaded = recipe.load(yaml.safe_load(block))
     assert recipe.load(yaml.safe_load(recipe.dump(loaded))) == loaded
@@ -185,13 +195,22 @@ def test_the_scripts_on_the_page_are_recipes(block: str) -> None:
 
 def test_the_four_scripts_are_there() -> None:
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)]
-    assert [block["reward"] for block in blocks] == ["simplerl_v0", "simplerl_zoo", "logic_rl", "one_shot"]
+    assert [block["reward"] for block in blocks] == [
+        "simplerl_v0",
+        "simplerl_zoo",
+        "logic_rl",
+        "one_shot",
+    ]
     assert [recipe.load(block).run.steps for block in blocks] == [160, 620, 560, 2000]
 
 
 def test_an_override_that_is_not_ours_would_be_found() -> None:
     """The check of the rows can fail."""
-    for wrong in (["rollout.sample=8"], ["advantage=grpoo"], ["train.0.prompt={name: raw, colum: input}"]):
+    for wrong in (
+        ["rollout.sample=8"],
+        ["advantage=grpoo"],
+        ["train.0.prompt={name: raw, colum: input}"],
+    ):
         with pytest.raises(UserError):
             recipe.load(BASE, wrong)
 
@@ -203,17 +222,28 @@ def test_the_readme_leads_to_the_page() -> None:
 # --- Mixing by weight, which the page promises
 
 
-def test_two_files_are_drawn_in_proportion_to_their_weights(tmp_path: Path, tiny_model: Path) -> None:
-    """640 draws at 3 to 1: five standard deviations are 0.086. The small file begins anew many times."""
+def test_two_files_are_drawn_in_proportion_to_their_weights(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """640 draws at 3 to 1: five standard deviations are 0.086. The small file begins anew many
+    times.
+    """
     files = {"big": 40, "small": 4}
     paths = {
-        name: write(tmp_path / f"{name}.json", [{"question": f"{i} + 1?", "answer": str(i + 1)} for i in range(count)])
+        name: write(
+            tmp_path / f"{name}.json",
+            [{"question": f"{i} + 1?", "answer": str(i + 1)} for i in range(count)],
+        )
         for name, count in files.items()
     }
     weights = {"big": 0.6, "small": 0.2}  # they need not add up to 1
-    train = [{"data": {"name": "file", "path": paths[name]}, "weight": weights[name]} for name in files]
+    train = [
+        {"data": {"name": "file", "path": paths[name]}, "weight": weights[name]} for name in files
+    ]
     rollout = {"problems": 64, "samples": 1, "max_tokens": 1}
-    tree = tiny.recipe(tiny_model, train=train, rollout=rollout, eval={"sets": []}, verify={"echo_limit": 1.0})
+    tree = tiny.recipe(
+        tiny_model, train=train, rollout=rollout, eval={"sets": []}, verify={"echo_limit": 1.0}
+    )
     rlvr.train(tree, run__folder=tmp_path, run__steps=10)
     lines = (tmp_path / "tiny" / "history.jsonl").read_text().splitlines()
     drawn = Counter(json.loads(line)["id"].partition("/")[0] for line in lines)

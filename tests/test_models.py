@@ -19,7 +19,9 @@ SEQUENCES = [Tokens((5, 6, 7), (8, 9, 10, 1)), Tokens((11, 12), (13, 1))]
 
 
 def gradients(tiny_model: Path, checkpointing: bool) -> tuple[list[torch.Tensor], int]:
-    """The gradients of the summed log-probabilities, and how many tensors the forward pass kept for them."""
+    """The gradients of the summed log-probabilities, and how many tensors the forward pass kept for
+    them.
+    """
     options = {"name": str(tiny_model), "dtype": "float64", "gradient_checkpointing": checkpointing}
     policy = load(recipe.load(tiny.recipe(tiny_model, model=options))).policy
     kept: list[torch.Tensor] = []
@@ -39,13 +41,19 @@ def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(tiny_model: P
 def test_the_engine_of_a_checkpointed_policy_decodes_as_before(tiny_model: Path) -> None:
     answers = []
     for checkpointing in (False, True):
-        options = {"name": str(tiny_model), "compute": "float32", "gradient_checkpointing": checkpointing}
+        options = {
+            "name": str(tiny_model),
+            "compute": "float32",
+            "gradient_checkpointing": checkpointing,
+        }
         engine = load(recipe.load(tiny.recipe(tiny_model, model=options))).rollouts.engine
         answers.append(engine.generate([Request((5, 6, 7), (1, 2))], Sampling(2, 8)))
     assert answers[0] == answers[1]
 
 
-def test_a_model_that_cannot_be_saved_ends_the_run_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_saved_ends_the_run_in_one_line(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     policy = load(recipe.load(tiny.recipe(tiny_model))).policy
     (tmp_path / "model").write_text("in the way")
     with pytest.raises(RunError, match=r"^cannot save the model .*model: [^\n]*$"):
@@ -54,7 +62,9 @@ def test_a_model_that_cannot_be_saved_ends_the_run_in_one_line(tiny_model: Path,
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
 def test_the_compute_dtype_can_be_chosen(wanted: str) -> None:
-    assert models.compute_dtype(wanted, torch.float32, torch.device("cpu")) is getattr(torch, wanted)
+    assert models.compute_dtype(wanted, torch.float32, torch.device("cpu")) is getattr(
+        torch, wanted
+    )
 
 
 def test_float64_weights_compute_in_float64() -> None:
@@ -77,5 +87,7 @@ def test_the_folder_of_a_run_is_a_model_and_a_reference(tiny_model: Path, tmp_pa
     terms = {"terms": ["clip", {"name": "kl", "coef": 0.1}]}
     learner = build(recipe.load(tiny.recipe(tiny_model, model=options, loss=terms))).run.learner
     plain = load(recipe.load(tiny.recipe(tiny_model))).policy.logprobs(SEQUENCES, 1.0)
-    assert learner.reference is not None and torch.equal(learner.reference.logprobs(SEQUENCES, 1.0), plain)
+    assert learner.reference is not None and torch.equal(
+        learner.reference.logprobs(SEQUENCES, 1.0), plain
+    )
     assert (learner.policy.logprobs(SEQUENCES, 1.0) - plain).abs().max() > 1e-3

@@ -1,4 +1,6 @@
-"""What `rlvr show` says a run will take: shapes of known models, where memory goes, and what cures a run too large."""
+"""What `rlvr show` says a run will take: shapes of known models, where memory goes, and what cures
+a run too large.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ SMALL = Shape(parameters=1_000_000, layers=2, hidden=64, kv=32, inner=128, vocab
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1777.1),
     ],
 )
-def test_models_that_are_not_here_have_the_size_that_their_makers_state(name: str, millions: float) -> None:
+def test_models_that_are_not_here_have_the_size_that_their_makers_state(
+    name: str, millions: float
+) -> None:
     shape = shape_of(name)
     assert shape is not None
     assert shape.parameters / 1e6 == pytest.approx(millions, rel=2e-4)
@@ -47,7 +51,10 @@ def test_a_folder_is_measured_by_its_own_configuration(tiny_model) -> None:
     module = AutoModelForCausalLM.from_pretrained(tiny_model)
     assert shape.parameters == sum(p.numel() for p in module.parameters())
     assert isinstance(module.config, LlamaConfig)
-    assert (shape.layers, shape.hidden) == (module.config.num_hidden_layers, module.config.hidden_size)
+    assert (shape.layers, shape.hidden) == (
+        module.config.num_hidden_layers,
+        module.config.hidden_size,
+    )
 
 
 def test_the_parts_of_a_plain_run_on_a_cpu_by_hand() -> None:
@@ -56,9 +63,12 @@ def test_the_parts_of_a_plain_run_on_a_cpu_by_hand() -> None:
     assert found["process"] == PROCESS / GIB
     for part, size in (("engine", 4e6), ("policy", 4e6), ("AdamW", 8e6)):
         assert found[part] * GIB == pytest.approx(size)
-    # 64 tokens of prompt and 8 responses of 32 tokens, in each layer 14 * 64 + 2 * 32 + 4 * 128 numbers of 4 bytes.
+    # 64 tokens of prompt and 8 responses of 32 tokens, in each layer 14 * 64 + 2 * 32 + 4 * 128
+    # numbers of 4 bytes.
     tokens, numbers = 64 + 8 * 32, 2 * (14 * 64 + 2 * 32 + 4 * 128)
-    assert found["activations"] * GIB == pytest.approx(4 * tokens * numbers + 3 * 2**26 + 4 * 512 * 64)
+    assert found["activations"] * GIB == pytest.approx(
+        4 * tokens * numbers + 3 * 2**26 + 4 * 512 * 64
+    )
     assert "gradients" not in found  # they come while the activations go
 
 
@@ -88,13 +98,19 @@ def test_sharding_splits_what_is_trained_and_not_the_engine() -> None:
     assert eight["engine"] > one["AdamW"] / 8
 
 
-@pytest.mark.parametrize("name", ["simplerl_zero_ppo", "simplerl_zoo", "one_shot_pi1", "logic_rl_grpo", "dapo"])
-def test_published_recipes_are_planned_on_a_machine_without_gpus(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "name", ["simplerl_zero_ppo", "simplerl_zoo", "one_shot_pi1", "logic_rl_grpo", "dapo"]
+)
+def test_published_recipes_are_planned_on_a_machine_without_gpus(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["show", name, "--nproc", "8"]) == 0
     assert "memory in each of 8 processes: about" in capsys.readouterr().out
 
 
-def test_what_cannot_fit_is_refused_with_the_options_that_would_make_it_fit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_fit_is_refused_with_the_options_that_would_make_it_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main(["show", "demo", "--memory", "4"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -129,9 +145,14 @@ print((ask().used - before) / 2**20)
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc from 2.33 on tells what is in use")
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="only glibc from 2.33 on tells what is in use",
+)
 def test_the_products_of_lengths_long_past_are_forgotten(tiny_model: Path) -> None:
-    """oneDNN would keep half a MiB for each of 800 lengths in bf16, as often as a run meets new ones."""
+    """oneDNN would keep half a MiB for each of 800 lengths in bf16, as often as a run meets new
+    ones.
+    """
     code = GROWTH.format(model=tiny_model)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

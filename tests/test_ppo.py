@@ -38,8 +38,14 @@ def test_the_reward_rises_with_ppo(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize("lam", [0.95, 1.0])
-def test_the_reward_rises_with_kl_in_the_reward_and_a_scaled_reward(tiny_model: Path, lam: float) -> None:
-    sections = {**PPO, "advantage": {"name": "gae", "lam": lam}, "reward_kl": {"coef": 0.01, "clip": 10.0}}
+def test_the_reward_rises_with_kl_in_the_reward_and_a_scaled_reward(
+    tiny_model: Path, lam: float
+) -> None:
+    sections = {
+        **PPO,
+        "advantage": {"name": "gae", "lam": lam},
+        "reward_kl": {"coef": 0.01, "clip": 10.0},
+    }
     assert gain(rewards(tiny_model, 15, **sections, reward_scale="running")) > 0.4
 
 
@@ -47,8 +53,12 @@ def variety(response: str) -> float:
     return float(len(set(response)))
 
 
-def stepped(folder: Path, steps: int, reward: Any = variety, **sections: Any) -> tuple[Any, list[dict[str, Any]]]:
-    recipe = tiny.recipe(folder, **{"rollout": {"problems": 4, "samples": 4, "max_tokens": 6}, **PPO, **sections})
+def stepped(
+    folder: Path, steps: int, reward: Any = variety, **sections: Any
+) -> tuple[Any, list[dict[str, Any]]]:
+    recipe = tiny.recipe(
+        folder, **{"rollout": {"problems": 4, "samples": 4, "max_tokens": 6}, **PPO, **sections}
+    )
     run = build(recipes.load(recipe), None, reward).run
     state, found = State(0, run.sources.start()), []
     for _ in range(steps):
@@ -63,7 +73,9 @@ def lower(response: str) -> float:
 
 
 def test_the_critic_comes_to_explain_the_returns(tiny_model: Path) -> None:
-    """The policy stands still, so the returns keep their distribution and their explained share rises."""
+    """The policy stands still, so the returns keep their distribution and their explained share
+    rises.
+    """
     sections = {"optimizer": {"lr": 0.0}, "critic": {"optimizer": {"lr": 3e-3}}}
     _, found = stepped(tiny_model, 60, lower, **sections)
     explained = [record["critic"]["explained_variance"] for record in found]
@@ -81,7 +93,11 @@ def test_metrics_of_the_critic_stand_under_its_name(tiny_model: Path) -> None:
 
 
 def test_the_critic_alone_moves_while_it_warms_up(tiny_model: Path) -> None:
-    sections = {**PPO, "critic": {"warmup": 2, "optimizer": {"lr": 1e-2}}, "optimizer": {"lr": 1e-2}}
+    sections = {
+        **PPO,
+        "critic": {"warmup": 2, "optimizer": {"lr": 1e-2}},
+        "optimizer": {"lr": 1e-2},
+    }
     recipe = tiny.recipe(tiny_model, **sections)
     run = build(recipes.load(recipe), None, lambda response: float(len(set(response)))).run
     state, moved = State(0, run.sources.start()), []
@@ -90,7 +106,12 @@ def test_the_critic_alone_moves_while_it_warms_up(tiny_model: Path) -> None:
         value = [p.detach().clone() for p in run.learner.critic.model.master]  # type: ignore[union-attr]
         result = train_step(run, state)
         state = result.state
-        moved.append(any(not torch.equal(p, q) for p, q in zip(run.learner.policy.master, before, strict=True)))
+        moved.append(
+            any(
+                not torch.equal(p, q)
+                for p, q in zip(run.learner.policy.master, before, strict=True)
+            )
+        )
         assert any(
             not torch.equal(p, q)
             for p, q in zip(run.learner.critic.model.master, value, strict=True)  # type: ignore[union-attr]
@@ -120,7 +141,9 @@ def test_a_critic_of_another_model(tiny_model: Path, tmp_path: Path) -> None:
 # --- By hand
 
 
-def test_the_target_of_the_critic_is_the_unwhitened_advantage_plus_the_value(tiny_model: Path) -> None:
+def test_the_target_of_the_critic_is_the_unwhitened_advantage_plus_the_value(
+    tiny_model: Path,
+) -> None:
     """With lambda 1 and no discount every token should have expected the reward."""
     run, _ = stepped(tiny_model, 1)
     groups = run.keep(run.gather(lambda n, s: (first(run), s), run.sources.start(), 4).groups)
@@ -146,7 +169,11 @@ def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "toke
     model = ValueModel(body, head, torch.float64, budget)
     assert model.packed
     model.packed = shared
-    reduce = {"token": loss.token_mean, "sequence": loss.sequence_mean, "micro": partial(loss.micro_token_mean, size=3)}
+    reduce = {
+        "token": loss.token_mean,
+        "sequence": loss.sequence_mean,
+        "micro": partial(loss.micro_token_mean, size=3),
+    }
     recorder: Any = Recorder(model.master)
     updates = Updates(model, recorder, Rate(1, 0, 1, lambda at: 1), None)
     return Critic(model, updates, partial(gae_of, gamma=1.0, lam=0.9), reduce[reduction], 0.2, 0)
@@ -156,8 +183,11 @@ def critic_batch(critic: Critic) -> Batch:
     groups = groups_of()
     scored = scored_of(groups, None, None, torch.float64, torch.device("cpu"))
     scored = critic.expect(scored, tokens_of(trained(groups)))
-    noise = torch.randn(scored.mask.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    moved = replace(scored, value=scored.value + 0.3 * noise)  # as in a later epoch, so that some values clip
+    noise = torch.randn(
+        scored.mask.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
+    # as in a later epoch, so that some values clip
+    moved = replace(scored, value=scored.value + 0.3 * noise)
     return pack(groups, moved, gae(moved, World()))
 
 
@@ -184,7 +214,9 @@ def test_neither_passes_nor_order_nor_packed_change_the_critics_gradient(reducti
 # --- Recipes
 
 
-def test_an_estimator_that_reads_values_needs_a_critic_and_a_critic_a_reader(tiny_model: Path) -> None:
+def test_an_estimator_that_reads_values_needs_a_critic_and_a_critic_a_reader(
+    tiny_model: Path,
+) -> None:
     with pytest.raises(UserError, match=r"critic: \{\}"):
         recipes.load(tiny.recipe(tiny_model, advantage="gae"))
     with pytest.raises(UserError, match="reads no values"):

@@ -1,4 +1,6 @@
-"""The display shows the same figures on a terminal and in a pipe, survives hostile text, and restores the terminal."""
+"""The display shows the same figures on a terminal and in a pipe, survives hostile text, and
+restores the terminal.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ SAMPLE = {
 
 def console(terminal: bool, width: int = 80) -> Console:
     return Console(
-        file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, _environ={"TERM": "xterm"}
+        file=io.StringIO(),
+        force_terminal=terminal,
+        width=width,
+        highlight=False,
+        _environ={"TERM": "xterm"},
     )
 
 
@@ -35,7 +41,15 @@ def output(out: Console) -> str:
 
 def record(step: int, **more: object) -> dict[str, object]:
     times = {"step": 10.0, "tokens_per_second": 318.4}
-    return {"step": step, "phase": "rl", "reward": 0.52, "accuracy": 0.48, "length": 21.3, "time": times, **more}
+    return {
+        "step": step,
+        "phase": "rl",
+        "reward": 0.52,
+        "accuracy": 0.48,
+        "length": 21.3,
+        "time": times,
+        **more,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +121,12 @@ def test_the_terminal_is_restored_and_the_last_figures_stay() -> None:
 
 
 def test_hostile_and_missing_values_do_no_harm() -> None:
-    evil = {"question": "\x1b[2J[red]", "text": "\x07[/]\x1b]0;title\x07 \ud800", "status": None, "answer": "[bold]"}
+    evil = {
+        "question": "\x1b[2J[red]",
+        "text": "\x07[/]\x1b]0;title\x07 \ud800",
+        "status": None,
+        "answer": "[bold]",
+    }
     for terminal in (True, False):
         out = console(terminal)
         with Progress("demo", 4, out) as progress:
@@ -137,7 +156,8 @@ def test_an_ascii_pipe_is_enough() -> None:
 def test_a_cold_start_has_a_column_of_its_own() -> None:
     out = console(terminal=False)
     scores = {
-        key: {"pass@1": value, "n": 9} for key, value in (("before", 0.1), ("after_cold_start", 0.4), ("after", 0.6))
+        key: {"pass@1": value, "n": 9}
+        for key, value in (("before", 0.1), ("after_cold_start", 0.4), ("after", 0.6))
     }
     found = {**scores, "gain": {"pass@1": 0.5, "ci95": [0.4, 0.6]}}
     Progress("demo", 4, out).summary({"evals": {"heldout": found}}, Path("r.html"))

@@ -1,4 +1,6 @@
-"""The proof of synchronisation: weights that did not arrive in an engine end the run within a step, whatever engine."""
+"""The proof of synchronisation: weights that did not arrive in an engine end the run within a step,
+whatever engine.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,15 @@ APART = f"{__name__}:apart"
 
 
 class Apart(Decoder):
-    """The local engine as one that holds its weights apart; what arrives from version `until` on is lost, or only what
-    a name says."""
+    """The local engine as one that holds its weights apart; what arrives from version `until` on is
+    lost, or only what a name says.
+    """
 
     until, lost = 1000, ""
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        every = [(name, weight) for name, weight in weights]  # whoever loses them has asked for them
+        # whoever loses them has asked for them
+        every = [(name, weight) for name, weight in weights]
         arrived = [(n, w) for n, w in every if version < self.until or self.lost not in n]
         super().load(arrived, version)
 
@@ -44,12 +48,19 @@ def apart(module: Any, tokenizer: Any, compute: torch.dtype, *, until: int = 100
     return engine
 
 
-def of(tiny_model: Path, tmp_path: Path, compute: str = "float32", lr: float = 1e-3, **engine: Any) -> dict[str, Any]:
+def of(
+    tiny_model: Path, tmp_path: Path, compute: str = "float32", lr: float = 1e-3, **engine: Any
+) -> dict[str, Any]:
     sections: dict[str, Any] = {
         "run": {"name": "proven", "steps": 4, "folder": str(tmp_path), "threads": 1},
         "model": {"name": str(tiny_model), "compute": compute},
         "optimizer": {"lr": lr},
-        "rollout": {"engine": {"name": APART, **engine}, "problems": 2, "samples": 4, "max_tokens": 6},
+        "rollout": {
+            "engine": {"name": APART, **engine},
+            "problems": 2,
+            "samples": 4,
+            "max_tokens": 6,
+        },
         "reward": f"{__name__}:some_reward",
     }
     return tiny.recipe(tiny_model, **sections)
@@ -67,18 +78,26 @@ def steps_done(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_a_run_whose_weights_arrive_is_not_disturbed(tiny_model: Path, tmp_path: Path, compute: str) -> None:
+def test_a_run_whose_weights_arrive_is_not_disturbed(
+    tiny_model: Path, tmp_path: Path, compute: str
+) -> None:
     rlvr.train(of(tiny_model, tmp_path, compute))
     assert steps_done(tmp_path) == 4
 
 
-@pytest.mark.parametrize(("compute", "lr"), [("float32", 1e-3), ("float32", 1e-6), ("bfloat16", 1e-3)])
+@pytest.mark.parametrize(
+    ("compute", "lr"), [("float32", 1e-3), ("float32", 1e-6), ("bfloat16", 1e-3)]
+)
 @pytest.mark.parametrize("until", [1, 3])
 def test_a_skipped_transfer_is_caught_within_one_step(
     tiny_model: Path, tmp_path: Path, compute: str, lr: float, until: int
 ) -> None:
-    """Also where the update is so small that the log-probabilities are within the tolerance of the dtype."""
-    with pytest.raises(RunError, match=rf"rollout.engine: the weights of version {until} did not arrive"):
+    """Also where the update is so small that the log-probabilities are within the tolerance of the
+    dtype.
+    """
+    with pytest.raises(
+        RunError, match=rf"rollout.engine: the weights of version {until} did not arrive"
+    ):
         rlvr.train(of(tiny_model, tmp_path, compute, lr, until=until))
     assert steps_done(tmp_path) == until - 1
 
@@ -87,7 +106,9 @@ def test_a_skipped_transfer_is_caught_within_one_step(
 def test_weights_of_one_kind_that_never_arrive_are_caught_before_the_first_step(
     tiny_model: Path, tmp_path: Path, lost: str
 ) -> None:
-    """An engine begins with weights of its own; these are large, so that every one of them has a say."""
+    """An engine begins with weights of its own; these are large, so that every one of them has a
+    say.
+    """
     module = tiny.model()
     with torch.no_grad():
         for parameter in module.parameters():
@@ -99,7 +120,9 @@ def test_weights_of_one_kind_that_never_arrive_are_caught_before_the_first_step(
     assert isinstance(engine, Apart)
     with torch.no_grad():
         for parameter in engine.parameters.values():
-            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            parameter.mul_(
+                1 + 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            )
     engine.until, engine.lost = 1, lost
     with pytest.raises(RunError, match="did not arrive"):
         loaded.rollouts.load(loaded.policy.weights(), version=1)
@@ -141,7 +164,9 @@ def _stale_on_one_rank(world: World, recipe: dict[str, Any]) -> str:
     return "passed"
 
 
-def test_an_engine_of_another_process_that_is_stale_ends_all(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_engine_of_another_process_that_is_stale_ends_all(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     first, second = in_world(2, _stale_on_one_rank, of(tiny_model, tmp_path))
     assert "version 1 did not arrive" in first and first == second
 
@@ -157,13 +182,22 @@ def corrections(*given: Any, **sections: Any) -> str:
 
 def test_truncated_importance_sampling_is_on_by_itself_with_an_engine_apart() -> None:
     assert corrections() == "none"
-    assert corrections("rollout.engine=vllm") == corrections(f"rollout.engine={APART}") == "importance"
+    assert (
+        corrections("rollout.engine=vllm") == corrections(f"rollout.engine={APART}") == "importance"
+    )
     assert corrections("rollout.engine=vllm", "loss.correction=none") == "none"
-    assert corrections("rollout.engine=vllm", loss={"correction": {"name": "rejection", "limit": 1.0}}) == "rejection"
+    assert (
+        corrections("rollout.engine=vllm", loss={"correction": {"name": "rejection", "limit": 1.0}})
+        == "rejection"
+    )
     assert corrections("rollout.engine=vllm", "rollout.top_p=0.9") == "none"
     stages = recipes.staged(
         recipes.load(
-            {"train": [{"data": "arithmetic"}], "rollout": {"engine": "vllm"}, "stages": [{"steps": 1}, {"steps": 2}]}
+            {
+                "train": [{"data": "arithmetic"}],
+                "rollout": {"engine": "vllm"},
+                "stages": [{"steps": 1}, {"steps": 2}],
+            }
         )
     )
     assert [stage.loss.correction.name for stage in stages] == ["importance"] * 2
@@ -171,7 +205,12 @@ def test_truncated_importance_sampling_is_on_by_itself_with_an_engine_apart() ->
 
 def test_the_options_of_vllm_are_checked_without_it() -> None:
     with pytest.raises(UserError, match=r"rollout\.engine\.memory"):
-        recipes.load({"train": [{"data": "arithmetic"}], "rollout": {"engine": {"name": "vllm", "memory": 1.5}}})
+        recipes.load(
+            {
+                "train": [{"data": "arithmetic"}],
+                "rollout": {"engine": {"name": "vllm", "memory": 1.5}},
+            }
+        )
 
 
 def test_the_mismatch_is_measured_by_hand(tiny_model: Path) -> None:
@@ -195,5 +234,7 @@ def test_the_mismatch_is_measured_by_hand(tiny_model: Path) -> None:
     gaps = torch.cat([off.repeat(3)[:length] for length in lengths]).double()
     assert record["mismatch"] == pytest.approx(float(gaps.abs().mean()), abs=1e-5)
     assert record["mismatch_kl"] == pytest.approx(float((gaps.exp() - 1 - gaps).mean()), abs=1e-5)
-    assert record["mismatch_extreme"] == pytest.approx(float((gaps.abs() > 0.6931).double().mean()), abs=1e-9)
+    assert record["mismatch_extreme"] == pytest.approx(
+        float((gaps.abs() > 0.6931).double().mean()), abs=1e-9
+    )
     assert 0 < record["mismatch_extreme"] < 1

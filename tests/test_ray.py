@@ -1,4 +1,6 @@
-"""Under Ray a run is what it is anywhere: on two nodes, with a worker killed, and where the cluster is too small."""
+"""Under Ray a run is what it is anywhere: on two nodes, with a worker killed, and where the cluster
+is too small.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,12 @@ def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(__file__).parent), before])
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent.parent), str(Path(__file__).parent), before]
+    )
+    nodes = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8}
+    )
     nodes.add_node(num_cpus=1, object_store_memory=10**8)
     yield str(nodes.address)
     ray.shutdown()
@@ -63,31 +69,48 @@ def test_gradients_on_two_nodes_are_those_of_one_process(tiny_model: Path, clust
 
 def gradients(rank: int, meet: tuple[str, str], folder: str) -> tuple[str, dict[str, Any]]:
     """The node, and what it learned in each case as one of two."""
-    os.environ |= {"WORLD_SIZE": "2", "RANK": str(rank), "MASTER_ADDR": meet[0], "MASTER_PORT": meet[1]}
+    os.environ |= {
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "MASTER_ADDR": meet[0],
+        "MASTER_PORT": meet[1],
+    }
     with placed() as world:
         answers = {name: learned(world, folder, case, "none") for name, case in MAIN.items()}
     return ray.get_runtime_context().get_node_id(), answers
 
 
 def own(err: str) -> list[str]:
-    """What the run said; the cluster adds notices of its own, such as of a disk that is nearly full."""
+    """What the run said; the cluster adds notices of its own, such as of a disk that is nearly
+    full.
+    """
     return [line for line in err.splitlines() if "(raylet)" not in line]
 
 
-def test_a_killed_worker_ends_the_run_with_its_reason_and_the_run_resumes(place: Place, cluster: str) -> None:
+def test_a_killed_worker_ends_the_run_with_its_reason_and_the_run_resumes(
+    place: Place, cluster: str
+) -> None:
     where = ("--ray", cluster, "--nodes", "2")
     ended = place.train("grpo", "killed", 1, *where, fail="killed 1 3")
     assert time.time() - float((place.path / "killed_at").read_text()) < 60
-    assert (ended.status, own(ended.err)) == (1, ["rlvr: process 1 of 2 was killed by SIGKILL; --resume goes on"])
+    assert (ended.status, own(ended.err)) == (
+        1,
+        ["rlvr: process 1 of 2 was killed by SIGKILL; --resume goes on"],
+    )
     ended = place.train("grpo", "killed", 1, *where, "--resume")
     assert ended.status == 0, ended.err
     assert_same(place.run("killed"), place.whole("grpo", 2))
 
 
-def test_a_lost_node_ends_the_run_with_its_reason_and_one_process_resumes_it(place: Place, cluster: str) -> None:
+def test_a_lost_node_ends_the_run_with_its_reason_and_one_process_resumes_it(
+    place: Place, cluster: str
+) -> None:
     ended = place.train("grpo", "lost", 1, "--ray", cluster, "--nodes", "2", fail="lost 1 3")
     assert time.time() - float((place.path / "killed_at").read_text()) < 60
-    assert (ended.status, own(ended.err)) == (1, ["rlvr: node 1 of 2 was lost (ActorDiedError); --resume goes on"])
+    assert (ended.status, own(ended.err)) == (
+        1,
+        ["rlvr: node 1 of 2 was lost (ActorDiedError); --resume goes on"],
+    )
     ended = place.train("grpo", "lost", 1, "--resume")
     assert ended.status == 0, ended.err
     assert_near(records(place.run("lost")), records(place.whole("grpo", 1)))
@@ -116,12 +139,20 @@ def interrupt_once_there_is(record: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (["--ray", "ADDRESS", "--nodes", "3"], "--nodes: 3 with 1 CPU each are asked for, and the cluster has 2 such"),
+        (
+            ["--ray", "ADDRESS", "--nodes", "3"],
+            "--nodes: 3 with 1 CPU each are asked for, and the cluster has 2 such",
+        ),
         (["--ray", "127.0.0.1:1"], "--ray: no cluster answers at '127.0.0.1:1'"),
-        (["--nodes", "2"], "--nodes: 2 machines need --ray with the address of their cluster, such as auto"),
+        (
+            ["--nodes", "2"],
+            "--nodes: 2 machines need --ray with the address of their cluster, such as auto",
+        ),
     ],
 )
-def test_what_cannot_be_placed_is_refused_in_one_line(place: Place, cluster: str, words: list[str], fault: str) -> None:
+def test_what_cannot_be_placed_is_refused_in_one_line(
+    place: Place, cluster: str, words: list[str], fault: str
+) -> None:
     words = [cluster if word == "ADDRESS" else word for word in words]
     ended = in_process("train", "grpo.yaml", *words, cwd=place.path)
     assert ended.status == 2

@@ -53,7 +53,9 @@ def shell(*words: str, cwd: Path, timeout: float = 60) -> subprocess.CompletedPr
     """`rlvr …` in a process of its own."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "rlvr", *words]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
+    )
 
 
 @pytest.fixture
@@ -74,7 +76,9 @@ def test_a_shipped_recipe_resolves_and_its_dump_loads_back_equal(name: str, tmp_
 
 
 def spent() -> float:
-    """Processor seconds of all ended child processes, which a busy machine does not stretch as it does the clock."""
+    """Processor seconds of all ended child processes, which a busy machine does not stretch as it
+    does the clock.
+    """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -83,14 +87,19 @@ def test_demo_is_shipped() -> None:
     assert "demo" in recipe.shipped()
 
 
-def test_loading_a_recipe_is_fast_and_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+def test_loading_a_recipe_is_fast_and_imports_neither_torch_nor_transformers(
+    tmp_path: Path,
+) -> None:
     code = (
         "import json, sys; from rlvr import recipe; [recipe.load(name) for name in recipe.shipped()];"
         "print(json.dumps(sorted(sys.modules)))"
     )
     start = spent()
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
     )
     seconds = spent() - start
     assert done.returncode == 0, done.stderr.decode()
@@ -100,13 +109,21 @@ def test_loading_a_recipe_is_fast_and_imports_neither_torch_nor_transformers(tmp
 
 
 def test_a_dump_keeps_numbers_unicode_and_nested_parameters(tmp_path: Path) -> None:
-    asked = {"name": "chat", "suffix": " Réponds: # \\boxed{}", "chat_template_kwargs": {"think": False}}
-    resolved = load(train=[{"data": "arithmetic", "prompt": asked}], optimizer={"lr": 1e-5, "eps": 1e-12})
+    asked = {
+        "name": "chat",
+        "suffix": " Réponds: # \\boxed{}",
+        "chat_template_kwargs": {"think": False},
+    }
+    resolved = load(
+        train=[{"data": "arithmetic", "prompt": asked}], optimizer={"lr": 1e-5, "eps": 1e-12}
+    )
     (tmp_path / "recipe.yaml").write_text(recipe.dump(resolved), encoding="utf-8")
     again = recipe.load(tmp_path / "recipe.yaml")
     assert again == resolved
     assert again.optimizer.lr == 1e-5
-    assert again.train[0].prompt.params == {key: value for key, value in asked.items() if key != "name"}
+    assert again.train[0].prompt.params == {
+        key: value for key, value in asked.items() if key != "name"
+    }
 
 
 def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
@@ -167,12 +184,18 @@ def test_a_benchmark_by_name_becomes_its_row() -> None:
 REFUSED: dict[str, tuple[dict[Any, Any], list[str]]] = {
     "misspelt section": ({"rolout": {}}, ["rolout", "unknown", "did you mean 'rollout'"]),
     "misspelt key": ({"rollout": {"sampels": 4}}, ["rollout.sampels", "did you mean 'samples'"]),
-    "misspelt key of a source": ({"train": [{"data": "arithmetic", "propmt": "chat"}]}, ["train.0.propmt", "'prompt'"]),
+    "misspelt key of a source": (
+        {"train": [{"data": "arithmetic", "propmt": "chat"}]},
+        ["train.0.propmt", "'prompt'"],
+    ),
     "misspelt key of a cold start": (
         {"cold_start": {"steps": 1, "optimizer": {"lrr": 1}}},
         ["cold_start.optimizer.lrr", "'lr'"],
     ),
-    "misspelt parameter": ({"advantage": {"name": "grpo", "stdd": False}}, ["advantage.stdd", "did you mean 'std'"]),
+    "misspelt parameter": (
+        {"advantage": {"name": "grpo", "stdd": False}},
+        ["advantage.stdd", "did you mean 'std'"],
+    ),
     "misspelt parameter of data": (
         {"train": [{"data": {"name": "arithmetic", "cuont": 3}}]},
         ["train.0.data.cuont", "'count'"],
@@ -181,7 +204,10 @@ REFUSED: dict[str, tuple[dict[Any, Any], list[str]]] = {
         {"eval": {"sets": [{"name": "x", "data": {"name": "arithmetic", "sede": 3}}]}},
         ["eval.sets.0.data.sede", "'seed'"],
     ),
-    "misspelt parameter of a reward": ({"reward": {"name": "correct", "rihgt": 2}}, ["reward.0.rihgt", "'right'"]),
+    "misspelt parameter of a reward": (
+        {"reward": {"name": "correct", "rihgt": 2}},
+        ["reward.0.rihgt", "'right'"],
+    ),
     "word for a number": ({"run": {"steps": "many"}}, ["run.steps", "integer", "'many'"]),
     "fraction for a count": ({"run": {"steps": 1.5}}, ["run.steps", "1.5"]),
     "number for a section": ({"rollout": 5}, ["rollout", "5"]),
@@ -191,7 +217,10 @@ REFUSED: dict[str, tuple[dict[Any, Any], list[str]]] = {
     "not a number": ({"optimizer": {"lr": float("nan")}}, ["optimizer.lr", "nan"]),
     "momentum out of range": ({"optimizer": {"betas": [0.9, 5]}}, ["optimizer.betas", "5"]),
     "zero samples": ({"rollout": {"samples": 0}}, ["rollout.samples", "0"]),
-    "unknown choice": ({"model": {"name": "x", "dtype": "int8"}}, ["model.dtype", "float32", "int8"]),
+    "unknown choice": (
+        {"model": {"name": "x", "dtype": "int8"}},
+        ["model.dtype", "float32", "int8"],
+    ),
     "wrong type of a parameter": (
         {"train": [{"data": {"name": "arithmetic", "count": "x"}}]},
         ["train.0.data.count", "'x'"],
@@ -200,33 +229,60 @@ REFUSED: dict[str, tuple[dict[Any, Any], list[str]]] = {
         {"rollout": {"engine": {"name": "local", "max_sequences": 0}}},
         ["rollout.engine.max_sequences"],
     ),
-    "weight of a reward": ({"reward": {"name": "correct", "weight": "heavy"}}, ["reward.0.weight", "'heavy'"]),
+    "weight of a reward": (
+        {"reward": {"name": "correct", "weight": "heavy"}},
+        ["reward.0.weight", "'heavy'"],
+    ),
     "missing parameter": ({"loss": {"terms": ["clip", "kl"]}}, ["loss.terms.1.coef", "required"]),
     "missing length": ({"loss": {"reduction": "constant"}}, ["loss.reduction.length", "required"]),
     "missing steps": ({"cold_start": {}}, ["cold_start.steps", "required"]),
     "missing name": ({"train": [{"data": {"nmae": "arithmetic"}}]}, ["train.0.data", "name"]),
     "unknown estimator": ({"advantage": "gpro"}, ["advantage", "'gpro'", "did you mean 'grpo'"]),
-    "unknown data": ({"train": [{"data": "aritmetic"}]}, ["train.0.data", "did you mean 'arithmetic'"]),
-    "unknown task": ({"train": [{"data": "arithmetic", "task": "mat"}]}, ["train.0.task", "did you mean 'math'"]),
+    "unknown data": (
+        {"train": [{"data": "aritmetic"}]},
+        ["train.0.data", "did you mean 'arithmetic'"],
+    ),
+    "unknown task": (
+        {"train": [{"data": "arithmetic", "task": "mat"}]},
+        ["train.0.task", "did you mean 'math'"],
+    ),
     "unknown prompt": (
         {"train": [{"data": "arithmetic", "prompt": "caht"}]},
         ["train.0.prompt", "did you mean 'chat'"],
     ),
-    "unknown selection": ({"train": [{"data": "arithmetic", "select": "radnom"}]}, ["train.0.select", "'random'"]),
+    "unknown selection": (
+        {"train": [{"data": "arithmetic", "select": "radnom"}]},
+        ["train.0.select", "'random'"],
+    ),
     "unknown reward": ({"reward": ["correct", "lenght"]}, ["reward.1", "'lenght'", "known: "]),
-    "unknown term": ({"loss": {"terms": ["clip", "entorpy"]}}, ["loss.terms.1", "did you mean 'entropy'"]),
+    "unknown term": (
+        {"loss": {"terms": ["clip", "entorpy"]}},
+        ["loss.terms.1", "did you mean 'entropy'"],
+    ),
     "unknown reduction": ({"loss": {"reduction": "sequnce"}}, ["loss.reduction", "'sequence'"]),
     "unknown filter": ({"filter": "no_signl"}, ["filter.0", "did you mean 'no_signal'"]),
     "unknown gatherer": ({"gather": "refil"}, ["gather", "did you mean 'refill'"]),
-    "unknown schedule": ({"optimizer": {"schedule": "cosin"}}, ["optimizer.schedule", "did you mean 'cosine'"]),
+    "unknown schedule": (
+        {"optimizer": {"schedule": "cosin"}},
+        ["optimizer.schedule", "did you mean 'cosine'"],
+    ),
     "unknown schedule of the cold start": (
         {"cold_start": {"steps": 1, "optimizer": {"schedule": "cosin"}}},
         ["cold_start.optimizer.schedule", "did you mean 'cosine'"],
     ),
-    "unknown engine": ({"rollout": {"engine": "locla"}}, ["rollout.engine", "did you mean 'local'"]),
+    "unknown engine": (
+        {"rollout": {"engine": "locla"}},
+        ["rollout.engine", "did you mean 'local'"],
+    ),
     "unknown tracker": ({"trackers": ["wandbb"]}, ["trackers.0", "did you mean 'wandb'"]),
-    "unknown benchmark": ({"eval": {"sets": ["arithmetc"]}}, ["eval.sets", "did you mean 'arithmetic'"]),
-    "two sets of one name": ({"eval": {"sets": ["arithmetic", "arithmetic"]}}, ["eval.sets", "same name"]),
+    "unknown benchmark": (
+        {"eval": {"sets": ["arithmetc"]}},
+        ["eval.sets", "did you mean 'arithmetic'"],
+    ),
+    "two sets of one name": (
+        {"eval": {"sets": ["arithmetic", "arithmetic"]}},
+        ["eval.sets", "same name"],
+    ),
     "no source": ({"train": []}, ["train"]),
     "indivisible batch": (
         {"rollout": {"problems": 3, "samples": 5}, "learn": {"minibatches": 4}},
@@ -235,7 +291,10 @@ REFUSED: dict[str, tuple[dict[Any, Any], list[str]]] = {
     "a key that is a number": ({"run": {1: 2}}, ["run.1"]),
     "no such file": ({"advantage": "nowhere.py:f"}, ["advantage", "nowhere.py"]),
     "no such module": ({"advantage": "no_such_module.x:f"}, ["advantage", "no_such_module"]),
-    "no such function": ({"advantage": "json:lods"}, ["advantage", "'lods'", "did you mean 'loads'"]),
+    "no such function": (
+        {"advantage": "json:lods"},
+        ["advantage", "'lods'", "did you mean 'loads'"],
+    ),
     "no module": ({"advantage": ":f"}, ["advantage"]),
 }
 
@@ -290,7 +349,9 @@ def test_needs_are_those_of_the_terms_and_the_estimator(plugins: str) -> None:
 
 
 def test_a_parameter_without_annotation_takes_any_value(plugins: str) -> None:
-    assert load(advantage={"name": f"{plugins}:bare", "scale": 3.0}).advantage.params == {"scale": 3.0}
+    assert load(advantage={"name": f"{plugins}:bare", "scale": 3.0}).advantage.params == {
+        "scale": 3.0
+    }
     assert "did you mean 'scale'" in refusal(advantage={"name": f"{plugins}:bare", "sacle": 3.0})
 
 
@@ -368,7 +429,10 @@ def test_a_missing_recipe_file_is_refused(tmp_path: Path) -> None:
 
 def test_overrides_reach_sections_lists_and_bare_strings() -> None:
     base: dict[str, Any] = {
-        "train": [{"data": "arithmetic"}, {"data": {"name": "arithmetic", "kinds": ["add", "sub"]}}],
+        "train": [
+            {"data": "arithmetic"},
+            {"data": {"name": "arithmetic", "kinds": ["add", "sub"]}},
+        ],
         "model": "a/b",
         "reward": ["correct", "format_only"],
         "advantage": "grpo",
@@ -402,12 +466,20 @@ def test_overrides_reach_sections_lists_and_bare_strings() -> None:
 
 def test_overrides_may_be_a_mapping_and_leave_the_recipe_as_it_was() -> None:
     tree = {"train": [{"data": {"name": "arithmetic", "count": 3}}]}
-    assert recipe.load(tree, {"train.0.data.count": 5}) == recipe.load(tree, ["train.0.data.count=5"])
+    assert recipe.load(tree, {"train.0.data.count": 5}) == recipe.load(
+        tree, ["train.0.data.count=5"]
+    )
     assert tree == {"train": [{"data": {"name": "arithmetic", "count": 3}}]}
 
 
 @pytest.mark.parametrize(
-    "word", ["advantage.std=false", "loss.terms.0.low=0.1", "rollout.engine.max_sequences=4", "reward.0.weight=2"]
+    "word",
+    [
+        "advantage.std=false",
+        "loss.terms.0.low=0.1",
+        "rollout.engine.max_sequences=4",
+        "reward.0.weight=2",
+    ],
 )
 def test_an_override_reaches_into_a_default_as_show_prints_it(word: str) -> None:
     key, _, value = word.partition("=")
@@ -478,7 +550,9 @@ def test_the_command_line_refuses_bad_input_with_status_2_and_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["train"], ["trian", "demo"], ["train", "demo", "--nonsense"], []])
+@pytest.mark.parametrize(
+    "words", [["train"], ["trian", "demo"], ["train", "demo", "--nonsense"], []]
+)
 def test_a_command_that_is_none_exits_with_2_and_prints_nothing_on_stdout(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -491,7 +565,8 @@ def test_a_command_that_is_none_exits_with_2_and_prints_nothing_on_stdout(
 
 
 @pytest.mark.parametrize(
-    "words", [("train", "demo", "rollout.sampels=4"), ("train", "dmeo"), ("show", "demo", "advantage=gpro")]
+    "words",
+    [("train", "demo", "rollout.sampels=4"), ("train", "dmeo"), ("show", "demo", "advantage=gpro")],
 )
 def test_a_process_refuses_bad_input_within_3_seconds_and_without_a_traceback(
     words: tuple[str, ...], tmp_path: Path

@@ -1,5 +1,6 @@
-"""The shipped recipes of published runs: the facts of their sources, what their headers promise, and the twins that run
-on two processor cores."""
+"""The shipped recipes of published runs: the facts of their sources, what their headers promise,
+and the twins that run on two processor cores.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DAT
 
 def bound(kind: str, spec: Spec) -> tuple[str, dict[str, Any]]:
     """A plug-in by name with all of its parameters, the defaults too."""
-    params = {key: value for key, value in spec.params.items() if key not in ("weight", "reduction")}
+    params = {
+        key: value for key, value in spec.params.items() if key not in ("weight", "reduction")
+    }
     return spec.name, registry.find(kind, spec.name, kind).check(params, kind)
 
 
@@ -151,7 +154,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def test_every_full_recipe_has_a_twin_and_every_published_one_its_facts() -> None:
     assert set(FULL) == {*PUBLISHED, "recommended"}
-    assert set(recipes.shipped()) - {*FULL, *TWINS} == {n for n in recipes.shipped() if n.startswith("demo")}
+    assert set(recipes.shipped()) - {*FULL, *TWINS} == {
+        n for n in recipes.shipped() if n.startswith("demo")
+    }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -170,9 +175,17 @@ def test_estimators_are_those_of_the_forks_of_verl_and_of_openrlhf() -> None:
 def test_critics_learn_as_their_sources_do() -> None:
     v0, ppo = recipes.load("simplerl_zero_ppo").critic, recipes.load("one_shot_pi1_ppo").critic
     assert v0 and ppo
-    assert (v0.optimizer.betas, v0.optimizer.weight_decay, v0.optimizer.warmup) == ((0.9, 0.95), 0.0, 308)
+    assert (v0.optimizer.betas, v0.optimizer.weight_decay, v0.optimizer.warmup) == (
+        (0.9, 0.95),
+        0.0,
+        308,
+    )
     assert bound("schedule", v0.optimizer.schedule) == ("cosine", {"final": 0.1})
-    assert (ppo.optimizer.betas, ppo.optimizer.weight_decay, ppo.optimizer.warmup) == ((0.9, 0.999), 0.01, 0)
+    assert (ppo.optimizer.betas, ppo.optimizer.weight_decay, ppo.optimizer.warmup) == (
+        (0.9, 0.999),
+        0.01,
+        0,
+    )
     assert ppo.reduction.params == {"tokens": 32768, "ranks": 8}
     assert (v0.warmup, v0.lam, ppo.warmup, ppo.lam) == (0, None, 0, None)
 
@@ -210,8 +223,12 @@ REWARDS = {
 def test_a_recipe_pays_what_its_source_pays(name: str) -> None:
     first, *others = recipes.load(name).reward
     pay = registry.find("reward", first.name, "reward").bind(first.params, "reward")
-    assert tuple(pay(verdict).value for verdict in (RIGHT, WRONG, UNPARSED, UNFORMED)) == REWARDS[name]
-    assert [spec.name for spec in others] == (["overlong"] if name in ("dapo", "recommended") else [])
+    assert (
+        tuple(pay(verdict).value for verdict in (RIGHT, WRONG, UNPARSED, UNFORMED)) == REWARDS[name]
+    )
+    assert [spec.name for spec in others] == (
+        ["overlong"] if name in ("dapo", "recommended") else []
+    )
     if name == "dapo":
         assert others[0].params == {"buffer": 4096, "factor": 1.0}
 
@@ -220,17 +237,25 @@ def test_dapo_refills_a_step_from_as_many_problems_as_the_script() -> None:
     recipe = recipes.load("dapo")
     assert bound("gather", recipe.gather) == ("refill", {"max_attempts": 30})
     assert 30 * recipe.rollout.problems == 10 * 3 * 512
-    assert [recipes.load(name).gather.name for name in FULL if name != "dapo"] == ["once"] * (len(FULL) - 1)
+    assert [recipes.load(name).gather.name for name in FULL if name != "dapo"] == ["once"] * (
+        len(FULL) - 1
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("one_shot_pi1", [124] * 128), ("one_shot_pi13", [682] * 128), ("few_shot", [124] * 64 + [682] * 64)],
+    [
+        ("one_shot_pi1", [124] * 128),
+        ("one_shot_pi13", [682] * 128),
+        ("few_shot", [124] * 64 + [682] * 64),
+    ],
 )
 def test_the_problems_of_one_shot_are_rows_of_the_pool(name: str, rows: list[int]) -> None:
     source = recipes.load(name).train[0]
     pool = [Problem(f"dsr_sub/{row}", "math", "q", "1") for row in range(1209)]
-    chosen = registry.find("select", source.select.name, "select").bind(source.select.params, "select")(pool)
+    chosen = registry.find("select", source.select.name, "select").bind(
+        source.select.params, "select"
+    )(pool)
     assert [problem.id for problem in chosen] == [f"dsr_sub/{row}" for row in rows]
     assert source.data.params["path"] == "data/train/one_shot_rlvr/dsr_sub.parquet"
     assert recipes.load("one_shot_dsr_sub").train[0].select.name == "all"
@@ -256,15 +281,31 @@ def test_the_two_stages_differ_in_problems_and_sampling() -> None:
 
 def test_recommended_is_the_consensus() -> None:
     found = facts(recipes.load("recommended"))
-    assert (found["deviation"], found["reduction"], found["clip"]) == (False, ("token", {}), (0.2, 0.28, None))
-    assert (found["kl"], found["entropy"], found["critic"], found["updates"]) == (None, None, None, 1)
-    assert (found["temperature"], found["cut"], found["lr"], found["filters"]) == (1.0, (1.0, 0), 1e-6, ["no_signal"])
+    assert (found["deviation"], found["reduction"], found["clip"]) == (
+        False,
+        ("token", {}),
+        (0.2, 0.28, None),
+    )
+    assert (found["kl"], found["entropy"], found["critic"], found["updates"]) == (
+        None,
+        None,
+        None,
+        1,
+    )
+    assert (found["temperature"], found["cut"], found["lr"], found["filters"]) == (
+        1.0,
+        (1.0, 0),
+        1e-6,
+        ["no_signal"],
+    )
     assert 8 <= found["batch"][1] <= 16
     assert recipes.needs_of(recipes.load("recommended")) == frozenset()  # no second forward pass
 
 
 @pytest.mark.parametrize("name", [*FULL, *TWINS])
-def test_rlvr_show_prints_a_recipe_and_its_cost(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rlvr_show_prints_a_recipe_and_its_cost(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["show", name]) == 0
     text = capsys.readouterr().out
     assert recipes.load(yaml.safe_load(text)) == recipes.load(name)
@@ -276,7 +317,9 @@ def test_rlvr_show_prints_a_recipe_and_its_cost(name: str, capsys: pytest.Captur
 
 def header(name: str) -> str:
     lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
-    return "\n".join(line for line in lines[: next(i for i, s in enumerate(lines) if not s.startswith("#"))])
+    return "\n".join(
+        line for line in lines[: next(i for i, s in enumerate(lines) if not s.startswith("#"))]
+    )
 
 
 def commands(name: str) -> list[list[str]]:
@@ -296,7 +339,9 @@ def commands(name: str) -> list[list[str]]:
 SHOWN = [(name, words) for name in FULL for words in commands(name)]
 
 
-@pytest.mark.parametrize("words", [words for _, words in SHOWN], ids=lambda words: " ".join(words)[5:100])
+@pytest.mark.parametrize(
+    "words", [words for _, words in SHOWN], ids=lambda words: " ".join(words)[5:100]
+)
 def test_every_command_of_a_header_is_understood_and_changes_the_recipe(words: list[str]) -> None:
     assert words[:2] == ["rlvr", "train"]
     changed = recipes.load(words[2], words[3:])
@@ -306,10 +351,23 @@ def test_every_command_of_a_header_is_understood_and_changes_the_recipe(words: l
 
 def test_headers_show_the_variants_of_the_papers() -> None:
     shown = {name: sum(where == name for where, _ in SHOWN) for name in FULL}
-    assert shown["simplerl_zoo"] >= 9 and shown["one_shot_pi1"] >= 8 and shown["one_shot_entropy_only"] == 3
-    models = {word.partition("=")[2] for _, words in SHOWN for word in words if word.startswith("model.name=")}
+    assert (
+        shown["simplerl_zoo"] >= 9
+        and shown["one_shot_pi1"] >= 8
+        and shown["one_shot_entropy_only"] == 3
+    )
+    models = {
+        word.partition("=")[2]
+        for _, words in SHOWN
+        for word in words
+        if word.startswith("model.name=")
+    }
     assert {"Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-32B", "Qwen/Qwen2.5-Math-7B"} <= models
-    large = next(words for where, words in SHOWN if where == "simplerl_zoo" and "model.name=Qwen/Qwen2.5-32B" in words)
+    large = next(
+        words
+        for where, words in SHOWN
+        if where == "simplerl_zoo" and "model.name=Qwen/Qwen2.5-32B" in words
+    )
     assert kl_of(recipes.load(large[2], large[3:])) == ("loss", "k3", 1e-3, 10.0)
 
 
@@ -339,7 +397,9 @@ def test_the_puzzles_of_logic_rl_are_asked_word_for_word_and_their_golds_read(pe
     problems, rows = read_problems(source, "train.0"), parquet.read_table(path).to_pylist()
     texts = [plain(problem, None, **source.prompt.params) for problem in problems]  # type: ignore[arg-type]
     assert [text.text for text in texts] == [row["prompt"][0]["content"] for row in rows]
-    assert {text.prefill for text in texts} == {"<think>"} and {problem.task for problem in problems} == {"knights"}
+    assert {text.prefill for text in texts} == {"<think>"} and {
+        problem.task for problem in problems
+    } == {"knights"}
     assert [problem.answer for problem in problems] == [row["solution_text_format"] for row in rows]
 
 
@@ -349,11 +409,16 @@ def test_the_held_out_files_of_simplerl_are_read(name: str) -> None:
     for row in recipes.load(name).eval.sets:
         assert row.data
         here = row.data.model_copy(
-            update={"params": {**row.data.params, "path": str(DATA / "math_eval" / f"{row.name}.jsonl")}}
+            update={
+                "params": {**row.data.params, "path": str(DATA / "math_eval" / f"{row.name}.jsonl")}
+            }
         )
         problems = read_problems(row.model_copy(update={"data": here}), row.name)
         assert (
-            len(problems) == {"math500": 500, "gsm8k": 1319, "aime24": 30, "amc23": 40, "olympiadbench": 675}[row.name]
+            len(problems)
+            == {"math500": 500, "gsm8k": 1319, "aime24": 30, "amc23": 40, "olympiadbench": 675}[
+                row.name
+            ]
         )
         assert max(len(problem.answer) for problem in problems) < 300
 
@@ -367,7 +432,10 @@ def test_the_rows_of_one_shot_are_read_from_the_pool_as_from_their_own_files() -
         chosen = registry.find("select", "ids", "select").bind(source.select.params, "select")(
             read_problems(source, "train.0")
         )
-        own = {"train.0.data.path": str(DATA / "one_shot" / f"{name}_r128.parquet"), "train.0.select": "all"}
+        own = {
+            "train.0.data.path": str(DATA / "one_shot" / f"{name}_r128.parquet"),
+            "train.0.select": "all",
+        }
         rows = read_problems(recipes.load(f"one_shot_{name}", own).train[0], "train.0")
         assert len(chosen) == len(rows) == 128
         assert {(p.question, p.answer) for p in (*chosen, *rows)} == {(rows[0].question, gold)}
@@ -386,7 +454,9 @@ def algorithm(recipe: Recipe) -> dict[str, Any]:
         "terms": [bound("loss", spec) for spec in recipe.loss.terms],
         "reduction": recipe.loss.reduction.name,
         "correction": recipe.loss.correction,
-        "reward": [(name, {k: v for k, v in params.items() if k != "buffer"}) for name, params in rewards],
+        "reward": [
+            (name, {k: v for k, v in params.items() if k != "buffer"}) for name, params in rewards
+        ],
         "reward_kl": recipe.reward_kl,
         "reward_scale": recipe.reward_scale,
         "sampling": (ask.temperature, ask.score_temperature, ask.top_p, ask.top_k),
@@ -395,7 +465,8 @@ def algorithm(recipe: Recipe) -> dict[str, Any]:
         "several updates": recipe.learn.parts(ask) > 1,
         "epochs": recipe.learn.epochs,
         "optimizer": rule(recipe.optimizer),
-        "critic": critic and (rule(critic.optimizer), critic.clip, critic.reduction.name, critic.lam),
+        "critic": critic
+        and (rule(critic.optimizer), critic.clip, critic.reduction.name, critic.lam),
         "references": list(dict.fromkeys(stage.reference for stage in recipe.stages)),
         "heats": {(s.rollout.temperature, s.rollout.top_p) for s in recipes.staged(recipe)},
         "verify": recipe.verify,
@@ -403,7 +474,14 @@ def algorithm(recipe: Recipe) -> dict[str, Any]:
 
 
 def rule(options: recipes.Optimizer) -> tuple[Any, ...]:
-    return options.betas, options.eps, options.weight_decay, options.schedule, options.clip, options.warmup > 0
+    return (
+        options.betas,
+        options.eps,
+        options.weight_decay,
+        options.schedule,
+        options.clip,
+        options.warmup > 0,
+    )
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -419,7 +497,9 @@ def test_a_twin_is_small_and_needs_nothing_but_the_package(name: str) -> None:
     recipe = recipes.load(name)
     assert recipe.model.name == "smollm2-135m-instruct" and not recipe.model.gradient_checkpointing
     for stage in recipes.staged(recipe):
-        assert stage.rollout.problems * stage.rollout.samples <= 64 and stage.rollout.max_tokens <= 152
+        assert (
+            stage.rollout.problems * stage.rollout.samples <= 64 and stage.rollout.max_tokens <= 152
+        )
     assert recipe.run.steps <= 30
     sets = [row.data.name for row in (*recipe.train, *recipe.eval.sets) if row.data]
     assert sets and set(sets) <= {"arithmetic", "knights", "inline"}
@@ -433,7 +513,12 @@ def shortened(name: str, folder: Path, model: Path) -> dict[str, Any]:
     stages = {f"stages.{i}.steps": 1 for i in range(len(recipe.stages))} or {"run.steps": 1}
     cold = {"cold_start.steps": 1, "cold_start.problems": 2} if recipe.cold_start else {}
     count = {"train.0.data.count": 16} if recipe.train[0].data.name != "inline" else {}
-    sizes = {"rollout.max_tokens": 4, "rollout.max_prompt_tokens": 2048, "eval.sets": [], "run.threads": 1}
+    sizes = {
+        "rollout.max_tokens": 4,
+        "rollout.max_prompt_tokens": 2048,
+        "eval.sets": [],
+        "run.threads": 1,
+    }
     model_keys = {"model.name": str(model), "model.compute": "float32", "run.folder": str(folder)}
     return {**stages, **cold, **count, **sizes, **model_keys}
 
@@ -441,7 +526,9 @@ def shortened(name: str, folder: Path, model: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", TWINS)
 def test_a_twin_takes_a_real_step(name: str, tmp_path: Path, tiny_model: Path) -> None:
     overrides = shortened(name, tmp_path, tiny_model)
-    summary = rlvr.train(name, overrides=[], **{key.replace(".", "__"): value for key, value in overrides.items()})
+    summary = rlvr.train(
+        name, overrides=[], **{key.replace(".", "__"): value for key, value in overrides.items()}
+    )
     recipe = recipes.load(name, overrides)
     assert summary["steps"] == recipe.run.steps + bool(recipe.cold_start)
     metrics = [yaml.safe_load(line) for line in (tmp_path / name / "metrics.jsonl").open()]

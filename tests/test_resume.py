@@ -1,7 +1,8 @@
 """A run that was stopped or killed and resumed is the run that was never disturbed, bit for bit.
 
-Runs happen in processes of their own, so that they can be killed. To keep that cheap they are forked from a server that
-has loaded torch and transformers once (`in_process`); one test starts `python -m rlvr` itself.
+Runs happen in processes of their own, so that they can be killed. To keep that cheap they are
+forked from a server that has loaded torch and transformers once (`in_process`); one test starts
+`python -m rlvr` itself.
 """
 
 from __future__ import annotations
@@ -60,7 +61,13 @@ class Stop:
         pass
 '''
 
-PRELOAD = ["rlvr.run", "rlvr.report", "transformers.models.llama", "torch.distributed.checkpoint", "tiny"]
+PRELOAD = [
+    "rlvr.run",
+    "rlvr.report",
+    "transformers.models.llama",
+    "torch.distributed.checkpoint",
+    "tiny",
+]
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
 
 
@@ -81,15 +88,24 @@ def in_process(
     kill_before_write: int = 0,
     largest_file: int = 0,
 ) -> Ended:
-    """`rlvr …` in a process of its own; `status` is the exit status, or minus the signal that killed it.
+    """`rlvr …` in a process of its own; `status` is the exit status, or minus the signal that
+    killed it.
 
-    `kill_before_write` sends SIGKILL just before the n-th change to the file system, `largest_file` is a full disk.
+    `kill_before_write` sends SIGKILL just before the n-th change to the file system, `largest_file`
+    is a full disk.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with _importable():
         ours, theirs = context.Pipe(duplex=False)
-        plan = (theirs, list(words), str(cwd or Path.cwd()), env or {}, kill_before_write, largest_file)
+        plan = (
+            theirs,
+            list(words),
+            str(cwd or Path.cwd()),
+            env or {},
+            kill_before_write,
+            largest_file,
+        )
         process = context.Process(target=_child, args=plan)
         process.start()
     theirs.close()
@@ -116,7 +132,12 @@ def _importable() -> Any:
 
 
 def _child(
-    pipe: Connection, words: Sequence[str], cwd: str, env: dict[str, str], kill_at: int, largest_file: int
+    pipe: Connection,
+    words: Sequence[str],
+    cwd: str,
+    env: dict[str, str],
+    kill_at: int,
+    largest_file: int,
 ) -> None:
     from rlvr import cli
 
@@ -141,15 +162,21 @@ def _fill_disk(largest_file: int) -> None:
     """Writing beyond this size fails from now on, as on a full disk (Python ignores SIGXFSZ)."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    )
 
 
 def _watch(kill_at: int) -> list[str]:
-    """Note every file that is opened for writing, moved or removed; SIGKILL comes before the `kill_at`-th."""
+    """Note every file that is opened for writing, moved or removed; SIGKILL comes before the
+    `kill_at`-th.
+    """
     seen: list[str] = []
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        opened = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        opened = (
+            event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        )
         ours = str(args[0]).startswith("runs") or "/" not in str(
             args[0]
         )  # while a folder is removed, names are relative
@@ -164,7 +191,10 @@ def _watch(kill_at: int) -> list[str]:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """The records of a file, without what depends on the clock."""
-    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in path.read_text().splitlines()]
+    return [
+        {k: v for k, v in json.loads(line).items() if k != "time"}
+        for line in path.read_text().splitlines()
+    ]
 
 
 def facts(run: Path) -> dict[str, Any]:
@@ -175,7 +205,9 @@ def facts(run: Path) -> dict[str, Any]:
         "history": rows(run / "history.jsonl"),
         "evals": rows(run / "evals.jsonl"),
         "samples": {path.name: rows(path) for path in sorted((run / "samples").iterdir())},
-        "summary": {key: value for key, value in summary.items() if key not in ("recipe", "seconds")},
+        "summary": {
+            key: value for key, value in summary.items() if key not in ("recipe", "seconds")
+        },
         "weights": (run / "model" / "model.safetensors").read_bytes(),
     }
 
@@ -206,10 +238,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "five problems": {"train": [{**SOURCE, "data": {**SOURCE["data"], "count": 5}}]},
     "two sources": {
-        "train": [{**SOURCE, "weight": 2.0}, {"data": {"name": "arithmetic", "kinds": ["mul"], "count": 3}}]
+        "train": [
+            {**SOURCE, "weight": 2.0},
+            {"data": {"name": "arithmetic", "kinds": ["mul"], "count": 3}},
+        ]
     },
     "refilled": {"gather": {"name": "refill", "max_attempts": 3}, "filter": ["no_signal"]},
-    "schedule": {"optimizer": {"lr": 1e-2, "schedule": {"name": "cosine", "final": 0.1}, "warmup": 2}},
+    "schedule": {
+        "optimizer": {"lr": 1e-2, "schedule": {"name": "cosine", "final": 0.1}, "warmup": 2}
+    },
     "bfloat16": {"model": {"compute": "bfloat16"}},
     "saved in the background": {"checkpoint": {"every": 1, "background": True}},
 }
@@ -217,7 +254,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with the tiny model, the plug-ins, one recipe for each variant, and the undisturbed runs."""
+    """A folder with the tiny model, the plug-ins, one recipe for each variant, and the undisturbed
+    runs.
+    """
 
     path: Path
     model: Path
@@ -234,16 +273,24 @@ class Place:
             **VARIANTS[variant],
         }
         tree = tiny.recipe(self.model, **sections)
-        tree["model"] = {"name": str(self.model), "compute": "float32", **VARIANTS[variant].get("model", {})}
+        tree["model"] = {
+            "name": str(self.model),
+            "compute": "float32",
+            **VARIANTS[variant].get("model", {}),
+        }
         tree["run"] = {"steps": 6, "seed": 0, "folder": "runs", "threads": 1}
         path = self.path / f"{variant.replace(' ', '_')}.yaml"
         path.write_text(yaml.safe_dump(tree))
         return path
 
     def train(self, variant: str, name: str, *words: str, **how: Any) -> Ended:
-        return in_process("train", str(self.recipe(variant)), f"run.name={name}", *words, cwd=self.path, **how)
+        return in_process(
+            "train", str(self.recipe(variant)), f"run.name={name}", *words, cwd=self.path, **how
+        )
 
-    def stop(self, variant: str, name: str, step: int, sign: int = signal.SIGINT, *words: str) -> Ended:
+    def stop(
+        self, variant: str, name: str, step: int, sign: int = signal.SIGINT, *words: str
+    ) -> Ended:
         """Train until a signal comes right after the records of a step."""
         tracker = f"trackers=[{{name: '{self.path / 'plugins.py'}:Stop', step: {step}, sign: {int(sign)}}}]"
         return self.train(variant, name, tracker, *words)
@@ -253,7 +300,9 @@ class Place:
 
     def whole(self, variant: str, *words: str) -> Path:
         """The run that nothing disturbed; made once."""
-        name = "_".join(["whole", variant.replace(" ", "_"), *(word.replace("=", "-") for word in words)])
+        name = "_".join(
+            ["whole", variant.replace(" ", "_"), *(word.replace("=", "-") for word in words)]
+        )
         if name not in self.cache:
             ended = self.train(variant, name, *words)
             assert ended.status == 0, ended.err
@@ -280,17 +329,24 @@ def resume(place: Place, variant: str, name: str, *words: str) -> Ended:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_undisturbed_run_learns_so_that_a_resume_has_something_to_lose(place: Place, variant: str) -> None:
+def test_the_undisturbed_run_learns_so_that_a_resume_has_something_to_lose(
+    place: Place, variant: str
+) -> None:
     run = place.whole(variant)
     metrics = rows(run / "metrics.jsonl")
     assert [row["step"] for row in metrics] == list(range(1, len(metrics) + 1))
     assert sum(row["grad_norm"] > 0 for row in metrics) >= len(metrics) - 1
-    assert (run / "model" / "model.safetensors").read_bytes() != (place.model / "model.safetensors").read_bytes()
+    assert (run / "model" / "model.safetensors").read_bytes() != (
+        place.model / "model.safetensors"
+    ).read_bytes()
     history = rows(run / "history.jsonl")
-    assert {row["step"] for row in history} == {row["step"] for row in metrics if row["phase"] == "rl"}
+    assert {row["step"] for row in history} == {
+        row["step"] for row in metrics if row["phase"] == "rl"
+    }
 
 
-# The step after which Ctrl-C comes: with a checkpoint, without one, and in the cold start or at its end.
+# The step after which Ctrl-C comes: with a checkpoint, without one, and in the cold start or at its
+# end.
 STOPS = {
     "plain": [1, 2, 6],
     "several updates": [3],
@@ -306,8 +362,12 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize(("variant", "step"), [(name, step) for name, steps in STOPS.items() for step in steps])
-def test_resume_after_ctrl_c_equals_the_undisturbed_run(place: Place, variant: str, step: int) -> None:
+@pytest.mark.parametrize(
+    ("variant", "step"), [(name, step) for name, steps in STOPS.items() for step in steps]
+)
+def test_resume_after_ctrl_c_equals_the_undisturbed_run(
+    place: Place, variant: str, step: int
+) -> None:
     name = f"stopped_{variant.replace(' ', '_')}_{step}"
     ended = place.stop(variant, name, step)
     assert ended.status == 130, ended.err
@@ -345,7 +405,9 @@ def test_the_command_that_ctrl_c_prints_resumes_the_run(place: Place) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, 5])
-def test_resume_after_a_kill_between_two_steps_equals_the_undisturbed_run(place: Place, step: int) -> None:
+def test_resume_after_a_kill_between_two_steps_equals_the_undisturbed_run(
+    place: Place, step: int
+) -> None:
     name = f"killed_{step}"
     assert place.stop("plain", name, step, signal.SIGKILL).status == -signal.SIGKILL
     said = resume(place, "plain", name).out
@@ -355,19 +417,24 @@ def test_resume_after_a_kill_between_two_steps_equals_the_undisturbed_run(place:
 
 
 @pytest.mark.parametrize(
-    ("variant", "step"), [("plain", 0), ("plain", 3), ("reference after a cold start", 5), ("refilled", 3)]
+    ("variant", "step"),
+    [("plain", 0), ("plain", 3), ("reference after a cold start", 5), ("refilled", 3)],
 )
 def test_resume_after_a_kill_in_the_middle_of_a_step_equals_the_undisturbed_run(
     place: Place, variant: str, step: int
 ) -> None:
     name = f"killed_in_{variant.replace(' ', '_')}_{step}"
-    assert place.train(variant, name, env={"TEST_KILL_IN_STEP": str(step)}).status == -signal.SIGKILL
+    assert (
+        place.train(variant, name, env={"TEST_KILL_IN_STEP": str(step)}).status == -signal.SIGKILL
+    )
     resume(place, variant, name)
     assert_same(place.run(name), place.whole(variant))
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.37, 0.44, 0.5, 0.6, 0.8, 1.0])
-def test_resume_after_a_kill_at_any_change_of_a_file_equals_the_undisturbed_run(place: Place, share: float) -> None:
+def test_resume_after_a_kill_at_any_change_of_a_file_equals_the_undisturbed_run(
+    place: Place, share: float
+) -> None:
     name, write = f"killed_at_{share}", max(1, round(share * place.writes("plain")))
     assert place.train("plain", name, kill_before_write=write).status == -signal.SIGKILL
     if (place.run(name) / "recipe.yaml").exists():
@@ -389,7 +456,9 @@ def test_resume_after_a_kill_beside_a_save_in_the_background_equals_the_undistur
 
 
 @pytest.mark.parametrize("write", range(1, 9))
-def test_resume_or_a_new_start_goes_on_after_a_kill_at_each_of_the_first_changes(place: Place, write: int) -> None:
+def test_resume_or_a_new_start_goes_on_after_a_kill_at_each_of_the_first_changes(
+    place: Place, write: int
+) -> None:
     """A run that was killed before it had its recipe is no obstacle to one of the same name."""
     name = f"begun_{write}"
     assert place.train("plain", name, kill_before_write=write).status == -signal.SIGKILL
@@ -399,7 +468,9 @@ def test_resume_or_a_new_start_goes_on_after_a_kill_at_each_of_the_first_changes
 
 
 @pytest.mark.parametrize("share", [0.4, 0.7])
-def test_resume_after_a_kill_of_the_resumed_run_equals_the_undisturbed_run(place: Place, share: float) -> None:
+def test_resume_after_a_kill_of_the_resumed_run_equals_the_undisturbed_run(
+    place: Place, share: float
+) -> None:
     name = f"killed_twice_{share}"
     variant = "reference after a cold start"
     assert place.stop(variant, name, 6, signal.SIGKILL).status == -signal.SIGKILL
@@ -460,7 +531,9 @@ def test_resume_with_more_steps_goes_on(place: Place, finished: bool) -> None:
 
 
 def test_resume_of_a_finished_run_with_more_steps_repeats_none(place: Place) -> None:
-    """Also where no checkpoint was asked for on the way: the finished run is where the longer one goes on."""
+    """Also where no checkpoint was asked for on the way: the finished run is where the longer one
+    goes on.
+    """
     assert place.train("plain", "finished", "run.steps=3", "checkpoint.every=0").status == 0
     before = (place.run("finished") / "metrics.jsonl").read_bytes()
     resume(place, "plain", "finished", "run.steps=5", "checkpoint.every=0")
@@ -482,7 +555,9 @@ def test_resume_with_fewer_steps_than_were_done_says_so_or_ends_there(place: Pla
     assert "Traceback" not in ended.err
     assert ended.status in (0, 2)
     assert (
-        "run.steps" in ended.err if ended.status == 2 else json.loads((place.run("fewer") / "summary.json").read_text())
+        "run.steps" in ended.err
+        if ended.status == 2
+        else json.loads((place.run("fewer") / "summary.json").read_text())
     )
     if ended.status == 2:
         assert (place.run("fewer") / "metrics.jsonl").read_bytes() == before

@@ -1,4 +1,6 @@
-"""What an independent reading of PPO, stages, adapters and their neighbours found broken, each as the smallest test."""
+"""What an independent reading of PPO, stages, adapters and their neighbours found broken, each as
+the smallest test.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ PPO: dict[str, Any] = {
     "critic": {"optimizer": {"lr": 1e-2}},
     "learn": {"epochs": 2, "minibatches": 2},
 }
-CUT: dict[str, Any] = {"filter": "overlong", "rollout": {"problems": 2, "samples": 4, "max_tokens": 2}}
+CUT: dict[str, Any] = {
+    "filter": "overlong",
+    "rollout": {"problems": 2, "samples": 4, "max_tokens": 2},
+}
 
 
 def variety(response: str) -> float:
@@ -56,7 +61,12 @@ def stepped(folder: Path, steps: int, reward: Any = variety, **sections: Any) ->
     [
         {},
         {"advantage": "opo", "loss": {"reduction": "sequence"}},
-        {"loss": {"reduction": "sequence", "correction": {"name": "importance", "normalise": True}}},
+        {
+            "loss": {
+                "reduction": "sequence",
+                "correction": {"name": "importance", "normalise": True},
+            }
+        },
         PPO,
     ],
     ids=["token", "opo", "importance", "ppo"],
@@ -69,7 +79,12 @@ def test_a_step_whose_responses_were_all_cut_off_changes_nothing_and_is_not_brok
 
 
 def test_a_group_of_one_has_no_second_best(tiny_model: Path) -> None:
-    result = stepped(tiny_model, 1, advantage="grpo_passk", rollout={"problems": 2, "samples": 1, "max_tokens": 4})[0]
+    result = stepped(
+        tiny_model,
+        1,
+        advantage="grpo_passk",
+        rollout={"problems": 2, "samples": 1, "max_tokens": 4},
+    )[0]
     assert set(result.advantages) == {0.0}
 
 
@@ -98,23 +113,34 @@ def judge(problem: Problem, response: Response) -> Verdict:
     return Verdict(Status.WRONG, "1")
 
 
-def test_a_greedy_answer_that_cannot_be_verified_costs_its_group_and_not_the_run(tiny_model: Path) -> None:
+def test_a_greedy_answer_that_cannot_be_verified_costs_its_group_and_not_the_run(
+    tiny_model: Path,
+) -> None:
     source = {"data": {**tiny.SUMS, "count": 16}, "task": f"{__name__}:judge"}
-    run = build(recipes.load(tiny.recipe(tiny_model, advantage="remax", train=[source])), None, variety).run
+    run = build(
+        recipes.load(tiny.recipe(tiny_model, advantage="remax", train=[source])), None, variety
+    ).run
     ASKED.clear()
-    assert [group.trained for group in train_step(run, State(0, run.sources.start())).groups] == [False, True]
+    assert [group.trained for group in train_step(run, State(0, run.sources.start())).groups] == [
+        False,
+        True,
+    ]
 
 
 # --- Stages
 
 
-def staged(folder: Path, runs: Path, rows: list[dict[str, Any]], reward: Any = variety, **sections: Any) -> list[Any]:
+def staged(
+    folder: Path, runs: Path, rows: list[dict[str, Any]], reward: Any = variety, **sections: Any
+) -> list[Any]:
     """The records of a run of the stages."""
     made = tiny.recipe(folder, stages=rows, **sections)
     made["run"] |= {"folder": str(runs), "name": "staged"}  # type: ignore[operator]
     made["eval"] = {}
     rlvr.train(made, reward=reward)
-    return [json.loads(line) for line in (runs / "staged" / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (runs / "staged" / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def test_a_stage_may_have_a_kl_coefficient_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
@@ -123,23 +149,36 @@ def test_a_stage_may_have_a_kl_coefficient_of_its_own(tiny_model: Path, tmp_path
     assert [record["kl_coef"] for record in found] == [0.1, 0.7]
 
 
-def test_an_adaptive_coefficient_goes_on_into_a_stage_with_a_reward_scale(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_adaptive_coefficient_goes_on_into_a_stage_with_a_reward_scale(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     """A target far above the KL, so that the coefficient falls at every step."""
     rows = [{"steps": 2}, {"steps": 1, "reward_scale": "running"}]
-    found = staged(tiny_model, tmp_path, rows, reward_kl={"coef": 0.1, "target": 50.0, "horizon": 10})
-    assert [record["kl_coef"] for record in found] == pytest.approx([0.1 * 0.84**n for n in (1, 2, 3)])
+    found = staged(
+        tiny_model, tmp_path, rows, reward_kl={"coef": 0.1, "target": 50.0, "horizon": 10}
+    )
+    assert [record["kl_coef"] for record in found] == pytest.approx(
+        [0.1 * 0.84**n for n in (1, 2, 3)]
+    )
 
 
 def visited(runs: Path) -> list[list[str]]:
-    rows = [json.loads(line) for line in (runs / "staged" / "history.jsonl").read_text().splitlines()]
-    return [[row["id"] for row in rows if row["step"] == step] for step in sorted({row["step"] for row in rows})]
+    rows = [
+        json.loads(line) for line in (runs / "staged" / "history.jsonl").read_text().splitlines()
+    ]
+    return [
+        [row["id"] for row in rows if row["step"] == step]
+        for step in sorted({row["step"] for row in rows})
+    ]
 
 
 def test_a_stage_draws_from_the_beginning_where_its_problems_are_not_those_of_the_stage_before(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     """The third stage has the recipe's two sources again, the fourth those of the third."""
-    one, other = ({"data": {**tiny.SUMS, "levels": [n], "count": 8}, "task": tiny.NUMBER} for n in (1, 2))
+    one, other = (
+        {"data": {**tiny.SUMS, "levels": [n], "count": 8}, "task": tiny.NUMBER} for n in (1, 2)
+    )
     rows = [{"steps": 1}, {"steps": 1, "train": [other]}, {"steps": 1}, {"steps": 1}]
     staged(tiny_model, tmp_path, rows, train=[one, other])
     found = visited(tmp_path)
@@ -181,8 +220,14 @@ def test_problems_rest_also_where_refilling_leaves_their_groups_out(tiny_model: 
 KL: dict[str, Any] = {"terms": ["clip", {"name": "kl", "coef": 0.01}]}
 
 
-def test_the_reference_is_renewed_in_a_stage_that_does_not_measure_it(tiny_model: Path, tmp_path: Path) -> None:
-    rows = [{"steps": 2}, {"steps": 1, "reference": "renewed", "optimizer.lr": 0.0}, {"steps": 1, "loss": KL}]
+def test_the_reference_is_renewed_in_a_stage_that_does_not_measure_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"steps": 2},
+        {"steps": 1, "reference": "renewed", "optimizer.lr": 0.0},
+        {"steps": 1, "loss": KL},
+    ]
     assert staged(tiny_model, tmp_path, rows, optimizer={"lr": 1e-2})[-1]["kl"] < 1e-9
 
 
@@ -191,14 +236,22 @@ def test_the_reference_follows_a_cold_start_where_the_first_stage_does_not_measu
 ) -> None:
     cold = {"steps": 3, "problems": 4, "optimizer": {"lr": 1e-2}}
     rows = [{"steps": 1}, {"steps": 1, "loss": KL}]
-    assert staged(tiny_model, tmp_path, rows, optimizer={"lr": 0.0}, cold_start=cold)[-1]["kl"] < 1e-9
+    assert (
+        staged(tiny_model, tmp_path, rows, optimizer={"lr": 0.0}, cold_start=cold)[-1]["kl"] < 1e-9
+    )
 
 
 def test_a_reference_that_cannot_be_renewed_is_refused(tiny_model: Path) -> None:
-    """Adapters have no copy to renew, also where only that stage measures the KL; a named model stays what it is."""
+    """Adapters have no copy to renew, also where only that stage measures the KL; a named model
+    stays what it is.
+    """
     rows = [{"steps": 1}, {"steps": 1, "reference": "renewed", "loss": KL}]
-    with pytest.raises(UserError, match=r"model\.lora: the reference is the model without adapters"):
-        recipes.load(tiny.recipe(tiny_model, stages=rows, model={"name": str(tiny_model), "lora": {}}))
+    with pytest.raises(
+        UserError, match=r"model\.lora: the reference is the model without adapters"
+    ):
+        recipes.load(
+            tiny.recipe(tiny_model, stages=rows, model={"name": str(tiny_model), "lora": {}})
+        )
     named = {"name": str(tiny_model), "reference": str(tiny_model)}
     with pytest.raises(UserError, match=r"stages\.1\.reference: .*model\.reference"):
         recipes.load(tiny.recipe(tiny_model, stages=rows, model=named))
@@ -206,7 +259,9 @@ def test_a_reference_that_cannot_be_renewed_is_refused(tiny_model: Path) -> None
 
 def test_adapters_may_have_a_named_reference_after_a_cold_start(tiny_model: Path) -> None:
     model = {"name": str(tiny_model), "reference": str(tiny_model), "lora": {}}
-    assert recipes.load(tiny.recipe(tiny_model, cold_start={"steps": 1}, loss=KL, model=model)).model.lora
+    assert recipes.load(
+        tiny.recipe(tiny_model, cold_start={"steps": 1}, loss=KL, model=model)
+    ).model.lora
 
 
 # --- Weights and memory
@@ -214,18 +269,33 @@ def test_adapters_may_have_a_named_reference_after_a_cold_start(tiny_model: Path
 
 def test_the_critic_checkpoints_its_layers_as_the_policy_does(tiny_model: Path) -> None:
     model = {"name": str(tiny_model), "compute": "float32", "gradient_checkpointing": True}
-    learner = build(recipes.load(tiny.recipe(tiny_model, model=model, **PPO)), None, variety).run.learner
+    learner = build(
+        recipes.load(tiny.recipe(tiny_model, model=model, **PPO)), None, variety
+    ).run.learner
     assert learner.critic is not None
     for module in (learner.policy.module, learner.critic.model.module):
-        assert all(layer.training for layer in module.modules() if hasattr(layer, "gradient_checkpointing"))
+        assert all(
+            layer.training for layer in module.modules() if hasattr(layer, "gradient_checkpointing")
+        )
 
 
 def test_a_bfloat16_model_counts_tokens_and_rewards_in_float32(tiny_model: Path) -> None:
     """In bfloat16 a response of 1000 tokens has 256 of them, and a reward of 1001 is 1000."""
-    sections: dict[str, Any] = {**PPO, "loss": KL, "model": {"name": str(tiny_model), "dtype": "bfloat16"}}
+    sections: dict[str, Any] = {
+        **PPO,
+        "loss": KL,
+        "model": {"name": str(tiny_model), "dtype": "bfloat16"},
+    }
     run = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, variety).run
     scored = run.learner.score(attempt(run, 0, 0, run.sources.start())[0])
-    wide = [scored.reward, scored.mask, scored.old_logprob, scored.ref_logprob, scored.value, scored.returns]
+    wide = [
+        scored.reward,
+        scored.mask,
+        scored.old_logprob,
+        scored.ref_logprob,
+        scored.value,
+        scored.returns,
+    ]
     assert {tensor.dtype for tensor in wide if tensor is not None} == {torch.float32}
     assert train_step(run, State(0, run.sources.start())).metrics.record()["skipped_updates"] == 0
 
@@ -253,7 +323,9 @@ def adapted(folder: Path, **options: Any) -> Policy:
     ],
     ids=str,
 )
-def test_adapters_that_would_not_reach_the_engine_are_refused(tiny_model: Path, target: Any, message: str) -> None:
+def test_adapters_that_would_not_reach_the_engine_are_refused(
+    tiny_model: Path, target: Any, message: str
+) -> None:
     pytest.importorskip("peft")
     targets = target if target == "[" or isinstance(target, list) else [target]
     with pytest.raises(UserError, match=rf"model\.lora\.targets: .*{message}"):
@@ -261,11 +333,19 @@ def test_adapters_that_would_not_reach_the_engine_are_refused(tiny_model: Path, 
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["attn.c_proj"]], ids=str)
-def test_adapters_on_transposed_layers_are_merged_as_they_train(tmp_path: Path, targets: Any) -> None:
+def test_adapters_on_transposed_layers_are_merged_as_they_train(
+    tmp_path: Path, targets: Any
+) -> None:
     """Those of GPT-2, of which one is square, so that its shape hides a wrong side."""
     pytest.importorskip("peft")
     config = GPT2Config(
-        vocab_size=len(tiny.tokenizer()), n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=1
+        vocab_size=len(tiny.tokenizer()),
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        bos_token_id=1,
+        eos_token_id=1,
     )
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     tiny.tokenizer().save_pretrained(tmp_path / "gpt2")
@@ -293,15 +373,29 @@ def test_an_exported_model_keeps_its_ends_of_text(tiny_model: Path, tmp_path: Pa
     ("sections", "message"),
     [
         ({"reward_kl": {"coeff": 0.1}}, r"reward_kl\.coeff: unknown key \(did you mean 'coef'\?\)"),
-        ({"model": {"lora": True}}, r"model\.lora: should be a mapping of keys \(rank, alpha, targets\), not True"),
-        ({"critic": True, "advantage": "gae"}, r"critic: should be a mapping of keys \(model, .*\), not True"),
+        (
+            {"model": {"lora": True}},
+            r"model\.lora: should be a mapping of keys \(rank, alpha, targets\), not True",
+        ),
+        (
+            {"critic": True, "advantage": "gae"},
+            r"critic: should be a mapping of keys \(model, .*\), not True",
+        ),
         ({"stages": {"steps": 3}}, r"stages: should be a list, not"),
         ({"stages": [{"steps": 1, "train": []}]}, r"stages\.0: train: should not be empty"),
-        ({"stages": [{"steps": 1, "train.5.data": "x"}]}, r"stages\.0: train\.5\.data: '5' should be the number"),
-        ({"stages": [{"steps": 1, "referense": "renewed"}]}, r"referense: .*did you mean 'reference'"),
+        (
+            {"stages": [{"steps": 1, "train.5.data": "x"}]},
+            r"stages\.0: train\.5\.data: '5' should be the number",
+        ),
+        (
+            {"stages": [{"steps": 1, "referense": "renewed"}]},
+            r"referense: .*did you mean 'reference'",
+        ),
     ],
 )
-def test_a_mistake_is_told_by_its_own_key(tiny_model: Path, sections: dict[str, Any], message: str) -> None:
+def test_a_mistake_is_told_by_its_own_key(
+    tiny_model: Path, sections: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         recipes.load(tiny.recipe(tiny_model, **sections))
 
@@ -343,7 +437,9 @@ def test_a_second_model_that_is_not_there_is_refused_by_its_key_before_problems_
     tiny_model: Path, where: str, sections: dict[str, Any]
 ) -> None:
     sections = sections | {"model": {"name": str(tiny_model), **sections.get("model", {})}}
-    made = tiny.recipe(tiny_model, **sections, train=[{"data": {"name": "file", "path": "/nowhere.jsonl"}}])
+    made = tiny.recipe(
+        tiny_model, **sections, train=[{"data": {"name": "file", "path": "/nowhere.jsonl"}}]
+    )
     with pytest.raises(UserError, match=rf"^{where}: no folder"):
         build(recipes.load(made), None, variety)
 
@@ -355,7 +451,11 @@ def test_a_second_model_with_other_tokens_is_refused(tiny_model: Path, tmp_path:
     vocabulary["1"], vocabulary["2"] = vocabulary["2"], vocabulary["1"]
     (other / "tokenizer.json").write_text(json.dumps(words))
     with pytest.raises(UserError, match=r"critic\.model: .* has other tokens than the policy"):
-        build(recipes.load(tiny.recipe(tiny_model, **{**PPO, "critic": {"model": str(other)}})), None, variety)
+        build(
+            recipes.load(tiny.recipe(tiny_model, **{**PPO, "critic": {"model": str(other)}})),
+            None,
+            variety,
+        )
 
 
 def test_show_knows_the_size_of_a_runs_model_of_a_named_reference_and_of_the_critics_states(
@@ -363,12 +463,17 @@ def test_show_knows_the_size_of_a_runs_model_of_a_named_reference_and_of_the_cri
 ) -> None:
     shutil.copytree(tiny_model, tmp_path / "run" / "model")
     model = {"name": str(tmp_path / "run"), "lora": {}, "reference": str(tiny_model)}
-    assert "reference" in plan.estimate(recipes.load(tiny.recipe(tiny_model, model=model, loss=KL)))[-1]
+    assert (
+        "reference"
+        in plan.estimate(recipes.load(tiny.recipe(tiny_model, model=model, loss=KL)))[-1]
+    )
     sizes = []
     for states in ("full", "8bit"):
         critic = {"model": None, "optimizer": {"states": states}}
         model = {"name": "smollm2-135m-instruct"}
-        line = plan.estimate(recipes.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic})))[-1]
+        line = plan.estimate(
+            recipes.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic}))
+        )[-1]
         sizes.append(float(line.partition("critic ")[2].partition(",")[0]))
     assert sizes[1] < sizes[0]
 
@@ -376,7 +481,9 @@ def test_show_knows_the_size_of_a_runs_model_of_a_named_reference_and_of_the_cri
 # --- Resume
 
 
-def test_a_run_that_starts_again_keeps_no_reference_of_its_first_start(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_run_that_starts_again_keeps_no_reference_of_its_first_start(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     """Its checkpoints are lost, and the old reference is another model's."""
     rows = [{"steps": 1, "reference": "renewed"}]
     made = tiny.recipe(tiny_model, stages=rows, loss=KL, checkpoint={"every": 0}, eval={})
@@ -412,16 +519,25 @@ def test_a_harder_stage_with_a_shorter_limit_raises_no_alarm(tmp_path: Path) -> 
 
 
 def test_skipped_updates_of_the_critic_are_warned_of(tmp_path: Path) -> None:
-    run = spoilt(tmp_path / "run", lambda record: {"critic": {"skipped_updates": int(record["step"] == 4)}})
+    run = spoilt(
+        tmp_path / "run", lambda record: {"critic": {"skipped_updates": int(record["step"] == 4)}}
+    )
     assert alarms(load_run(run)) == [
-        ("Updates were skipped", "1 times the loss or its gradient was not finite, 1 of them in the critic.")
+        (
+            "Updates were skipped",
+            "1 times the loss or its gradient was not finite, 1 of them in the critic.",
+        )
     ]
 
 
 def test_the_last_stage_of_a_finished_run_may_grow(tiny_model: Path, tmp_path: Path) -> None:
-    made = tiny.recipe(tiny_model, stages=[{"steps": 1}, {"steps": 1, "rollout.samples": 2}], eval={})
+    made = tiny.recipe(
+        tiny_model, stages=[{"steps": 1}, {"steps": 1, "rollout.samples": 2}], eval={}
+    )
     made["run"] |= {"folder": str(tmp_path), "name": "grown"}  # type: ignore[operator]
     rlvr.train(made, reward=variety)
-    assert rlvr.train(made, reward=variety, resume=True, overrides=["stages.1.steps=2"])["steps"] == 3
+    assert (
+        rlvr.train(made, reward=variety, resume=True, overrides=["stages.1.steps=2"])["steps"] == 3
+    )
     with pytest.raises(UserError, match="another 'stages'"):
         rlvr.train(made, reward=variety, resume=True, overrides=["stages.0.steps=2"])

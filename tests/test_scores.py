@@ -33,9 +33,16 @@ def rollout(name: str, index: int, text: str) -> Rollout:
 def test_an_evaluation_with_several_samples_has_pass_at_k_and_the_majority() -> None:
     """p is right in two of four and the right answer is seen first, q in one of four."""
     answers = {"p": ["5", "5", "6", "6"], "q": ["6", "5", "6", None]}
-    rows = [(rollout(name, i, "Wait, recheck 是"), a) for name, given in answers.items() for i, a in enumerate(given)]
+    rows = [
+        (rollout(name, i, "Wait, recheck 是"), a)
+        for name, given in answers.items()
+        for i, a in enumerate(given)
+    ]
     verdicts = [
-        Verdict(Status.CORRECT if answer == "5" else Status.WRONG if answer else Status.NO_ANSWER, answer)
+        Verdict(
+            Status.CORRECT if answer == "5" else Status.WRONG if answer else Status.NO_ANSWER,
+            answer,
+        )
         for _, answer in rows
     ]
     lines = [sample_row(0, row, verdict) for (row, _), verdict in zip(rows, verdicts, strict=True)]

@@ -29,11 +29,19 @@ from rlvr.types import Problem
 ROOT = Path(__file__).parents[1]
 ONE_SHOT = Path(os.environ.get("RLVR_DATA_DIR", FOLDER.parent / "data")) / "one_shot"
 PUBLISHED = ONE_SHOT / "acc_step_500.json"
-needs_data = pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"no published history in {ONE_SHOT} (RLVR_DATA_DIR)")
+needs_data = pytest.mark.skipif(
+    not PUBLISHED.is_file(), reason=f"no published history in {ONE_SHOT} (RLVR_DATA_DIR)"
+)
 COLUMNS = {"question": "prompt.0.content", "answer": "reward_model.ground_truth"}
 
 # Deviations: c 0.5, a 0.25, d 0.25, b 0 and e 0; means: a 0.25, b 0, c 0.5, d 0.75, e 1.
-HISTORIES = {"a": [0.0, 0.5], "b": [0.0, 0.0, 0.0], "c": [1.0, 0.0], "d": [0.5, 1.0, 0.5, 1.0], "e": [1.0, 1.0]}
+HISTORIES = {
+    "a": [0.0, 0.5],
+    "b": [0.0, 0.0, 0.0],
+    "c": [1.0, 0.0],
+    "d": [0.5, 1.0, 0.5, 1.0],
+    "e": [1.0, 1.0],
+}
 
 
 def ids(ranking: Sequence[tuple[str, float]]) -> list[str]:
@@ -57,18 +65,23 @@ def sample(name: str, answer: str | None, status: str = "wrong", step: int = 1) 
     return {"step": step, "id": name, "status": status, "answer": answer}
 
 
-# --- golden: what the reference implementation returned --------------------------------------------------------------
+# --- golden: what the reference implementation returned
+# --------------------------------------------------------------
 
 
 def check_order(ours: Sequence[tuple[str, float]], theirs: Sequence[str]) -> None:
     """The same order, except between scores that differ only by rounding."""
     assert sorted(ids(ours)) == sorted(theirs)
     score = dict(ours)
-    assert [score[name] for name in theirs] == pytest.approx([value for _, value in ours], rel=1e-12, abs=1e-12)
+    assert [score[name] for name in theirs] == pytest.approx(
+        [value for _, value in ours], rel=1e-12, abs=1e-12
+    )
 
 
 def check_published(case: dict[str, Any], rule: Callable[..., list[tuple[str, float]]]) -> None:
-    """Rank, index and score of the rows that the case holds of the ranking of the whole published history."""
+    """Rank, index and score of the rows that the case holds of the ranking of the whole published
+    history.
+    """
     if not PUBLISHED.is_file():
         pytest.skip(f"no published history in {ONE_SHOT}")
     ranking = rule(select.read_history(PUBLISHED))
@@ -76,7 +89,9 @@ def check_published(case: dict[str, Any], rule: Callable[..., list[tuple[str, fl
     for row in [row for rows in case["outputs"].values() for row in rows]:
         name, score = ranking[row["rank"] - 1]
         assert name == str(row["index"])
-        assert score == pytest.approx(row["score"], rel=case["config"]["rtol"], abs=case["config"]["atol"])
+        assert score == pytest.approx(
+            row["score"], rel=case["config"]["rtol"], abs=case["config"]["atol"]
+        )
 
 
 def check_real_histories(case: dict[str, Any]) -> None:
@@ -99,8 +114,9 @@ def check_synthetic(case: dict[str, Any]) -> None:
 
 
 def check_collected(case: dict[str, Any]) -> None:
-    """Copies drawn in one step are one visit. The reference rounds the share of their samples down to a multiple of
-    1/n, ours stays exact; without copies there is nothing to round."""
+    """Copies drawn in one step are one visit. The reference rounds the share of their samples down
+    to a multiple of 1/n, ours stays exact; without copies there is nothing to round.
+    """
     n, records = case["config"]["rollout_n"], []
     for step, scores in enumerate(case["inputs"]["score_records_per_step"], 1):
         for index in dict.fromkeys(index for index, _ in scores):
@@ -109,7 +125,8 @@ def check_collected(case: dict[str, Any]) -> None:
             records += [visit(step, str(index), sum(copy) / n, n) for copy in copies]
     found = select.visits(records, "records")
     rounded = {
-        name: {step: math.floor(share * n + 1e-9) / n for step, share in at.items()} for name, at in found.items()
+        name: {step: math.floor(share * n + 1e-9) / n for step, share in at.items()}
+        for name, at in found.items()
     }
     wanted = case["outputs"]
     assert {name: list(at.values()) for name, at in rounded.items()} == wanted["history_accuracy"]
@@ -121,7 +138,9 @@ def check_collected(case: dict[str, Any]) -> None:
 
 
 CHECKS: Mapping[str, Callable[[dict[str, Any]], None]] = {
-    "historical_std/real_top30_last10": lambda case: check_published(case, select.historical_variance),
+    "historical_std/real_top30_last10": lambda case: check_published(
+        case, select.historical_variance
+    ),
     "limr/real_top30_last5": lambda case: check_published(case, select.lim),
     "historical_std/real_histories": check_real_histories,
     "synthetic": check_synthetic,
@@ -136,11 +155,20 @@ def test_golden_selection(case: dict[str, Any]) -> None:
     CHECKS[name if name in CHECKS else name.rpartition("/")[0]](case)
 
 
-# --- the rules by hand -----------------------------------------------------------------------------------------------
+# --- the rules by hand
+# -----------------------------------------------------------------------------------------------
 
 
-def test_historical_variance_ranks_by_the_deviation_of_all_visits_and_leaves_ties_in_the_order_of_the_file() -> None:
-    assert select.historical_variance(HISTORIES) == [("c", 0.5), ("a", 0.25), ("d", 0.25), ("b", 0.0), ("e", 0.0)]
+def test_historical_variance_ranks_by_the_deviation_of_all_visits_and_leaves_ties_in_the_order_of_the_file() -> (
+    None
+):
+    assert select.historical_variance(HISTORIES) == [
+        ("c", 0.5),
+        ("a", 0.25),
+        ("d", 0.25),
+        ("b", 0.0),
+        ("e", 0.0),
+    ]
     backwards = dict(reversed(HISTORIES.items()))
     assert ids(select.historical_variance(backwards)) == ["c", "d", "a", "e", "b"]
 
@@ -166,7 +194,9 @@ def test_lim_of_problems_that_are_always_right_is_one() -> None:
     ],
     ids=str,
 )
-def test_pass_rate_keeps_a_band_and_ranks_by_nearness(options: dict[str, Any], wanted: list[tuple[str, float]]) -> None:
+def test_pass_rate_keeps_a_band_and_ranks_by_nearness(
+    options: dict[str, Any], wanted: list[tuple[str, float]]
+) -> None:
     assert select.pass_rate(HISTORIES, **options) == wanted
 
 
@@ -184,8 +214,20 @@ def test_random_from_a_history_and_random_in_a_recipe_agree() -> None:
 
 
 def test_uncertainty_is_the_entropy_of_the_answers_of_a_problem(tmp_path: Path) -> None:
-    first = [sample("same", "4"), sample("two", "4"), sample("two", "5"), sample("four", "1"), sample("four", None)]
-    second = [sample("same", "4"), sample("two", "4"), sample("two", "5"), sample("four", "2"), sample("four", "3")]
+    first = [
+        sample("same", "4"),
+        sample("two", "4"),
+        sample("two", "5"),
+        sample("four", "1"),
+        sample("four", None),
+    ]
+    second = [
+        sample("same", "4"),
+        sample("two", "4"),
+        sample("two", "5"),
+        sample("four", "2"),
+        sample("four", "3"),
+    ]
     unseen = [sample("same", "9", step=0), sample("other", "9", step=0)]
     failed = [sample("same", None, "error"), sample("same", None, "timeout")]
     write(tmp_path / "run/samples/train-000001.jsonl", first)
@@ -199,15 +241,23 @@ def test_uncertainty_is_the_entropy_of_the_answers_of_a_problem(tmp_path: Path) 
     assert ids(select.uncertainty(select.read_answers(alone))) == ["same", "other"]
 
 
-def test_the_history_of_a_run_joins_the_copies_of_a_step_and_passes_over_a_half_written_line(tmp_path: Path) -> None:
-    rows = [visit(1, "x", 0.25, 8), visit(1, "y", 1.0, 4), visit(1, "x", 1.0, 4), visit(3, "x", 5 / 49, 49)]
+def test_the_history_of_a_run_joins_the_copies_of_a_step_and_passes_over_a_half_written_line(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        visit(1, "x", 0.25, 8),
+        visit(1, "y", 1.0, 4),
+        visit(1, "x", 1.0, 4),
+        visit(3, "x", 5 / 49, 49),
+    ]
     log = write(tmp_path / "history.jsonl", rows)
     log.write_text(log.read_text() + '{"step": 4, "id": "x", "accu')
     for place in (tmp_path, log):
         assert select.read_history(place) == {"x": (0.5, 5 / 49), "y": (1.0,)}
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command
+# -----------------------------------------------------------------------------------------------------
 
 
 def called(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict[str, Any]]:
@@ -218,11 +268,27 @@ def called(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict[str,
 
 
 @needs_data
-def test_the_command_prints_the_published_ranking_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_published_ranking_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rows = called(capsys, PUBLISHED, "--method", "historical_variance")
     assert all(list(row) == ["rank", "id", "score"] for row in rows)
     assert [row["rank"] for row in rows] == list(range(1, 1210))
-    first = ["124", "267", "531", "931", "212", "25", "568", "131", "649", "724", "875", "925", "682"]
+    first = [
+        "124",
+        "267",
+        "531",
+        "931",
+        "212",
+        "25",
+        "568",
+        "131",
+        "649",
+        "724",
+        "875",
+        "925",
+        "682",
+    ]
     assert [row["id"] for row in rows[:13]] == first
     assert rows[-1]["id"] == "789"
     assert rows[0]["score"] == np.std(json.loads(PUBLISHED.read_text())["124"])
@@ -236,7 +302,9 @@ def test_the_command_takes_a_range_of_ranks_and_writes_a_file(
     words = [history, "--method", "historical_variance", "--start", 2, "--top", 2]
     assert called(capsys, *words) == wanted
     assert called(capsys, *words, "--out", tmp_path / "out.jsonl") == []
-    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == wanted
+    assert [
+        json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()
+    ] == wanted
 
 
 METHODS: dict[str, tuple[list[str], list[str]]] = {
@@ -248,7 +316,9 @@ METHODS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_a_command(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_method_is_a_command(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options, wanted = METHODS[method]
     rows = called(capsys, write(tmp_path / "h.json", HISTORIES), "--method", method, *options)
     assert [row["id"] for row in rows] == wanted
@@ -258,19 +328,34 @@ def test_the_last_accuracy_and_the_answers_are_ranked_by_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     history = write(tmp_path / "h.json", HISTORIES)
-    rows = called(capsys, history, "--method", "pass_rate", "--of", "last", "--target", 0, "--top", 3)
+    rows = called(
+        capsys, history, "--method", "pass_rate", "--of", "last", "--target", 0, "--top", 3
+    )
     assert [row["id"] for row in rows] == ["b", "c", "a"]
     log = write(tmp_path / "samples.jsonl", [sample("x", "1"), sample("y", "1"), sample("y", "2")])
     rows = called(capsys, log, "--method", "uncertainty")
-    assert rows == [{"rank": 1, "id": "y", "score": pytest.approx(math.log(2))}, {"rank": 2, "id": "x", "score": 0.0}]
+    assert rows == [
+        {"rank": 1, "id": "y", "score": pytest.approx(math.log(2))},
+        {"rank": 2, "id": "x", "score": 0.0},
+    ]
 
 
 def test_the_lines_may_be_read_in_part(tmp_path: Path) -> None:
     """`rlvr select … | head -1`, with more lines than a pipe holds."""
     history = write(tmp_path / "h.json", {f"problem number {i}": [0.0, 1.0] for i in range(5000)})
-    words = [sys.executable, "-m", "rlvr", "select", str(history), "--method", "historical_variance"]
+    words = [
+        sys.executable,
+        "-m",
+        "rlvr",
+        "select",
+        str(history),
+        "--method",
+        "historical_variance",
+    ]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["rank"] == 1
@@ -323,7 +408,9 @@ def test_broken_input_of_the_command_is_one_line(
         Path("h.json").write_bytes(content)
     elif content is not None:
         write(Path("h.json"), content)
-    refused(capsys, ["select", "h.json", "--method", "historical_variance", *map(str, words)], named)
+    refused(
+        capsys, ["select", "h.json", "--method", "historical_variance", *map(str, words)], named
+    )
 
 
 def refused(capsys: pytest.CaptureFixture[str], words: list[str], named: Sequence[str]) -> None:
@@ -364,7 +451,8 @@ def test_a_broken_run_is_one_line(
     refused(capsys, ["select", "x", "--method", method], named)
 
 
-# --- in a recipe -----------------------------------------------------------------------------------------------------
+# --- in a recipe
+# -----------------------------------------------------------------------------------------------------
 
 
 def problems(names: Sequence[str]) -> list[Problem]:
@@ -390,7 +478,9 @@ def chosen(rows: Sequence[Problem], name: str, **params: Any) -> list[str]:
     ],
     ids=str,
 )
-def test_a_recipe_selects_by_rank(name: str, params: dict[str, Any], wanted: str, tmp_path: Path) -> None:
+def test_a_recipe_selects_by_rank(
+    name: str, params: dict[str, Any], wanted: str, tmp_path: Path
+) -> None:
     history = str(write(tmp_path / "h.json", HISTORIES))
     assert "".join(chosen(problems("edcbaz"), name, history=history, **params)) == wanted
 
@@ -398,15 +488,24 @@ def test_a_recipe_selects_by_rank(name: str, params: dict[str, Any], wanted: str
 def test_a_recipe_selects_the_uncertain(tmp_path: Path) -> None:
     log = [sample("x", "1"), sample("x", "1"), sample("y", "1"), sample("y", "2")]
     write(tmp_path / "samples/train-000001.jsonl", log)
-    assert chosen(problems("xyz"), "uncertainty", samples=str(tmp_path), top=1, repeat=2) == ["y", "y"]
+    assert chosen(problems("xyz"), "uncertainty", samples=str(tmp_path), top=1, repeat=2) == [
+        "y",
+        "y",
+    ]
 
 
 def test_a_bare_index_is_the_place_in_the_file_or_the_id(tmp_path: Path) -> None:
     history = str(write(tmp_path / "h.json", {"10": [0, 1], "0": [0, 0.5], "x": [0, 0]}))
-    assert chosen(problems(["s/0", "s/10", "x"]), "historical_variance", history=history) == ["s/10", "s/0", "x"]
+    assert chosen(problems(["s/0", "s/10", "x"]), "historical_variance", history=history) == [
+        "s/10",
+        "s/0",
+        "x",
+    ]
     names = ["hub/set/train/0", "hub/set/train/10"]
     assert chosen(problems(names), "historical_variance", history=history, top=2) == names[::-1]
-    assert chosen(problems(["0", "s/0", "10", "x"]), "historical_variance", history=history, top=2) == ["10", "0"]
+    assert chosen(
+        problems(["0", "s/0", "10", "x"]), "historical_variance", history=history, top=2
+    ) == ["10", "0"]
 
 
 @pytest.mark.parametrize(
@@ -432,7 +531,10 @@ def test_a_recipe_says_which_problem_is_missing(
 
 def test_ids_are_merged_with_weights() -> None:
     assert Counter(chosen(problems("abc"), "ids", ids=["a", "c"], repeat=64)) == {"a": 64, "c": 64}
-    assert Counter(chosen(problems("abc"), "ids", ids=["a", "c"], repeat=[96, 32])) == {"a": 96, "c": 32}
+    assert Counter(chosen(problems("abc"), "ids", ids=["a", "c"], repeat=[96, 32])) == {
+        "a": 96,
+        "c": 32,
+    }
     assert chosen(problems("abc"), "ids", ids=["b"]) == ["b"]
 
 
@@ -440,23 +542,46 @@ def test_ids_are_merged_with_weights() -> None:
     ("params", "said"),
     [
         ({"name": "ids", "ids": []}, ["select.ids", "should not be empty"]),
-        ({"name": "ids", "ids": ["a"], "repeat": 0}, ["select.repeat", "greater than or equal to 1"]),
-        ({"name": "ids", "ids": ["a"], "repeat": [2, -1]}, ["select.repeat.1", "greater than or equal to 1"]),
+        (
+            {"name": "ids", "ids": ["a"], "repeat": 0},
+            ["select.repeat", "greater than or equal to 1"],
+        ),
+        (
+            {"name": "ids", "ids": ["a"], "repeat": [2, -1]},
+            ["select.repeat.1", "greater than or equal to 1"],
+        ),
         ({"name": "ids", "ids": ["a"], "repeat": []}, ["select.repeat", "should not be empty"]),
         ({"name": "ids", "ids": ["a"], "repeat": "many"}, ["select.repeat", "'many'"]),
         ({"name": "random", "take": 0}, ["select.take", "greater than or equal to 1"]),
         ({"name": "historical_variance", "top": 1}, ["select.history", "required"]),
-        ({"name": "historical_variance", "history": "h", "top": 0}, ["select.top", "greater than or equal to 1"]),
-        ({"name": "historical_variance", "history": "h", "tpo": 1}, ["select.tpo", "did you mean 'top'"]),
-        ({"name": "lim", "history": "h", "start": 0}, ["select.start", "greater than or equal to 1"]),
-        ({"name": "pass_rate", "history": "h", "low": -1}, ["select.low", "greater than or equal to 0"]),
-        ({"name": "uncertainty", "samples": "h", "history": "h"}, ["select.history", "unknown key"]),
+        (
+            {"name": "historical_variance", "history": "h", "top": 0},
+            ["select.top", "greater than or equal to 1"],
+        ),
+        (
+            {"name": "historical_variance", "history": "h", "tpo": 1},
+            ["select.tpo", "did you mean 'top'"],
+        ),
+        (
+            {"name": "lim", "history": "h", "start": 0},
+            ["select.start", "greater than or equal to 1"],
+        ),
+        (
+            {"name": "pass_rate", "history": "h", "low": -1},
+            ["select.low", "greater than or equal to 0"],
+        ),
+        (
+            {"name": "uncertainty", "samples": "h", "history": "h"},
+            ["select.history", "unknown key"],
+        ),
         ({"name": "uncertainty", "history": "h"}, ["select.history", "unknown key", "samples"]),
         ({"name": "limr", "history": "h"}, ["train.0.select", "did you mean 'lim'"]),
     ],
     ids=str,
 )
-def test_a_mistake_in_a_recipe_is_found_when_it_is_read(params: dict[str, Any], said: list[str]) -> None:
+def test_a_mistake_in_a_recipe_is_found_when_it_is_read(
+    params: dict[str, Any], said: list[str]
+) -> None:
     with pytest.raises(UserError) as caught:
         recipe.load({"train": {"data": "arithmetic", "select": params}})
     assert "\n" not in str(caught.value)
@@ -468,7 +593,8 @@ def test_ids_whose_weights_do_not_fit_are_refused() -> None:
         chosen(problems("abc"), "ids", ids=["a", "c"], repeat=[1, 2, 3])
 
 
-# --- the published selections ----------------------------------------------------------------------------------------
+# --- the published selections
+# ----------------------------------------------------------------------------------------
 
 
 def dsr_sub() -> list[Problem]:
@@ -494,7 +620,9 @@ def test_the_selected_problem_is_the_one_of_the_published_file(rank: int, index:
 
 
 @needs_data
-def test_the_recipe_of_the_page_takes_the_first_published_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_of_the_page_takes_the_first_published_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "selection.md").read_text(), re.S)
     (source,) = recipe.load(yaml.safe_load(block)).train
     monkeypatch.chdir(ONE_SHOT)
@@ -508,12 +636,18 @@ def test_a_range_of_ranks_and_a_merge_of_published_problems() -> None:
     wanted = [f"dsr_sub/{index}" for index in (267, 531, 931, 212)]
     assert chosen(source, "historical_variance", history=str(PUBLISHED), start=2, top=4) == wanted
     merged = ["dsr_sub/124", "dsr_sub/682"]
-    found = registry.find("select", "ids", "select").bind({"ids": merged, "repeat": 64}, "select")(source)
-    halves = [file(path=str(ONE_SHOT / f"pi{rank}_r128.parquet"), columns=COLUMNS)[:64] for rank in (1, 13)]
+    found = registry.find("select", "ids", "select").bind({"ids": merged, "repeat": 64}, "select")(
+        source
+    )
+    halves = [
+        file(path=str(ONE_SHOT / f"pi{rank}_r128.parquet"), columns=COLUMNS)[:64]
+        for rank in (1, 13)
+    ]
     assert asked(found) == asked([*halves[0], *halves[1]])
 
 
-# --- fed back --------------------------------------------------------------------------------------------------------
+# --- fed back
+# --------------------------------------------------------------------------------------------------------
 
 JUDGE = """
 from rlvr.types import Status, Verdict
@@ -531,7 +665,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def full(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run over all problems in `runs/full`, made by `r.yaml`; the tiny model is right now and then."""
+    """A finished run over all problems in `runs/full`, made by `r.yaml`; the tiny model is right
+    now and then.
+    """
     monkeypatch.chdir(tmp_path)
     task = f"{write(tmp_path / 'judge.py', JUDGE)}:digit"
     tree = {
@@ -547,7 +683,9 @@ def full(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return Path("runs/full")
 
 
-def test_the_history_of_a_run_chooses_the_problem_of_the_next(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_history_of_a_run_chooses_the_problem_of_the_next(
+    full: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     best, *rest = called(capsys, full, "--method", "historical_variance")
     assert best["score"] > 0
@@ -558,7 +696,9 @@ def test_the_history_of_a_run_chooses_the_problem_of_the_next(full: Path, capsys
     assert [row["id"] for row in history] == [best["id"]] * 16
     for step in (1, 2):
         samples = lines(Path(f"runs/one/samples/train-{step:06d}.jsonl"))
-        assert sorted({row["copy"] for row in samples}) == list(range(8)), "each copy is a group of its own"
+        assert sorted({row["copy"] for row in samples}) == list(range(8)), (
+            "each copy is a group of its own"
+        )
         assert len({row["text"] for row in samples}) > 8
 
     word = "train.0.select={name: uncertainty, samples: runs/full, top: 2, repeat: [6, 2]}"
@@ -573,15 +713,22 @@ def called_after_training(capsys: pytest.CaptureFixture[str], run: Path) -> list
     return [row["id"] for row in called(capsys, run, "--method", "uncertainty", "--top", 2)]
 
 
-def test_a_resumed_run_does_not_go_on_with_other_problems(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_does_not_go_on_with_other_problems(
+    full: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     word = "train.0.select={name: historical_variance, history: runs/full, top: 1, repeat: 8}"
     words = ["train", "r.yaml", word, "run.name=one"]
     assert cli.main([*words, "run.steps=1"]) == 0
     assert cli.main([*words, "run.steps=2", "--resume"]) == 0
-    before = (Path("runs/one/history.jsonl").read_bytes(), Path("runs/one/metrics.jsonl").read_bytes())
+    before = (
+        Path("runs/one/history.jsonl").read_bytes(),
+        Path("runs/one/metrics.jsonl").read_bytes(),
+    )
     trained = lines(Path("runs/one/history.jsonl"))[0]["id"]
     other = next(row["id"] for row in lines(full / "history.jsonl") if row["id"] != trained)
-    write(full / "history.jsonl", [visit(1, other, 0.0), visit(2, other, 1.0), visit(1, trained, 0.0)])
+    write(
+        full / "history.jsonl", [visit(1, other, 0.0), visit(2, other, 1.0), visit(1, trained, 0.0)]
+    )
     capsys.readouterr()
     assert cli.main([*words, "run.steps=3", "--resume"]) == 2
     said = capsys.readouterr().err
@@ -589,11 +736,17 @@ def test_a_resumed_run_does_not_go_on_with_other_problems(full: Path, capsys: py
     assert "runs/one" in said
     assert "train" in said
     assert "history" in said
-    assert before == (Path("runs/one/history.jsonl").read_bytes(), Path("runs/one/metrics.jsonl").read_bytes())
+    assert before == (
+        Path("runs/one/history.jsonl").read_bytes(),
+        Path("runs/one/metrics.jsonl").read_bytes(),
+    )
 
 
 def test_a_history_that_is_missing_is_found_before_a_model_is_loaded(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rlvr.models.load", lambda *_: pytest.fail("a model was loaded"))

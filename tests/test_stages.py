@@ -1,4 +1,6 @@
-"""Curricula: stages with keys of their own, problems that rest, orders that are given, recipes that extend others."""
+"""Curricula: stages with keys of their own, problems that rest, orders that are given, recipes that
+extend others.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def stages(folder: Path, **more: Any) -> dict[str, Any]:
     return tiny.recipe(folder, stages=rows, **more)
 
 
-def test_a_stage_changes_rollouts_problems_and_optimiser_and_carries_on(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_stage_changes_rollouts_problems_and_optimiser_and_carries_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
     made = stages(tiny_model)
     made["run"] |= {"folder": str(tmp_path), "name": "staged"}  # type: ignore[operator]
     summary = rlvr.train(made, reward=variety)
@@ -60,9 +64,16 @@ def test_a_stage_changes_rollouts_problems_and_optimiser_and_carries_on(tiny_mod
     metrics = lines(run / "metrics.jsonl")
     assert [m["phase"] for m in metrics] == ["easy", "easy", "hard", "hard", "hard"]
     assert [m["step"] for m in metrics] == [1, 2, 3, 4, 5]
-    assert [m["groups"] for m in metrics] == [2, 2, 4, 4, 4] and {m["samples"] for m in metrics} == {8}
+    assert [m["groups"] for m in metrics] == [2, 2, 4, 4, 4] and {
+        m["samples"] for m in metrics
+    } == {8}
     assert [m["lr"] for m in metrics] == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 5e-4])
-    samples = [row for path in sorted((run / "samples").iterdir()) if "train" in path.name for row in lines(path)]
+    samples = [
+        row
+        for path in sorted((run / "samples").iterdir())
+        if "train" in path.name
+        for row in lines(path)
+    ]
     lengths = {step: max(r["tokens"] for r in samples if r["step"] == step) for step in (2, 3)}
     assert lengths[2] == 6 and lengths[3] == 4
     levels = {step: {len(r["gold"]) for r in samples if r["step"] == step} for step in (1, 5)}
@@ -76,7 +87,11 @@ def test_the_optimiser_goes_on_from_one_stage_to_the_next(tiny_model: Path) -> N
     found = []
     for rows in (same, []):
         built = build(
-            recipes.load(tiny.recipe(tiny_model, stages=rows, reward_kl={"coef": 0.1, "target": 0.1})), None, variety
+            recipes.load(
+                tiny.recipe(tiny_model, stages=rows, reward_kl={"coef": 0.1, "target": 0.1})
+            ),
+            None,
+            variety,
         )
         state = State(0, built.run.sources.start())
         for stage, before in zip(built.stages, (None, *built.stages), strict=False):
@@ -91,9 +106,13 @@ def test_the_optimiser_goes_on_from_one_stage_to_the_next(tiny_model: Path) -> N
 
 
 @pytest.mark.parametrize("reference", ["kept", "renewed"])
-def test_a_stage_may_measure_the_kl_from_where_it_begins(tiny_model: Path, tmp_path: Path, reference: str) -> None:
+def test_a_stage_may_measure_the_kl_from_where_it_begins(
+    tiny_model: Path, tmp_path: Path, reference: str
+) -> None:
     rows = [{"name": "a", "steps": 3}, {"name": "b", "steps": 1, "reference": reference}]
-    made = tiny.recipe(tiny_model, stages=rows, loss={"terms": ["clip", {"name": "kl", "coef": 0.01}]})
+    made = tiny.recipe(
+        tiny_model, stages=rows, loss={"terms": ["clip", {"name": "kl", "coef": 0.01}]}
+    )
     made["run"] |= {"folder": str(tmp_path), "name": "r"}  # type: ignore[operator]
     rlvr.train(made, reward=variety, overrides=["optimizer.lr=1e-2"])
     kl = [m["kl"] for m in lines(tmp_path / "r" / "metrics.jsonl")]
@@ -108,7 +127,10 @@ def test_a_stage_may_measure_the_kl_from_where_it_begins(tiny_model: Path, tmp_p
         ({"steps": 1, "rolout.samples": 3}, "did you mean 'rollout'"),
         ({"name": "a"}, "stages.0.steps: is required"),
         ({"steps": 1, "advantage": "gae"}, "needs a critic"),
-        ({"steps": 1, "advantage": "gae", "critic": {}}, "a critic in all of its stages or in none"),
+        (
+            {"steps": 1, "advantage": "gae", "critic": {}},
+            "a critic in all of its stages or in none",
+        ),
         ({"steps": 1, "name": "cold_start"}, "stages.0.name: 'cold_start' names the steps"),
     ],
 )
@@ -122,7 +144,11 @@ def test_a_wrong_stage_is_refused_before_anything_is_loaded(
 def test_a_named_reference_is_not_renewed(tiny_model: Path) -> None:
     model = {"name": str(tiny_model), "reference": str(tiny_model)}
     with pytest.raises(UserError, match=r"stages\.1\.reference: model\.reference names"):
-        recipes.load(tiny.recipe(tiny_model, model=model, stages=[{"steps": 1}, {"steps": 1, "reference": "renewed"}]))
+        recipes.load(
+            tiny.recipe(
+                tiny_model, model=model, stages=[{"steps": 1}, {"steps": 1, "reference": "renewed"}]
+            )
+        )
 
 
 def test_the_length_of_a_staged_run_is_that_of_its_stages(tiny_model: Path) -> None:
@@ -178,7 +204,11 @@ def test_a_source_where_all_problems_rest_still_gives_problems() -> None:
 
 def test_what_rests_survives_a_resume(tiny_model: Path, tmp_path: Path) -> None:
     """A run of four steps, and one stopped after two and resumed, draw the same problems."""
-    source = {"data": {**tiny.SUMS, "count": 4}, "task": tiny.NUMBER, "adaptive": {"low": 0.3, "high": 0.6, "rest": 2}}
+    source = {
+        "data": {**tiny.SUMS, "count": 4},
+        "task": tiny.NUMBER,
+        "adaptive": {"low": 0.3, "high": 0.6, "rest": 2},
+    }
     found = []
     for name, parts in (("whole", [4]), ("halves", [2, 4])):
         made = tiny.recipe(tiny_model, train=[source], checkpoint={"every": 1})
@@ -192,9 +222,13 @@ def test_what_rests_survives_a_resume(tiny_model: Path, tmp_path: Path) -> None:
 # --- Overlong answers
 
 
-def test_a_response_cut_at_the_limit_carries_no_loss_and_counts_in_its_group(tiny_model: Path) -> None:
+def test_a_response_cut_at_the_limit_carries_no_loss_and_counts_in_its_group(
+    tiny_model: Path,
+) -> None:
     recipe = recipes.load(
-        tiny.recipe(tiny_model, filter="overlong", rollout={"problems": 4, "samples": 8, "max_tokens": 30})
+        tiny.recipe(
+            tiny_model, filter="overlong", rollout={"problems": 4, "samples": 8, "max_tokens": 30}
+        )
     )
     run = build(recipe, None, variety).run
     gathered = run.gather(lambda n, s: (attempted(run), s), run.sources.start(), 4)
@@ -206,7 +240,9 @@ def test_a_response_cut_at_the_limit_carries_no_loss_and_counts_in_its_group(tin
     assert kept.tolist() == [kind is Finish.STOP for kind in kinds]
     whole = run.learner.score(gathered.groups)
     assert torch.equal(scored.reward, whole.reward) and len(scored.mask) == len(whole.mask)
-    tokens = sum(len(s.rollout.token_ids) for g in cut for s in g.samples if s.rollout.finish is Finish.STOP)
+    tokens = sum(
+        len(s.rollout.token_ids) for g in cut for s in g.samples if s.rollout.finish is Finish.STOP
+    )
     from rlvr.batch import pack
 
     advantage = run.advantage(scored, run.world)
@@ -243,7 +279,9 @@ def test_the_greedy_answer_is_a_baseline_and_is_not_trained_on(tiny_model: Path)
 
     for found in result.groups:
         fresh = build(recipes.load(tiny.recipe(tiny_model)), None, variety).run
-        greedy = fresh.rollouts([found.samples[0].rollout.prompt], Sampling(1, 6, temperature=0.0), 0)
+        greedy = fresh.rollouts(
+            [found.samples[0].rollout.prompt], Sampling(1, 6, temperature=0.0), 0
+        )
         assert found.baseline == variety(greedy[0].text)
     advantages, start = result.advantages, 0
     for found in result.groups:
@@ -272,7 +310,9 @@ def test_a_recipe_extends_another_key_by_key(tmp_path: Path) -> None:
     found = recipes.load(tmp_path / "over.yaml")
     assert (found.model.name, found.model.dtype) == ("b", "float64")
     assert (found.rollout.samples, found.rollout.problems) == (4, 5)
-    assert found.reward_kl is None and found.advantage.name == "rloo" and found.advantage.params == {}
+    assert (
+        found.reward_kl is None and found.advantage.name == "rloo" and found.advantage.params == {}
+    )
     assert found.run.name == "over"
 
 
@@ -291,10 +331,20 @@ def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("learn", "parts"), [({"minibatch_prompts": 2}, 2), ({"minibatch_samples": 4}, 4), ({"minibatches": 8}, 8), ({}, 1)]
+    ("learn", "parts"),
+    [
+        ({"minibatch_prompts": 2}, 2),
+        ({"minibatch_samples": 4}, 4),
+        ({"minibatches": 8}, 8),
+        ({}, 1),
+    ],
 )
-def test_a_mini_batch_is_said_in_prompts_or_in_samples(tiny_model: Path, learn: dict[str, int], parts: int) -> None:
-    made = tiny.recipe(tiny_model, rollout={"problems": 4, "samples": 4, "max_tokens": 6}, learn=learn)
+def test_a_mini_batch_is_said_in_prompts_or_in_samples(
+    tiny_model: Path, learn: dict[str, int], parts: int
+) -> None:
+    made = tiny.recipe(
+        tiny_model, rollout={"problems": 4, "samples": 4, "max_tokens": 6}, learn=learn
+    )
     run = build(recipes.load(made), None, variety).run
     seen: list[Any] = []
     update = run.learner.update
@@ -313,6 +363,8 @@ def test_a_mini_batch_is_said_in_prompts_or_in_samples(tiny_model: Path, learn: 
         ({"minibatches": 2, "minibatch_samples": 4}, "keep one of them"),
     ],
 )
-def test_mini_batches_that_do_not_come_out_even_are_refused(tiny_model: Path, learn: Any, message: str) -> None:
+def test_mini_batches_that_do_not_come_out_even_are_refused(
+    tiny_model: Path, learn: Any, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         recipes.load(tiny.recipe(tiny_model, learn=learn))

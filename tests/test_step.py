@@ -1,4 +1,6 @@
-"""The training step on the tiny model: what travels through it, and that new weights reach the engine."""
+"""The training step on the tiny model: what travels through it, and that new weights reach the
+engine.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from rlvr.build import Built, build
 from rlvr.step import Run, State, StepResult, attempt, train_step
 from rlvr.types import Problem, Response, Sample, flatten
 
-# Anything that chooses a way: an `if` of any form, a loop with an end of its own, `and`/`or`, a handler.
+# Anything that chooses a way: an `if` of any form, a loop with an end of its own, `and`/`or`, a
+# handler.
 BRANCHES = (ast.If, ast.IfExp, ast.Match, ast.While, ast.Try, ast.BoolOp, ast.Assert)
 ONE_PROBLEM = [Problem("only", "math", "What is 7 + 8?", "15")]
 
@@ -31,7 +34,9 @@ def variety(response: str) -> float:
     return float(len(set(response)))
 
 
-def made(folder: Path, reward: Any = variety, problems: list[Problem] | None = None, **sections: object) -> Built:
+def made(
+    folder: Path, reward: Any = variety, problems: list[Problem] | None = None, **sections: object
+) -> Built:
     return build(recipes.load(tiny.recipe(folder, **sections)), problems, reward)
 
 
@@ -65,22 +70,32 @@ def watch(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[Any]:
 
 def same_weights(run: Run) -> bool:
     engine = run.rollouts.engine.parameters
-    return all(torch.equal(engine[name], weight.to(engine[name].dtype)) for name, weight in run.learner.weights())
+    return all(
+        torch.equal(engine[name], weight.to(engine[name].dtype))
+        for name, weight in run.learner.weights()
+    )
 
 
 def test_the_step_has_no_branch() -> None:
     for function in (train_step, attempt):
         tree = ast.parse(inspect.getsource(function))
         assert not [node for node in ast.walk(tree) if isinstance(node, BRANCHES)]
-        assert not [node.ifs for node in ast.walk(tree) if isinstance(node, ast.comprehension) and node.ifs]
+        assert not [
+            node.ifs for node in ast.walk(tree) if isinstance(node, ast.comprehension) and node.ifs
+        ]
 
 
 def test_the_step_is_one_screen() -> None:
     tree = ast.parse(Path(step.__file__).read_text("utf-8"))
-    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and not is_docstring(node)]
+    statements = [
+        node for node in ast.walk(tree) if isinstance(node, ast.stmt) and not is_docstring(node)
+    ]
     code = {line for node in statements for line in own_lines(node)}
     assert len(code) <= 80
-    assert sum(len(inspect.getsource(function).splitlines()) for function in (train_step, attempt)) <= 40
+    assert (
+        sum(len(inspect.getsource(function).splitlines()) for function in (train_step, attempt))
+        <= 40
+    )
 
 
 def is_docstring(node: ast.stmt) -> bool:
@@ -112,7 +127,9 @@ def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
     predicted: dict[int, list[tuple[int, int]]] = {}
     for part in batch.passes(sequences, budget, shared):
         assert part.input_ids.numel() <= budget or len(part.input_ids) == 1
-        pairs = zip(part.input_ids[part.row, part.column].tolist(), part.target.tolist(), strict=True)
+        pairs = zip(
+            part.input_ids[part.row, part.column].tolist(), part.target.tolist(), strict=True
+        )
         for number in part.samples:
             assert number not in predicted
             predicted[number] = [next(pairs) for _ in sequences[number].response]
@@ -134,7 +151,10 @@ def test_a_group_holds_the_samples_of_one_problem(tiny_model: Path) -> None:
 
 def test_each_source_is_asked_and_judged_in_its_own_way(tiny_model: Path) -> None:
     rows = [dict(tiny.recipe(tiny_model)["train"][0]) for _ in range(2)]  # type: ignore[index]
-    rows[1] |= {"prompt": {"name": "plain", "template": "Q: {question}"}, "task": {"name": "math", "extract": ["box"]}}
+    rows[1] |= {
+        "prompt": {"name": "plain", "template": "Q: {question}"},
+        "task": {"name": "math", "extract": ["box"]},
+    }
     run = made(tiny_model, train=rows, rollout={"problems": 16, "samples": 2, "max_tokens": 12}).run
     rollouts = [(s.rollout, s.verdict) for s in samples_of(stepped(run)[0])]
     assert {rollout.prompt.draw.source for rollout, _ in rollouts} == {0, 1}
@@ -152,7 +172,9 @@ def test_rewards_verdicts_and_texts_belong_to_their_sample(tiny_model: Path) -> 
         rollout = sample.rollout
         assert rollout.text == decode(rollout.token_ids, skip_special_tokens=True)
         assert sample.reward.value == variety(rollout.text)
-        judged = run.verifier.judges[0](rollout.prompt.problem, Response(rollout.text, rollout.finish == "length"))
+        judged = run.verifier.judges[0](
+            rollout.prompt.problem, Response(rollout.text, rollout.finish == "length")
+        )
         assert replace(sample.verdict, ms=0.0) == replace(judged, ms=0.0)
 
 
@@ -168,19 +190,33 @@ def test_advantages_follow_the_groups(tiny_model: Path) -> None:
 
 def test_the_types_of_the_stages_are_frozen() -> None:
     modules = (types, batch, step, gather, metrics, world)
-    found = [c for m in modules for c in vars(m).values() if dataclasses.is_dataclass(c) and c.__module__ == m.__name__]
+    found = [
+        c
+        for m in modules
+        for c in vars(m).values()
+        if dataclasses.is_dataclass(c) and c.__module__ == m.__name__
+    ]
     assert len(found) > 20
     assert [c.__name__ for c in found if not c.__dataclass_params__.frozen] == []
 
 
-def test_no_stage_writes_into_the_tensors_of_another(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = {"terms": ["clip", {"name": "kl", "coef": 0.1}, {"name": "entropy", "coef": 0.01}], "reduction": "sequence"}
-    run = made(tiny_model, loss=loss, learn={"epochs": 2, "minibatches": 2, "tokens_per_pass": 64}).run
+def test_no_stage_writes_into_the_tensors_of_another(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = {
+        "terms": ["clip", {"name": "kl", "coef": 0.1}, {"name": "entropy", "coef": 0.01}],
+        "reduction": "sequence",
+    }
+    run = made(
+        tiny_model, loss=loss, learn={"epochs": 2, "minibatches": 2, "tokens_per_pass": 64}
+    ).run
     kept: list[tuple[Tensor, int, Tensor]] = []
 
     def remember(stage: Any) -> Any:
         values = [getattr(stage, field.name) for field in dataclasses.fields(stage)]
-        kept.extend((value, value._version, value.clone()) for value in values if isinstance(value, Tensor))
+        kept.extend(
+            (value, value._version, value.clone()) for value in values if isinstance(value, Tensor)
+        )
         return stage
 
     score, update = run.learner.score, run.learner.update
@@ -206,10 +242,16 @@ def test_new_weights_reach_the_engine(tiny_model: Path, compute: str) -> None:
         assert {s.rollout.version for s in samples_of(result)} == {number}
     assert engine.version == 3 and same_weights(run)
     assert {weight.dtype for weight in engine.parameters.values()} == {getattr(torch, compute)}
-    assert all(not torch.equal(before[name], weight) for name, weight in engine.parameters.items() if weight.dim() > 1)
+    assert all(
+        not torch.equal(before[name], weight)
+        for name, weight in engine.parameters.items()
+        if weight.dim() > 1
+    )
 
 
-def test_the_mismatch_shows_weights_that_did_not_arrive(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mismatch_shows_weights_that_did_not_arrive(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def last_mismatch() -> float:
         return float(stepped(run, 4)[-1].metrics.record()["mismatch"])  # type: ignore[arg-type]
 
@@ -228,13 +270,19 @@ def test_rollouts_carry_masks_log_probabilities_and_their_number(tiny_model: Pat
         assert [s.rollout.index for s in group.samples] == [0, 1, 2, 3]
         for sample in group.samples:
             rollout = sample.rollout
-            assert rollout.mask == (1,) * len(rollout.token_ids) and 1 <= len(rollout.token_ids) <= 7
+            assert (
+                rollout.mask == (1,) * len(rollout.token_ids) and 1 <= len(rollout.token_ids) <= 7
+            )
             assert len(rollout.logprobs) == len(rollout.token_ids) and max(rollout.logprobs) <= 0
             assert rollout.prompt.draw.source == 0
 
 
-def test_copies_of_one_problem_are_groups_of_their_own(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = made(tiny_model, problems=ONE_PROBLEM, rollout={"problems": 128, "samples": 2, "max_tokens": 6}).run
+def test_copies_of_one_problem_are_groups_of_their_own(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(
+        tiny_model, problems=ONE_PROBLEM, rollout={"problems": 128, "samples": 2, "max_tokens": 6}
+    ).run
     asked = watch(monkeypatch, run.rollouts.engine, "generate")
     scored = watch(monkeypatch, step, "pack")
     result = stepped(run)[0]
@@ -242,12 +290,17 @@ def test_copies_of_one_problem_are_groups_of_their_own(tiny_model: Path, monkeyp
     assert [g.samples[0].rollout.prompt.draw.copy for g in result.groups] == list(range(128))
     assert [s.rollout.index for s in samples_of(result)] == list(range(256))
     assert len({key for request in asked[0] for key in request.keys}) == 256
-    assert len({s.rollout.token_ids for s in samples_of(result)}) > 230  # a few end with their first token
+    # a few end with their first token
+    assert len({s.rollout.token_ids for s in samples_of(result)}) > 230
     assert result.metrics.record()["groups"] == 128
 
 
-def test_copies_are_compared_within_their_own_group_only(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = made(tiny_model, problems=ONE_PROBLEM, rollout={"problems": 8, "samples": 2, "max_tokens": 6}).run
+def test_copies_are_compared_within_their_own_group_only(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(
+        tiny_model, problems=ONE_PROBLEM, rollout={"problems": 8, "samples": 2, "max_tokens": 6}
+    ).run
     packed = watch(monkeypatch, run.learner, "score")
     groups = stepped(run)[0].groups
     scored = run.learner.score(packed[0])
@@ -255,7 +308,9 @@ def test_copies_are_compared_within_their_own_group_only(tiny_model: Path, monke
     assert scored.reward.tolist() == [s.reward.value for g in groups for s in g.samples]
 
 
-def test_no_two_samples_of_a_step_share_a_key(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_two_samples_of_a_step_share_a_key(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = made(
         tiny_model, rollout={"problems": 24, "samples": 3, "max_tokens": 2}
     ).run  # of 16 problems, so with copies
@@ -268,7 +323,9 @@ def test_an_attempt_is_a_function_of_step_and_number(tiny_model: Path) -> None:
     run = made(tiny_model, problems=ONE_PROBLEM).run
 
     def tokens(at: int, number: int) -> list[tuple[int, ...]]:
-        return [s.rollout.token_ids for s in flatten(attempt(run, at, number, run.sources.start())[0])]
+        return [
+            s.rollout.token_ids for s in flatten(attempt(run, at, number, run.sources.start())[0])
+        ]
 
     assert tokens(0, 0) == tokens(0, 0)
     assert tokens(0, 0) != tokens(0, 1) and tokens(0, 0) != tokens(1, 0)
@@ -289,7 +346,9 @@ def test_a_step_without_signal_moves_nothing(tiny_model: Path, gatherer: str) ->
     before = {name: weight.clone() for name, weight in run.learner.weights()}
     record = stepped(run)[0].metrics.record()
     assert all(torch.equal(before[name], weight) for name, weight in run.learner.weights())
-    assert record["skipped_updates"] == 0 and record["attempts"] == {"once": 1, "refill": 4}[gatherer]
+    assert (
+        record["skipped_updates"] == 0 and record["attempts"] == {"once": 1, "refill": 4}[gatherer]
+    )
 
 
 def test_a_step_whose_verdicts_are_all_masked_moves_nothing(tiny_model: Path) -> None:
@@ -306,10 +365,14 @@ def test_a_step_whose_verdicts_are_all_masked_moves_nothing(tiny_model: Path) ->
     assert all(torch.equal(before[name], weight) for name, weight in run.learner.weights())
 
 
-def test_filtered_groups_stay_in_the_denominators(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filtered_groups_stay_in_the_denominators(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digits = set("0123456789")
     sections = {"filter": ["no_signal"], "rollout": {"problems": 12, "samples": 2, "max_tokens": 4}}
-    run = made(tiny_model, reward=lambda response: float(bool(digits & set(response))), **sections).run
+    run = made(
+        tiny_model, reward=lambda response: float(bool(digits & set(response))), **sections
+    ).run
     packed: list[Batch] = watch(monkeypatch, run.learner, "update")
     result = stepped(run)[0]
     left_out = [g for g in result.groups if not g.trained]

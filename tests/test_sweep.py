@@ -1,8 +1,9 @@
-"""Sweeps: what is refused before anything starts, that a killed one goes on, and what its table says.
+"""Sweeps: what is refused before anything starts, that a killed one goes on, and what its table
+says.
 
-The sweeps of these tests are trained by a process that is forked from a server with torch loaded, and so are its runs
-(`Forked` stands for `subprocess.Popen`), which spares each of them the seconds of that import. One test has real
-processes.
+The sweeps of these tests are trained by a process that is forked from a server with torch loaded,
+and so are its runs (`Forked` stands for `subprocess.Popen`), which spares each of them the seconds
+of that import. One test has real processes.
 """
 
 from __future__ import annotations
@@ -74,7 +75,13 @@ class Forked:
     open_ends: list[int] = []
 
     def __init__(
-        self, words: Sequence[str], stdin: int, stdout: Any, stderr: Any, pass_fds: Any, process_group: int
+        self,
+        words: Sequence[str],
+        stdin: int,
+        stdout: Any,
+        stderr: Any,
+        pass_fds: Any,
+        process_group: int,
     ) -> None:
         ours, end = os.pipe()
         self.open_ends.append(end)
@@ -125,14 +132,20 @@ class Ended:
     err: str
 
 
-def in_process(*words: str, cwd: Path, env: dict[str, str] | None = None, kill_before_write: int = 0) -> Ended:
-    """`rlvr …` in a process of its own, killed just before its n-th change to the file system where that is asked."""
+def in_process(
+    *words: str, cwd: Path, env: dict[str, str] | None = None, kill_before_write: int = 0
+) -> Ended:
+    """`rlvr …` in a process of its own, killed just before its n-th change to the file system where
+    that is asked.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rlvr.run", "rlvr.report", "transformers.models.llama", "tiny"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     try:
-        process = context.Process(target=_main, args=(words, str(cwd), env or {}, kill_before_write))
+        process = context.Process(
+            target=_main, args=(words, str(cwd), env or {}, kill_before_write)
+        )
         process.start()
     finally:
         os.environ.pop("PYTHONPATH")
@@ -159,11 +172,15 @@ def _main(words: Sequence[str], cwd: str, env: dict[str, str], kill_at: int) -> 
 
 
 def _strike_before_write(kill_at: int) -> None:
-    """SIGKILL for this process, not for those that it forks, just before its n-th change below `runs`."""
+    """SIGKILL for this process, not for those that it forks, just before its n-th change below
+    `runs`.
+    """
     mine, seen = os.getpid(), []
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        opened = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        opened = (
+            event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        )
         moved = event in {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
         if (opened or moved) and os.getpid() == mine and str(args[0]).startswith("runs"):
             seen.append(event)
@@ -193,7 +210,10 @@ class Place:
             "recipe": "base.yaml",
             "seeds": [0, 1],
             "keep": "results",
-            "arms": {"a": {"reward.0.arm": "a"}, "b": {"reward.0.arm": "b", "rollout": {"temperature": 1.5}}},
+            "arms": {
+                "a": {"reward.0.arm": "a"},
+                "b": {"reward.0.arm": "b", "rollout": {"temperature": 1.5}},
+            },
         }
         (path / "two.yaml").write_text(yaml.safe_dump(options | changes, sort_keys=False))
         return Place(path)
@@ -212,7 +232,9 @@ class Place:
         return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
     def table(self) -> list[str]:
-        return [(self.folder / name).read_text() for name in ("table.md", "sweep.json", "sweep.html")]
+        return [
+            (self.folder / name).read_text() for name in ("table.md", "sweep.json", "sweep.html")
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +253,11 @@ def test_the_table_holds_the_figures_of_the_run_folders(whole: Place) -> None:
     right = {}
     for name in ("a-0", "a-1", "b-0", "b-1"):
         for step in (0, 3):
-            lines = (whole.folder / name / f"samples/eval-heldout-{step:06d}.jsonl").read_text().splitlines()
+            lines = (
+                (whole.folder / name / f"samples/eval-heldout-{step:06d}.jsonl")
+                .read_text()
+                .splitlines()
+            )
             right[name, step] = [json.loads(line)["status"] == "correct" for line in lines]
     after = {arm: np.array([right[f"{arm}-{seed}", 3] for seed in (0, 1)], float).T for arm in "ab"}
     before = np.array([right["a-0", 0], right["a-1", 0]], float).T
@@ -240,7 +266,9 @@ def test_the_table_holds_the_figures_of_the_run_folders(whole: Place) -> None:
     assert found["arms"]["a"]["gain"]["pass@1"] == pytest.approx((after["a"] - before).mean())
     assert "difference" not in found["arms"]["a"]
     change = after["b"] - after["a"]
-    assert change.any() and (after["a"] - before).any(), "the arms do not differ, so the test shows nothing"
+    assert change.any() and (after["a"] - before).any(), (
+        "the arms do not differ, so the test shows nothing"
+    )
     assert found["arms"]["b"]["difference"]["pass@1"] == pytest.approx(change.mean())
     assert found["arms"]["b"]["difference"]["ci95"] == pytest.approx(crossed_interval(change))
     assert [point["step"] for point in found["arms"]["b"]["curve"]] == [0, 2, 3]
@@ -253,7 +281,9 @@ def test_what_is_not_to_stay_of_a_run_is_deleted(whole: Place) -> None:
         assert not kept & {"model", "checkpoints"}
 
 
-def test_the_table_is_made_again_without_training(whole: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_is_made_again_without_training(
+    whole: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     before, runs = whole.table(), whole.finished()
     for name in ("table.md", "sweep.json", "sweep.html"):
         (whole.folder / name).unlink()
@@ -275,8 +305,8 @@ def test_a_finished_sweep_is_refused_and_with_resume_runs_nothing(whole: Place) 
     assert whole.finished() == runs
 
 
-# Where the sweep is struck, one after the other: before its n-th change of a file; in a step of a run, by a signal to
-# the sweep or to the run.
+# Where the sweep is struck, one after the other: before its n-th change of a file; in a step of a
+# run, by a signal to the sweep or to the run.
 STRIKES: list[tuple[int | str, int]] = [
     (2, -signal.SIGKILL),
     (5, -signal.SIGKILL),
@@ -294,7 +324,11 @@ def test_a_sweep_killed_anywhere_resumes_without_running_a_finished_run_again(
 ) -> None:
     place, done, reached = Place.make(tmp_path / "struck", tiny_model), {}, []
     for number, (strike, status) in enumerate(STRIKES):
-        how = {"env": {"TEST_STRIKE": strike}} if isinstance(strike, str) else {"kill_before_write": strike}
+        how = (
+            {"env": {"TEST_STRIKE": strike}}
+            if isinstance(strike, str)
+            else {"kill_before_write": strike}
+        )
         there = number > 0 and (place.folder / "sweep.yaml").exists()
         ended = place.sweep(*(["--resume"] if there else []), **how)
         assert ended.status == status, (strike, ended)
@@ -302,7 +336,9 @@ def test_a_sweep_killed_anywhere_resumes_without_running_a_finished_run_again(
             last = ended.err.strip().splitlines()[-1]
             assert last.endswith("go on with: rlvr sweep two.yaml --resume")
         found = place.finished()
-        assert {name: found[name] for name in done} == done, f"a finished run was changed after {strike}"
+        assert {name: found[name] for name in done} == done, (
+            f"a finished run was changed after {strike}"
+        )
         done = found
         reached.append(len({Path(name).relative_to(place.folder).parts[0] for name in done}))
     assert place.sweep("--resume").status == 0
@@ -323,14 +359,22 @@ def test_side_by_side_gives_the_same_table(whole: Place, tmp_path: Path, tiny_mo
 
 
 @pytest.mark.slow
-def test_the_runs_of_a_killed_sweep_end_with_it(whole: Place, tmp_path: Path, tiny_model: Path) -> None:
+def test_the_runs_of_a_killed_sweep_end_with_it(
+    whole: Place, tmp_path: Path, tiny_model: Path
+) -> None:
     """Real processes: the run is gone when its sweep is, and lets go of the folder."""
     place = Place.make(tmp_path / "real", tiny_model)
     env = os.environ | {"PYTHONPATH": str(ROOT), "TEST_PAUSE": "0.5", "PYTHONUNBUFFERED": "1"}
     words = [sys.executable, "-m", "rlvr", "sweep", "two.yaml"]
-    process = subprocess.Popen(words, cwd=place.path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        words, cwd=place.path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     log, until = place.folder / "a-0" / "metrics.jsonl", time.monotonic() + 240
-    while not (log.exists() and log.read_text()) and process.poll() is None and time.monotonic() < until:
+    while (
+        not (log.exists() and log.read_text())
+        and process.poll() is None
+        and time.monotonic() < until
+    ):
         time.sleep(0.02)
     process.kill()
     _, err = process.communicate()
@@ -356,7 +400,11 @@ def test_an_arm_that_fails_does_not_lose_the_others(tmp_path: Path, tiny_model: 
         tmp_path,
         tiny_model,
         seeds=[0],
-        arms={"bad": {"reward": "plugins.py:broken"}, "needs": {"train.0.select": chosen}, "good": {}},
+        arms={
+            "bad": {"reward": "plugins.py:broken"},
+            "needs": {"train.0.select": chosen},
+            "good": {},
+        },
         baseline="good",
     )
     ended = place.sweep()
@@ -373,45 +421,85 @@ def test_an_arm_that_fails_does_not_lose_the_others(tmp_path: Path, tiny_model: 
     assert place.finished() == runs
 
 
-def test_a_run_waits_for_the_one_whose_history_it_selects_from(tmp_path: Path, tiny_model: Path) -> None:
-    """The chosen problem is the first of the ranking of the full run, in whatever order the arms stand."""
+def test_a_run_waits_for_the_one_whose_history_it_selects_from(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """The chosen problem is the first of the ranking of the full run, in whatever order the arms
+    stand.
+    """
     from rlvr.select import ranked
 
     chosen = {"name": "historical_variance", "history": "runs/two/full-{seed}", "top": 1}
-    arms_ = {"chosen": {"train.0.select": chosen}, "full": {"run.steps": 6, "train.0.data.count": 4}}
-    place = Place.make(tmp_path, tiny_model, seeds=[3], arms=arms_, overrides={"train.0.data.count": 4})
+    arms_ = {
+        "chosen": {"train.0.select": chosen},
+        "full": {"run.steps": 6, "train.0.data.count": 4},
+    }
+    place = Place.make(
+        tmp_path, tiny_model, seeds=[3], arms=arms_, overrides={"train.0.data.count": 4}
+    )
     ended = place.sweep()
     assert ended.status == 0, ended.err
     assert ended.out.index("full-3: starts") < ended.out.index("chosen-3: starts")
-    asked = {json.loads(line)["id"] for line in (place.folder / "chosen-3/history.jsonl").read_text().splitlines()}
+    asked = {
+        json.loads(line)["id"]
+        for line in (place.folder / "chosen-3/history.jsonl").read_text().splitlines()
+    }
     first = ranked(place.folder / "full-3", "historical_variance", {}, top=1)[0]
     assert asked == {first.id}
 
 
-# --- what is refused before anything starts ---------------------------------------------------------------------------
+# --- what is refused before anything starts
+# ---------------------------------------------------------------------------
 
 SELF = {"name": "historical_variance", "history": "runs/two/b-0", "top": 1}
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "no recipe": ({"recipe": "demmo"}, "two: arms.a: unknown recipe 'demmo' (did you mean 'demo'?)"),
+    "no recipe": (
+        {"recipe": "demmo"},
+        "two: arms.a: unknown recipe 'demmo' (did you mean 'demo'?)",
+    ),
     "a key of the sweep": ({"seed": [0]}, "two: seed: unknown key (did you mean 'seeds'?)"),
     "no arm": ({"arms": {}}, "two: arms: "),
-    "a key of an arm": ({"arms": {"b": {"rollout.sample": 3}}}, "two: arms.b: base: rollout.sample: unknown key"),
-    "a value of an arm": ({"arms": {"b": {"optimizer": {"lr": "x"}}}}, "two: arms.b: base: optimizer.lr: should be"),
-    "a plug-in of an arm": ({"arms": {"b": {"reward": "randon"}}}, "two: arms.b: base: reward.0.name: unknown reward"),
-    "a run's own key": ({"arms": {"b": {"run": {"seed": 4}}}}, "two: arms.b: run.seed: the sweep sets it"),
-    "an overrides key": ({"overrides": {"run.name": "x"}}, "two: arms.a: run.name: the sweep sets it"),
+    "a key of an arm": (
+        {"arms": {"b": {"rollout.sample": 3}}},
+        "two: arms.b: base: rollout.sample: unknown key",
+    ),
+    "a value of an arm": (
+        {"arms": {"b": {"optimizer": {"lr": "x"}}}},
+        "two: arms.b: base: optimizer.lr: should be",
+    ),
+    "a plug-in of an arm": (
+        {"arms": {"b": {"reward": "randon"}}},
+        "two: arms.b: base: reward.0.name: unknown reward",
+    ),
+    "a run's own key": (
+        {"arms": {"b": {"run": {"seed": 4}}}},
+        "two: arms.b: run.seed: the sweep sets it",
+    ),
+    "an overrides key": (
+        {"overrides": {"run.name": "x"}},
+        "two: arms.a: run.name: the sweep sets it",
+    ),
     "the baseline": ({"baseline": "c"}, "two: baseline: no arm 'c'"),
     "a name": ({"arms": {"a/b": {}}}, "two: arms.a/b: the name becomes that of a folder"),
     "a seed twice": ({"seeds": [1, 1]}, "two: seeds: one of them stands there twice"),
     "no seed": ({"seeds": []}, "two: seeds: should not be empty"),
     "what to keep": ({"keep": "nothing"}, "two: keep: should be"),
-    "no held-out set": ({"overrides": {"eval.sets": []}}, "two: arms.a: eval.sets: has no held-out set"),
+    "no held-out set": (
+        {"overrides": {"eval.sets": []}},
+        "two: arms.a: eval.sets: has no held-out set",
+    ),
     "other held-out sets": (
         {"arms": {"a": {}, "b": {"eval.sets.0.data.count": 9}}},
         "two: arms.b: eval.sets.0: is not that of 'a', so the two do not compare",
     ),
-    "data": ({"arms": {"b": {"train.0.data.count": 10**9}}}, "two: arms.b: train.0.data: arithmetic: count="),
-    "a file": ({"arms": {"b": {"train.0.data": {"name": "file", "path": "no.jsonl"}}}}, "two: arms.b: train.0.data: "),
+    "data": (
+        {"arms": {"b": {"train.0.data.count": 10**9}}},
+        "two: arms.b: train.0.data: arithmetic: count=",
+    ),
+    "a file": (
+        {"arms": {"b": {"train.0.data": {"name": "file", "path": "no.jsonl"}}}},
+        "two: arms.b: train.0.data: ",
+    ),
     "a selection": (
         {"arms": {"b": {"train.0.select": {"name": "ids", "ids": ["x"]}}}},
         "two: arms.b: select.ids: no problem 'x'",
@@ -420,8 +508,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"arms": {"b": {"train.0.select": {"name": "lim", "history": "runs/other"}}}},
         "two: arms.b: runs/other: no such file",
     ),
-    "a model": ({"arms": {"b": {"model.name": "no_model"}}}, "two: arms.b: model.name: no folder and no built-in"),
-    "itself": ({"arms": {"b": {"train.0.select": SELF}}}, "two: arms.b: its recipe reads 'runs/two/b-0', which can"),
+    "a model": (
+        {"arms": {"b": {"model.name": "no_model"}}},
+        "two: arms.b: model.name: no folder and no built-in",
+    ),
+    "itself": (
+        {"arms": {"b": {"train.0.select": SELF}}},
+        "two: arms.b: its recipe reads 'runs/two/b-0', which can",
+    ),
     "a deleted model": (
         {"arms": {"a": {}, "b": {"model.name": "runs/two/a-0"}}},
         "two: keep: 'results' deletes the model of 'runs/two/a-0', which arms.b starts from; keep model",
@@ -431,7 +525,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_is_refused_in_one_line_before_anything_starts(
-    what: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    what: str,
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     changes, wanted = MISTAKES[what]
     place = Place.make(tmp_path, tiny_model, **changes)
@@ -447,13 +545,19 @@ def test_a_changed_arm_is_refused(whole: Place, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(whole.path)
     options = yaml.safe_load((whole.path / "two.yaml").read_text())
     options["arms"]["b"]["optimizer.lr"] = 0.5
-    (whole.path / "changed.yaml").write_text(yaml.safe_dump(options | {"name": "two"}, sort_keys=False))
+    (whole.path / "changed.yaml").write_text(
+        yaml.safe_dump(options | {"name": "two"}, sort_keys=False)
+    )
     for given in ({"resume": True}, {"table": True}):
-        with pytest.raises(UserError, match=r"arms\.b: runs/two/b-0 was trained with another 'optimizer\.lr'"):
+        with pytest.raises(
+            UserError, match=r"arms\.b: runs/two/b-0 was trained with another 'optimizer\.lr'"
+        ):
             rlvr.sweep("changed.yaml", **given)
 
 
-def test_what_a_folder_may_not_hold(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_folder_may_not_hold(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = Place.make(tmp_path, tiny_model)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(arms, "PATIENCE", 0.0)
@@ -462,7 +566,9 @@ def test_what_a_folder_may_not_hold(tmp_path: Path, tiny_model: Path, monkeypatc
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=r"runs/two: a sweep is at work here \(process 4711\); wait, or stop it"):
+        with pytest.raises(
+            UserError, match=r"runs/two: a sweep is at work here \(process 4711\); wait, or stop it"
+        ):
             rlvr.sweep("two.yaml")
     (place.folder / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and not the folder of a sweep"):
@@ -485,26 +591,42 @@ def test_a_run_folder_of_something_else_is_not_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "a-0" / "notes.txt").exists()
 
 
-# --- the shipped sweeps -----------------------------------------------------------------------------------------------
+# --- the shipped sweeps
+# -----------------------------------------------------------------------------------------------
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     """All dotted keys that differ, also those inside of lists."""
 
     def leaves(value: Any, at: str) -> dict[str, Any]:
-        rows = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+        rows = (
+            value.items()
+            if isinstance(value, dict)
+            else enumerate(value)
+            if isinstance(value, list)
+            else None
+        )
         if rows is None:
             return {at: value}
-        return {at: None} | {k: v for key, inner in rows for k, v in leaves(inner, f"{at}.{key}".strip(".")).items()}
+        return {at: None} | {
+            k: v for key, inner in rows for k, v in leaves(inner, f"{at}.{key}".strip(".")).items()
+        }
 
     one, other = leaves(before, ""), leaves(now, "")
-    return {key for key in {**one, **other} if key not in one or key not in other or one[key] != other[key]}
+    return {
+        key
+        for key in {**one, **other}
+        if key not in one or key not in other or one[key] != other[key]
+    }
 
 
 @pytest.mark.parametrize("name", tree.shipped("sweep"))
 def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim(name: str) -> None:
     plan = arms.read(name)
-    base = {unit.seed: unit.recipe.model_dump(mode="json", exclude={"run"}) for unit in plan.of(plan.baseline)}
+    base = {
+        unit.seed: unit.recipe.model_dump(mode="json", exclude={"run"})
+        for unit in plan.of(plan.baseline)
+    }
     assert len(plan.units) == len(plan.sweep.arms) * len(plan.sweep.seeds)
     assert len(plan.sweep.seeds) >= 3
     for unit in plan.units:
@@ -513,13 +635,23 @@ def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim
         claimed = [key for key, _ in arms.overrides_of(plan.sweep.arms[unit.arm])]
         found = differences(base[unit.seed], unit.recipe.model_dump(mode="json", exclude={"run"}))
         for key in claimed:
-            assert any(one == key or one.startswith(f"{key}.") for one in found), f"{unit.path.name} changes no {key}"
-        stray = [one for one in found if not any(one == key or one.startswith(f"{key}.") for key in claimed)]
+            assert any(one == key or one.startswith(f"{key}.") for one in found), (
+                f"{unit.path.name} changes no {key}"
+            )
+        stray = [
+            one
+            for one in found
+            if not any(one == key or one.startswith(f"{key}.") for key in claimed)
+        ]
         rows = [one for one in stray if not any(key.startswith(f"{one}.") for key in claimed)]
-        assert not [one for one in rows if not re.match(r"reward\.\d", one)], f"{unit.path.name} also changes {rows}"
+        assert not [one for one in rows if not re.match(r"reward\.\d", one)], (
+            f"{unit.path.name} also changes {rows}"
+        )
 
 
-@pytest.mark.parametrize("name", [name for name in tree.shipped("sweep") if not name.endswith("_small")])
+@pytest.mark.parametrize(
+    "name", [name for name in tree.shipped("sweep") if not name.endswith("_small")]
+)
 def test_a_shipped_sweep_has_a_small_twin_with_the_same_arms(name: str) -> None:
     whole, small = arms.read(name), arms.read(f"{name}_small")
     assert list(whole.sweep.arms) == list(small.sweep.arms)
@@ -533,7 +665,9 @@ def test_a_shipped_sweep_has_a_small_twin_with_the_same_arms(name: str) -> None:
 def test_the_experiment_selects_from_the_full_run_of_the_same_seed() -> None:
     plan = arms.read("one_shot_experiment_small")
     for unit in plan.units:
-        waits = [] if unit.arm in ("full", "random_problem") else [plan.folder / f"full-{unit.seed}"]
+        waits = (
+            [] if unit.arm in ("full", "random_problem") else [plan.folder / f"full-{unit.seed}"]
+        )
         assert list(unit.waits) == waits
     random = {unit.seed: unit.recipe.train[0].select.params for unit in plan.of("random_problem")}
     assert random == {seed: {"take": 1, "seed": seed} for seed in (0, 1, 2)}
@@ -543,7 +677,11 @@ def test_the_ablation_of_the_paper_has_its_terms() -> None:
     rows = {arm: [] for arm in arms.read("one_shot_terms").sweep.arms}
     for unit in arms.read("one_shot_terms").units:
         terms = [term.name for term in unit.recipe.loss.terms]
-        rows[unit.arm] = [*terms, unit.recipe.optimizer.weight_decay, unit.recipe.train[0].select.params.get("answer")]
+        rows[unit.arm] = [
+            *terms,
+            unit.recipe.optimizer.weight_decay,
+            unit.recipe.train[0].select.params.get("answer"),
+        ]
     assert rows == {
         "all": ["clip", "kl", "entropy", 0.01, None],
         "policy": ["clip", 0.0, None],
@@ -561,7 +699,9 @@ def test_a_wrong_label_takes_the_place_of_the_gold() -> None:
     from rlvr.types import Problem
 
     problems = [Problem("a", "math", "7 + 8?", "15"), Problem("b", "math", "1 + 1?", "2")]
-    assert [(p.id, p.answer) for p in by_id(problems, ids=("a",), answer="16", repeat=(2,))] == [("a", "16")] * 2
+    assert [(p.id, p.answer) for p in by_id(problems, ids=("a",), answer="16", repeat=(2,))] == [
+        ("a", "16")
+    ] * 2
     assert problems[0].answer == "15"
 
 
@@ -574,7 +714,8 @@ def test_a_run_does_not_start_from_its_own_folder(tmp_path: Path, tiny_model: Pa
         made = tiny.recipe(tiny_model, model={"name": str(name)})
         made["run"] = {"name": "mine", "folder": str(tmp_path / "runs")}
         with pytest.raises(
-            UserError, match=r"^model\.name: .* is the folder of this very run .*; choose another run\.name$"
+            UserError,
+            match=r"^model\.name: .* is the folder of this very run .*; choose another run\.name$",
         ):
             rlvr.train(made, overwrite=True)
     assert (run / "recipe.yaml").exists()
@@ -582,4 +723,9 @@ def test_a_run_does_not_start_from_its_own_folder(tmp_path: Path, tiny_model: Pa
 
 def test_the_command_to_go_on_is_a_command() -> None:
     options = cli.parse(shlex.split("sweep two.yaml --parallel 2 --resume"))
-    assert (options.file, options.parallel, options.resume, options.table) == ("two.yaml", 2, True, False)
+    assert (options.file, options.parallel, options.resume, options.table) == (
+        "two.yaml",
+        2,
+        True,
+        False,
+    )

@@ -78,7 +78,9 @@ def test_levels_bound_the_numbers() -> None:
     limits = {1: 90, 2: 200, 3: 1300}
     for problem in arithmetic(count=2000):
         assert abs(int(problem.answer)) <= limits[problem.meta["level"]]
-    easy = " ".join(problem.question for problem in arithmetic(kinds=("add",), levels=(1,), count=40))
+    easy = " ".join(
+        problem.question for problem in arithmetic(kinds=("add",), levels=(1,), count=40)
+    )
     assert max(map(int, re.findall("[0-9]+", easy))) <= 9
 
 
@@ -98,7 +100,9 @@ def test_questions_are_distinct_and_splits_disjoint_for_any_seeds() -> None:
 def test_an_exhausted_cell_gives_way_to_the_others_and_then_says_so() -> None:
     problems = arithmetic(kinds=("div", "add"), levels=(1, 2), count=300)
     assert sum(p.meta == {"kind": "div", "level": 1, "category": "div"} for p in problems) <= 36
-    with pytest.raises(UserError, match=r"count=100 is too many: kinds div at levels 1 have only [0-9]+ questions"):
+    with pytest.raises(
+        UserError, match=r"count=100 is too many: kinds div at levels 1 have only [0-9]+ questions"
+    ):
         arithmetic(kinds=("div",), levels=(1,), count=100)
 
 
@@ -129,7 +133,12 @@ def test_a_recipe_reaches_the_parameters_and_a_wrong_one_is_named() -> None:
         (r"<think>\boxed{15}</think> done", Status.NO_ANSWER, False, "none"),
         (r"<think>\boxed{15}", Status.NO_ANSWER, False, "none"),
         (r"\boxed{15 or 16}", Status.WRONG, True, "box:exact"),
-        (r"\boxed{1\u200b5}".replace("\\u200b", "\u200b"), Status.UNPARSEABLE, True, "box:unparseable"),
+        (
+            r"\boxed{1\u200b5}".replace("\\u200b", "\u200b"),
+            Status.UNPARSEABLE,
+            True,
+            "box:unparseable",
+        ),
     ],
 )
 def test_the_box_decides(text: str, status: Status, formatted: bool, rule: str) -> None:

@@ -15,8 +15,20 @@ from rlvr.errors import RunError, UserError
 from rlvr.registry import find
 from rlvr.trackers import JsonLines, flatten
 
-STEP = {"step": 3, "phase": "rl", "reward": 0.5, "reward_parts": {"answer": 0.4}, "kl": None, "loss": float("nan")}
-EVAL = {"step": 3, "benchmark": "heldout", "metrics": {"pass@1": 0.25}, "ci95": {"pass@1": [0.2, 0.3]}}
+STEP = {
+    "step": 3,
+    "phase": "rl",
+    "reward": 0.5,
+    "reward_parts": {"answer": 0.4},
+    "kl": None,
+    "loss": float("nan"),
+}
+EVAL = {
+    "step": 3,
+    "benchmark": "heldout",
+    "metrics": {"pass@1": 0.25},
+    "ci95": {"pass@1": [0.2, 0.3]},
+}
 
 
 def test_append_then_read_gives_the_records_back(tmp_path: Path) -> None:
@@ -28,8 +40,12 @@ def test_append_then_read_gives_the_records_back(tmp_path: Path) -> None:
     assert JsonLines.read(path)[0]["text"] == "café\u2028line"
 
 
-@pytest.mark.parametrize("tail", ['{"step": 3, "rew', '{"step": 3, "rew\n', '{"text": "caf\u00e9', "\0\0\0"])
-def test_a_half_written_last_line_is_dropped_and_appending_goes_on(tmp_path: Path, tail: str) -> None:
+@pytest.mark.parametrize(
+    "tail", ['{"step": 3, "rew', '{"step": 3, "rew\n', '{"text": "caf\u00e9', "\0\0\0"]
+)
+def test_a_half_written_last_line_is_dropped_and_appending_goes_on(
+    tmp_path: Path, tail: str
+) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + tail.encode()[: len(tail)])
     assert [r["step"] for r in JsonLines.read(path)] == [1, 2]
@@ -73,7 +89,9 @@ def test_a_failed_rewrite_leaves_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
 
 
-def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_whole_lines_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "m.jsonl"
     lines = JsonLines(path)
     lines.append({"step": 1})
@@ -83,7 +101,9 @@ def test_a_full_disk_leaves_whole_lines_only(tmp_path: Path, monkeypatch: pytest
 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", refuse)
-        with pytest.raises(RunError, match=r"cannot write .*m\.jsonl: No space left on device; what was saved"):
+        with pytest.raises(
+            RunError, match=r"cannot write .*m\.jsonl: No space left on device; what was saved"
+        ):
             lines.append({"step": 2})
     assert path.read_text() == '{"step": 1}\n'
     lines.append({"step": 2})
@@ -119,7 +139,9 @@ class Recorder:
 
 
 def tracker(name: str, folder: Path, **params: Any) -> Any:
-    return find("tracker", name, "run.trackers").bind(params, "run.trackers")("demo", {"steps": 3}, folder)
+    return find("tracker", name, "run.trackers").bind(params, "run.trackers")(
+        "demo", {"steps": 3}, folder
+    )
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
@@ -128,11 +150,18 @@ def fake(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> None:
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def test_wandb_gets_flat_records_and_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_gets_flat_records_and_goes_on_in_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Recorder()
     fake(monkeypatch, "wandb", init=run.start)
     first = tracker("wandb", tmp_path, project="p", entity="me")
-    assert (run.init["project"], run.init["entity"], run.init["name"], run.init["id"]) == ("p", "me", "demo", None)
+    assert (run.init["project"], run.init["entity"], run.init["name"], run.init["id"]) == (
+        "p",
+        "me",
+        "demo",
+        None,
+    )
     first.log(STEP, "step")
     first.log(EVAL, "eval")
     first.close()
@@ -169,7 +198,9 @@ def test_tensorboard_writes_an_event_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
-def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_package_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     module = "torch.utils.tensorboard" if name == "tensorboard" else name
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"pip install 'rlvr\[{name}\]'"):

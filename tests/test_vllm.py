@@ -1,7 +1,9 @@
-"""The engine of vLLM against the local one: samples, log-probabilities, ends, weights that are fused and tied.
+"""The engine of vLLM against the local one: samples, log-probabilities, ends, weights that are
+fused and tied.
 
-vLLM pins other versions of what is in constraints.txt, so it has an environment of its own: `make vllm` sets it up and
-runs this file there, and so does the automated check. One engine serves all tests of a model, since vLLM starts slowly.
+vLLM pins other versions of what is in constraints.txt, so it has an environment of its own: `make
+vllm` sets it up and runs this file there, and so does the automated check. One engine serves all
+tests of a model, since vLLM starts slowly.
 """
 
 from __future__ import annotations
@@ -30,17 +32,34 @@ from rlvr.policy import Policy, Proof
 from rlvr.types import Finish, Generation, Request, Sampling
 
 needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="vLLM is in an environment of its own: `make vllm` runs this file"
+    importlib.util.find_spec("vllm") is None,
+    reason="vLLM is in an environment of its own: `make vllm` runs this file",
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ENGINE = {"name": "vllm", "max_length": 128, "cache_gb": 0.25}
-SHAPE: dict[str, Any] = {"vocab_size": len(tiny.tokenizer()), "hidden_size": 128, "intermediate_size": 192}
-SHAPE |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
-SHAPE |= {"max_position_embeddings": 256, "eos_token_id": 1, "pad_token_id": 0, "initializer_range": 0.15}
+SHAPE: dict[str, Any] = {
+    "vocab_size": len(tiny.tokenizer()),
+    "hidden_size": 128,
+    "intermediate_size": 192,
+}
+SHAPE |= {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
+SHAPE |= {
+    "max_position_embeddings": 256,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "initializer_range": 0.15,
+}
 MODELS = {
     "tied": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
-    "untied, with biases": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, tie_word_embeddings=False)),
+    "untied, with biases": lambda: Qwen2ForCausalLM(
+        Qwen2Config(**SHAPE, tie_word_embeddings=False)
+    ),
 }
 
 
@@ -64,7 +83,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def engine(kind: str) -> Vllm:
     """Started with the weights of no seed that a test loads."""
-    return vllm(model(kind, 99), tiny.tokenizer(), torch.float32, max_sequences=6, max_length=128, cache_gb=0.25)
+    return vllm(
+        model(kind, 99),
+        tiny.tokenizer(),
+        torch.float32,
+        max_sequences=6,
+        max_length=128,
+        cache_gb=0.25,
+    )
 
 
 def local(module: Any) -> decode.Decoder:
@@ -76,7 +102,9 @@ def local(module: Any) -> decode.Decoder:
 def requests(samples: int = 3, sizes: tuple[int, ...] = (4, 1, 40, 7)) -> list[Request]:
     draw = torch.Generator().manual_seed(0)
     prompts = [tuple(torch.randint(6, 80, (size,), generator=draw).tolist()) for size in sizes]
-    return [Request(p, tuple(seeds.key_of(i, k) for k in range(samples))) for i, p in enumerate(prompts)]
+    return [
+        Request(p, tuple(seeds.key_of(i, k) for k in range(samples))) for i, p in enumerate(prompts)
+    ]
 
 
 def same(one: list[Generation], other: list[Generation]) -> None:
@@ -98,7 +126,9 @@ HOW = {
 @needs_vllm
 @pytest.mark.parametrize("how", HOW)
 def test_samples_are_those_of_the_local_engine(kind: str, engine: Vllm, how: str) -> None:
-    """Tokens, ends, and log-probabilities of the whole vocabulary, though vLLM holds six of the twelve at a time."""
+    """Tokens, ends, and log-probabilities of the whole vocabulary, though vLLM holds six of the
+    twelve at a time.
+    """
     module, asked = model(kind, 1), requests()
     engine.load(module.named_parameters(), 3)
     found = engine.generate(asked, HOW[how])
@@ -115,16 +145,23 @@ def test_log_probabilities_are_those_of_the_policy(kind: str, engine: Vllm) -> N
     engine.load(module.named_parameters(), 0)
     found = engine.generate(asked, HOW["cut and cool"])
     policy = Policy(module, torch.float32, 4096, tiny.tokenizer())
-    rows = [Tokens(r.token_ids, g.token_ids) for r, g in zip([r for r in asked for _ in r.keys], found, strict=True)]
+    rows = [
+        Tokens(r.token_ids, g.token_ids)
+        for r, g in zip([r for r in asked for _ in r.keys], found, strict=True)
+    ]
     scored = policy.logprobs(rows, 0.7)
-    assert torch.allclose(scored, torch.tensor([x for g in found for x in g.logprobs]), rtol=0, atol=1e-4)
+    assert torch.allclose(
+        scored, torch.tensor([x for g in found for x in g.logprobs]), rtol=0, atol=1e-4
+    )
 
 
 @needs_vllm
 def test_every_weight_arrives_and_no_cache_of_the_one_before_stays(
     kind: str, engine: Vllm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One prompt, long enough to be cached; then the weights one by one, each alone in its part of the transfer."""
+    """One prompt, long enough to be cached; then the weights one by one, each alone in its part of
+    the transfer.
+    """
     asked, greedy = requests(1, (100,)), Sampling(max_tokens=6, temperature=0.0)
     before, after = model(kind, 3), model(kind, 4)
     for module in (before, after, before):
@@ -151,7 +188,10 @@ def test_a_sample_does_not_depend_on_its_neighbours(kind: str, engine: Vllm) -> 
 
 @needs_vllm
 def test_a_response_that_does_not_fit_is_refused(engine: Vllm) -> None:
-    with pytest.raises(UserError, match=r"rollout\.engine\.max_length: vllm holds 128 tokens .* leaves 88 for max_t"):
+    with pytest.raises(
+        UserError,
+        match=r"rollout\.engine\.max_length: vllm holds 128 tokens .* leaves 88 for max_t",
+    ):
         engine.generate(requests(1), Sampling(max_tokens=89))
 
 
@@ -164,7 +204,9 @@ def test_threads_may_still_be_set(engine: Vllm) -> None:
 
 
 @needs_vllm
-def test_a_run_learns_and_a_skipped_transfer_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_learns_and_a_skipped_transfer_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole loop; then the worker loses what it receives."""
     from rlvr import train
     from rlvr.engines.vllm import Receiver
@@ -178,8 +220,13 @@ def test_a_run_learns_and_a_skipped_transfer_ends_it(tmp_path: Path, monkeypatch
         checkpoint={"every": 1},
     )
     train(recipe)
-    rows = [recipes.yaml.safe_load(line) for line in (tmp_path / "runs/vllm/metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 3 and all(0 <= row["mismatch"] < 1e-3 and row["mismatch_extreme"] == 0 for row in rows)
+    rows = [
+        recipes.yaml.safe_load(line)
+        for line in (tmp_path / "runs/vllm/metrics.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 3 and all(
+        0 <= row["mismatch"] < 1e-3 and row["mismatch_extreme"] == 0 for row in rows
+    )
     loaded = load(recipes.load(recipe))
     with torch.no_grad():
         for parameter in loaded.policy.master:
@@ -204,7 +251,10 @@ def test_each_of_two_processes_has_an_engine(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     said = [
-        [json.loads(line)["text"] for line in (tmp_path / f"runs/{name}/samples/train-000001.jsonl").open()]
+        [
+            json.loads(line)["text"]
+            for line in (tmp_path / f"runs/{name}/samples/train-000001.jsonl").open()
+        ]
         for name in ("local", "vllm")
     ]
     assert said[0] == said[1] and len(said[0]) == 8
@@ -217,20 +267,26 @@ def test_engines_apart_answer_as_the_local_one_and_a_lost_one_ends_the_run() -> 
     import ray
 
     module = model("tied", 3)
-    there = vllm(model("tied", 99), tiny.tokenizer(), torch.float32, engines=2, max_length=128, cache_gb=0.25)
+    there = vllm(
+        model("tied", 99), tiny.tokenizer(), torch.float32, engines=2, max_length=128, cache_gb=0.25
+    )
     assert isinstance(there, Apart) and len(there.actors) == 2
     there.load(module.named_parameters(), 7)
     assert there.version == 7
     asked = [Request((5 + i, 8, 11), tuple(range(10 * i, 10 * i + 2 + i % 2))) for i in range(5)]
     sampling = Sampling(max_tokens=12, temperature=0.9)
     found, wanted = there.generate(asked, sampling), local(module).generate(asked, sampling)
-    assert [answer.token_ids for answer in found] == [answer.token_ids for answer in wanted] and len(found) == 12
+    assert [answer.token_ids for answer in found] == [
+        answer.token_ids for answer in wanted
+    ] and len(found) == 12
     with pytest.raises(UserError, match=r"^rollout.engine.max_length"):
         there.generate(asked, Sampling(max_tokens=1000))
     # One that keeps its old weights is found by the proof, which asks each.
     prove = Proof(Policy(module, torch.float32, 4096, tiny.tokenizer()))
     prove(there)
-    ray.get(there.actors[1].load_parts.remote([ray.put(list(model("tied", 4).named_parameters()))], 8))
+    ray.get(
+        there.actors[1].load_parts.remote([ray.put(list(model("tied", 4).named_parameters()))], 8)
+    )
     with pytest.raises(RunError, match="did not arrive in the engine"):
         prove(there)
     ray.kill(there.actors[1])
@@ -242,7 +298,9 @@ def test_engines_apart_answer_as_the_local_one_and_a_lost_one_ends_the_run() -> 
 # --- What needs no vLLM
 
 
-def test_parts_of_the_stream_keep_its_order_and_bound_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_the_stream_keep_its_order_and_bound_their_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("rlvr.engines.vllm.CHUNK_BYTES", 40)
     weights = [(str(i), torch.zeros(size)) for i, size in enumerate([5, 4, 6, 100, 1])]
     parts = [[name for name, _ in part] for part in _chunks(iter(weights))]
@@ -250,15 +308,25 @@ def test_parts_of_the_stream_keep_its_order_and_bound_their_size(monkeypatch: py
     assert list(_chunks(iter([]))) == []
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is here; `make test` runs this")
+@pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is not None, reason="vLLM is here; `make test` runs this"
+)
 def test_without_vllm_the_message_says_what_to_install(tiny_model: Path) -> None:
-    with pytest.raises(UserError, match=r"^rollout.engine: vllm needs its package: pip install 'rlvr\[vllm\]'"):
+    with pytest.raises(
+        UserError, match=r"^rollout.engine: vllm needs its package: pip install 'rlvr\[vllm\]'"
+    ):
         load(recipes.load(tiny.recipe(tiny_model, rollout={"engine": "vllm"})))
 
 
-def test_float64_and_one_model_over_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"^model.compute: vllm computes in float32 or bfloat16, not in float64"):
+def test_float64_and_one_model_over_several_processes_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(
+        UserError, match=r"^model.compute: vllm computes in float32 or bfloat16, not in float64"
+    ):
         vllm(model("tied"), tiny.tokenizer(), torch.float64)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"^rollout.engine.tensor_parallel: beside several processes"):
+    with pytest.raises(
+        UserError, match=r"^rollout.engine.tensor_parallel: beside several processes"
+    ):
         vllm(model("tied"), tiny.tokenizer(), torch.float32, tensor_parallel=2)

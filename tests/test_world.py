@@ -1,4 +1,6 @@
-"""The number of processes changes nothing: gradients, samples, metrics and files are those of one process."""
+"""The number of processes changes nothing: gradients, samples, metrics and files are those of one
+process.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,18 @@ from rlvr.batch import Tokens, pack, passes
 from rlvr.build import build
 from rlvr.errors import UserError
 from rlvr.metrics import Metrics
-from rlvr.types import Draw, Finish, Problem, Prompt, Reward, Rollout, Sample, SampleGroup, Status, Verdict
+from rlvr.types import (
+    Draw,
+    Finish,
+    Problem,
+    Prompt,
+    Reward,
+    Rollout,
+    Sample,
+    SampleGroup,
+    Status,
+    Verdict,
+)
 from rlvr.world import ALONE, World, whole
 
 PPO: dict[str, Any] = {
@@ -30,8 +43,13 @@ PPO: dict[str, Any] = {
     "loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}, {"name": "entropy", "coef": 0.01}]},
     "reward_scale": "running",
 }
-GRPO: dict[str, Any] = {"loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}], "reduction": "sequence"}}
-WHITE: dict[str, Any] = {"advantage": "reinforce_pp", "reward_kl": {"coef": 0.05, "target": 0.1, "horizon": 10}}
+GRPO: dict[str, Any] = {
+    "loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}], "reduction": "sequence"}
+}
+WHITE: dict[str, Any] = {
+    "advantage": "reinforce_pp",
+    "reward_kl": {"coef": 0.05, "target": 0.1, "horizon": 10},
+}
 CASES: dict[str, dict[str, Any]] = {
     "grpo float32": {**GRPO, "dtype": "float32", "compute": "float32"},
     "grpo float64": {**GRPO, "dtype": "float64"},
@@ -40,19 +58,32 @@ CASES: dict[str, dict[str, Any]] = {
     "reinforce_pp float64": {**WHITE, "dtype": "float64"},
     # Ranks that round otherwise have to agree all the same on what has no backward pass.
     "grpo with equal rewards float64": {"dtype": "float64", "equal": (1, 4), "jitter": 1e-18},
-    "micro_token float64": {"loss": {"reduction": {"name": "micro_token", "size": 2, "ranks": 3}}, "dtype": "float64"},
+    "micro_token float64": {
+        "loss": {"reduction": {"name": "micro_token", "size": 2, "ranks": 3}},
+        "dtype": "float64",
+    },
 }
 MAIN = {name: case for name, case in CASES.items() if name.startswith(("grpo", "ppo"))}
-SHARDED = MAIN | {"ppo float64, layers computed again": {**PPO, "dtype": "float64", "gradient_checkpointing": True}}
+SHARDED = MAIN | {
+    "ppo float64, layers computed again": {
+        **PPO,
+        "dtype": "float64",
+        "gradient_checkpointing": True,
+    }
+}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
 def scripted(equal: tuple[int, ...] = ()) -> list[SampleGroup]:
-    """Five groups of three responses of 1 to 9 tokens, one of them filtered out and some of equal rewards."""
+    """Five groups of three responses of 1 to 9 tokens, one of them filtered out and some of equal
+    rewards.
+    """
     dice, groups = random.Random(3), []
     for number in range(5):
         problem = Problem(f"p/{number}", "math", "?", "1")
-        prompt = Prompt(Draw(problem, 0), tuple(dice.randrange(3, 80) for _ in range(4 + number)), "")
+        prompt = Prompt(
+            Draw(problem, 0), tuple(dice.randrange(3, 80) for _ in range(4 + number)), ""
+        )
         samples = []
         for index in range(3):
             ids = tuple(dice.randrange(3, 80) for _ in range(dice.randrange(1, 10)))
@@ -64,19 +95,25 @@ def scripted(equal: tuple[int, ...] = ()) -> list[SampleGroup]:
     return groups
 
 
-def learned(world: World, folder: str, case: dict[str, Any], shard: str, few: bool = False) -> dict[str, Any]:
+def learned(
+    world: World, folder: str, case: dict[str, Any], shard: str, few: bool = False
+) -> dict[str, Any]:
     """Gradients of every update, metrics, and the weights after a step on the same groups."""
     model = {"name": folder, "shard": shard, "dtype": case["dtype"]}
     model |= {key: case[key] for key in ("compute", "gradient_checkpointing") if key in case}
     sections = {key: value for key, value in case.items() if key in recipes.Recipe.model_fields}
-    tree = tiny.recipe(Path(folder), learn={"minibatches": 3, "tokens_per_pass": 40}, **sections) | {"model": model}
+    tree = tiny.recipe(
+        Path(folder), learn={"minibatches": 3, "tokens_per_pass": 40}, **sections
+    ) | {"model": model}
     tree["rollout"] = {"problems": 5, "samples": 3, "max_tokens": 9}
     run = build(recipes.load(tree), world=world).run
     found: list[dict[str, torch.Tensor]] = []
     clip = torch.nn.utils.clip_grad_norm_
 
     def note(parameters: list[torch.nn.Parameter], most: float) -> torch.Tensor:
-        found.append({str(i): whole(p.grad).clone() for i, p in enumerate(parameters) if p.grad is not None})
+        found.append(
+            {str(i): whole(p.grad).clone() for i, p in enumerate(parameters) if p.grad is not None}
+        )
         return clip(parameters, most)
 
     torch.nn.utils.clip_grad_norm_ = note
@@ -120,12 +157,18 @@ def assert_close(found: dict[str, Any], wanted: dict[str, Any], tolerance: float
         for name, grad in theirs.items():
             assert float((ours[name] - grad).abs().max()) <= tolerance * largest, name
     for name, weight in wanted["weights"].items():
-        assert float((found["weights"][name] - weight).abs().max()) <= max(tolerance, 1e-9) * 10, name
+        assert float((found["weights"][name] - weight).abs().max()) <= max(tolerance, 1e-9) * 10, (
+            name
+        )
     for name, value in wanted["metrics"].items():
-        assert found["metrics"][name] == pytest.approx(value, rel=max(100 * tolerance, 1e-8), abs=tolerance), name
+        assert found["metrics"][name] == pytest.approx(
+            value, rel=max(100 * tolerance, 1e-8), abs=tolerance
+        ), name
 
 
-@pytest.mark.parametrize(("size", "name"), [*((2, name) for name in CASES), *((4, name) for name in MAIN)])
+@pytest.mark.parametrize(
+    ("size", "name"), [*((2, name) for name in CASES), *((4, name) for name in MAIN)]
+)
 def test_world_of_several_processes_gives_the_gradients_of_one(
     alone: dict[str, Any], together: Any, size: int, name: str
 ) -> None:
@@ -141,7 +184,9 @@ def test_world_of_two_with_sharded_models_gives_the_gradients_of_one(
     alone: dict[str, Any], together: Any, name: str
 ) -> None:
     for rank in together[2, "full"]:
-        assert_close(rank[name], alone[name.partition(",")[0]], TOLERANCE[name.partition(",")[0].split()[-1]])
+        assert_close(
+            rank[name], alone[name.partition(",")[0]], TOLERANCE[name.partition(",")[0].split()[-1]]
+        )
 
 
 @pytest.mark.parametrize("where", [(4, "none"), (2, "full")])
@@ -155,11 +200,17 @@ def test_world_in_which_a_rank_has_nothing_left_joins_every_exchange(
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_world_deals_every_sample_to_one_rank_and_about_as_many_tokens_to_each(size: int, shared: bool) -> None:
+def test_world_deals_every_sample_to_one_rank_and_about_as_many_tokens_to_each(
+    size: int, shared: bool
+) -> None:
     dice = random.Random(0)
     sequences = [Tokens((7, 8, i // 4 + 9), (5,) * dice.randrange(1, 200)) for i in range(40)]
-    dealt = [list(passes(sequences, 300, shared, World(rank, size), even=True)) for rank in range(size)]
-    assert len({len(parts) for parts in dealt}) == 1, "a sharded model needs as many passes on every rank"
+    dealt = [
+        list(passes(sequences, 300, shared, World(rank, size), even=True)) for rank in range(size)
+    ]
+    assert len({len(parts) for parts in dealt}) == 1, (
+        "a sharded model needs as many passes on every rank"
+    )
     assert sorted(i for parts in dealt for part in parts for i in part.samples) == list(range(40))
     tokens = [sum(len(part.target) for part in parts) for parts in dealt]
     assert max(tokens) - min(tokens) <= 768
@@ -201,7 +252,8 @@ def test_world_of_three_says_the_same_on_every_rank() -> None:
     assert in_world(3, exchanges) == [wanted] * 3
 
 
-# --- Whole runs -------------------------------------------------------------------------------------------------------
+# --- Whole runs
+# -------------------------------------------------------------------------------------------------------
 
 PLUGINS = '''
 import multiprocessing
@@ -239,7 +291,8 @@ class CtrlC:
             signal.signal(signal.SIGINT, lambda *given: came.append(handler(*given)))
             os.kill(launcher.pid if "RANK" in os.environ else os.getpid(), signal.SIGINT)
             until = time.monotonic() + 60
-            while not came and time.monotonic() < until:  # it is passed on while this step still runs
+            # it is passed on while this step still runs
+            while not came and time.monotonic() < until:
                 time.sleep(0.01)
             signal.signal(signal.SIGINT, handler)
 
@@ -250,7 +303,10 @@ ADD = {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 6}
 MUL = {"name": "arithmetic", "kinds": ["mul"], "levels": [1], "count": 5}
 RUNS: dict[str, dict[str, Any]] = {
     "grpo": {
-        "train": [{"data": ADD, "adaptive": {"low": 0.1, "high": 0.9}}, {"data": MUL, "weight": 0.5}],
+        "train": [
+            {"data": ADD, "adaptive": {"low": 0.1, "high": 0.9}},
+            {"data": MUL, "weight": 0.5},
+        ],
         "gather": {"name": "refill", "max_attempts": 2},
         "loss": {"terms": ["clip", {"name": "kl", "coef": 0.1}]},
         "cold_start": {"steps": 1, "problems": 3},
@@ -337,8 +393,12 @@ def records(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("words", [[], ["model.shard=full"]])
-def test_world_of_two_writes_the_samples_metrics_and_files_of_one(place: Place, words: list[str]) -> None:
-    """Draws, dynamic sampling, rests of problems, shuffles, evaluation and its order come out the same."""
+def test_world_of_two_writes_the_samples_metrics_and_files_of_one(
+    place: Place, words: list[str]
+) -> None:
+    """Draws, dynamic sampling, rests of problems, shuffles, evaluation and its order come out the
+    same.
+    """
     one, two = place.whole("grpo", 1), place.whole("grpo", 2, *words)
     assert_near(records(two), records(one))
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
@@ -389,7 +449,9 @@ def test_world_in_which_a_process_is_killed_ends_with_the_reason_and_resumes(pla
 def test_world_in_which_one_rank_fails_says_why_in_one_line(place: Place) -> None:
     ended = place.train("grpo", "raised", 2, fail="raised 1 2")
     assert ended.status == 1
-    assert ended.err.startswith("rlvr: reward 'digits' raised ValueError: no digits today (problem '")
+    assert ended.err.startswith(
+        "rlvr: reward 'digits' raised ValueError: no digits today (problem '"
+    )
     assert ended.err.count("\n") == 1
 
 
@@ -403,11 +465,16 @@ def test_world_whose_run_lies_there_already_says_so_once(place: Place) -> None:
 
 def test_world_of_no_process_is_refused(place: Place) -> None:
     ended = in_process("train", "grpo.yaml", "--nproc", "0", cwd=place.path)
-    assert (ended.status, ended.err) == (2, "rlvr: --nproc: 0 cannot run anything; give 1 or more\n")
+    assert (ended.status, ended.err) == (
+        2,
+        "rlvr: --nproc: 0 cannot run anything; give 1 or more\n",
+    )
 
 
 def test_world_that_another_launcher_made_is_not_started_again(place: Place) -> None:
-    ended = in_process("train", "grpo.yaml", "--nproc", "2", cwd=place.path, env={"WORLD_SIZE": "1"})
+    ended = in_process(
+        "train", "grpo.yaml", "--nproc", "2", cwd=place.path, env={"WORLD_SIZE": "1"}
+    )
     assert ended.status == 2
     assert ended.err.startswith("rlvr: WORLD_SIZE: another launcher has set it")
     assert ended.err.count("\n") == 1
@@ -417,10 +484,15 @@ def test_world_that_another_launcher_made_is_not_started_again(place: Place) -> 
     ("sections", "fault"),
     [
         ({"model": {"shard": "full", "lora": {}}}, "model.lora: .*what they stand on is not split"),
-        ({"model": {"shard": "full"}, "optimizer": {"states": "8bit"}}, "optimizer.states: 8bit states are not split"),
+        (
+            {"model": {"shard": "full"}, "optimizer": {"states": "8bit"}},
+            "optimizer.states: 8bit states are not split",
+        ),
     ],
 )
-def test_world_refuses_what_cannot_be_split(tiny_model: Path, sections: dict[str, Any], fault: str) -> None:
+def test_world_refuses_what_cannot_be_split(
+    tiny_model: Path, sections: dict[str, Any], fault: str
+) -> None:
     sections["model"] = {"name": str(tiny_model), **sections["model"]}
     with pytest.raises(UserError, match=fault):
         recipes.load({**tiny.recipe(tiny_model), **sections})

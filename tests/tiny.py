@@ -1,4 +1,6 @@
-"""A real but tiny model: two layers of Llama over characters, made from a seed, saved as any model folder is."""
+"""A real but tiny model: two layers of Llama over characters, made from a seed, saved as any model
+folder is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-CHARACTERS = "0123456789+-*/=? abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ().,:;<>{}\\'\"\n"
+CHARACTERS = (
+    "0123456789+-*/=? abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ().,:;<>{}\\'\"\n"
+)
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
 
@@ -23,7 +27,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
     made.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<end>", pad_token="<pad>", unk_token="<unk>", chat_template=TEMPLATE
+        tokenizer_object=made,
+        eos_token="<end>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        chat_template=TEMPLATE,
     )
 
 
@@ -57,7 +65,13 @@ def save(folder: Path, seed: int = 0) -> Path:
 def recipe(folder: Path, **sections: object) -> dict[str, object]:
     """A recipe that trains the tiny model in a fraction of a second a step."""
     return {
-        "run": {"name": "tiny", "steps": 3, "seed": 0, "folder": str(folder.parent / "runs"), "threads": 1},
+        "run": {
+            "name": "tiny",
+            "steps": 3,
+            "seed": 0,
+            "folder": str(folder.parent / "runs"),
+            "threads": 1,
+        },
         "model": {"name": str(folder), "compute": "float32"},
         "train": [
             {
@@ -73,7 +87,13 @@ def recipe(folder: Path, **sections: object) -> dict[str, object]:
             "sets": [
                 {
                     "name": "heldout",
-                    "data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 8, "split": "test"},
+                    "data": {
+                        "name": "arithmetic",
+                        "kinds": ["add"],
+                        "levels": [1],
+                        "count": 8,
+                        "split": "test",
+                    },
                     "task": {"name": "math", "extract": ["number"]},
                 }
             ],

@@ -1,4 +1,6 @@
-"""Worlds of several processes for tests: a function called on every rank, forked from a server that knows torch."""
+"""Worlds of several processes for tests: a function called on every rank, forked from a server that
+knows torch.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ from rlvr.world import placed
 
 
 def in_world(size: int, function: Callable[..., Any], *args: Any, joined: bool = True) -> list[Any]:
-    """What `function(world, *args)` returns on each rank of a world of so many processes; not `joined` it is called
-    without the world, which it then finds itself."""
+    """What `function(world, *args)` returns on each rank of a world of so many processes; not
+    `joined` it is called without the world, which it then finds itself.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     place = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
@@ -32,7 +35,9 @@ def in_world(size: int, function: Callable[..., Any], *args: Any, joined: bool =
         for rank in range(size):
             ours, theirs = context.Pipe(duplex=False)
             own = place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            processes.append(context.Process(target=_call, args=(theirs, own, function, args, joined)))
+            processes.append(
+                context.Process(target=_call, args=(theirs, own, function, args, joined))
+            )
             processes[-1].start()
             theirs.close()
             pipes.append(ours)
@@ -45,7 +50,11 @@ def in_world(size: int, function: Callable[..., Any], *args: Any, joined: bool =
 
 
 def _call(
-    pipe: Connection, place: dict[str, str], function: Callable[..., Any], args: tuple[Any, ...], joined: bool
+    pipe: Connection,
+    place: dict[str, str],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    joined: bool,
 ) -> None:
     os.environ |= place
     try:

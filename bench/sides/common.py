@@ -1,4 +1,6 @@
-"""What the scripts of all sides share: options, prompts and the line of one measurement. Imports nothing of rlvr."""
+"""What the scripts of all sides share: options, prompts and the line of one measurement. Imports
+nothing of rlvr.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ def options(**more: int | str) -> argparse.Namespace:
 
 def prompts(count: int, length: int, vocabulary: int) -> list[list[int]]:
     """So many different prompts of that many token ids, none of which is special."""
-    return [[100 + (7919 * (i + 1) + 104729 * at) % (vocabulary - 200) for at in range(length)] for i in range(count)]
+    return [
+        [100 + (7919 * (i + 1) + 104729 * at) % (vocabulary - 200) for at in range(length)]
+        for i in range(count)
+    ]
 
 
 def measure(
@@ -35,10 +40,12 @@ def measure(
     wanted: int | None = None,
     more: Callable[[], dict[str, float]] = dict,
 ) -> None:
-    """Prints the seconds of each call of `work`, which returns the number of tokens, after an unmeasured one; with no
-    repeats those of a single call, where memory is what counts. `more` says what else is known of the call.
+    """Prints the seconds of each call of `work`, which returns the number of tokens, after an
+    unmeasured one; with no repeats those of a single call, where memory is what counts. `more` says
+    what else is known of the call.
 
-    SystemExit where it is another number than `wanted`, since a side that fails may be quick."""
+    SystemExit where it is another number than `wanted`, since a side that fails may be quick.
+    """
     if repeats:
         (warm or work)()
     for _ in range(max(1, repeats)):
@@ -47,16 +54,25 @@ def measure(
         seconds = time.perf_counter() - start
         if tokens != (wanted or tokens):
             sys.exit(f"{tokens} tokens in place of {wanted}")
-        print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_gb": peak_gb(), **more()}), flush=True)
+        print(
+            json.dumps({"seconds": seconds, "tokens": tokens, "peak_gb": peak_gb(), **more()}),
+            flush=True,
+        )
 
 
 def peak_gb() -> float:
     """The largest resident memory of this process so far, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024)
+        / 2**30
+    )
 
 
 def responses(count: int, length: int, vocabulary: int, varied: bool) -> list[list[int]]:
-    """So many different responses, of that many tokens or, `varied`, of an eighth of it up to all of it."""
+    """So many different responses, of that many tokens or, `varied`, of an eighth of it up to all
+    of it.
+    """
     shares = [(1 + 5 * i % 8) / 8 if varied else 1.0 for i in range(count)]
     return [
         row[: max(1, round(length * share))]

@@ -1,8 +1,10 @@
-"""The matrix products alone of a workload, with the model's own weights: what no implementation can beat.
+"""The matrix products alone of a workload, with the model's own weights: what no implementation can
+beat.
 
-`--mode generate`: those of reading each prompt once and of every decoded token, by the fastest of the plain product and
-those of oneDNN and MKL with weights in layouts of their own. `--mode update`: those of a forward and
-backward pass over the asked tokens, with the head over the response tokens only.
+`--mode generate`: those of reading each prompt once and of every decoded token, by the fastest of
+the plain product and those of oneDNN and MKL with weights in layouts of their own. `--mode update`:
+those of a forward and backward pass over the asked tokens, with the head over the response tokens
+only.
 """
 
 from __future__ import annotations
@@ -29,12 +31,19 @@ def main() -> None:
 
     @cache
     def chosen(count: int, ends: int) -> tuple[list[Product], Product]:
-        """The fastest products for so many rows, of which so many meet the head; found before anything is timed."""
+        """The fastest products for so many rows, of which so many meet the head; found before
+        anything is timed.
+        """
         return [product(weight, count) for weight in layers], product(head, ends)
 
     def generate() -> int:
-        for count, ends, steps in ((args.prompts * args.prompt_length, args.prompts, 1), (rows, rows, args.tokens - 1)):
-            inputs = {size: torch.ones(count, size, dtype=dtype) for size in {w.shape[1] for w in layers}}
+        for count, ends, steps in (
+            (args.prompts * args.prompt_length, args.prompts, 1),
+            (rows, rows, args.tokens - 1),
+        ):
+            inputs = {
+                size: torch.ones(count, size, dtype=dtype) for size in {w.shape[1] for w in layers}
+            }
             products, final = chosen(count, ends)
             for _ in range(steps):
                 for weight, multiply in zip(layers, products, strict=True):
@@ -50,7 +59,8 @@ def main() -> None:
     def update() -> int:
         total, trained = args.prompts * args.prompt_length + rows * args.tokens, rows * args.tokens
         for weight, count in [*((weight, total) for weight in layers), (head, trained)]:
-            for start in range(0, count, 1024):  # forward, slope of the inputs, slope of the weights
+            # forward, slope of the inputs, slope of the weights
+            for start in range(0, count, 1024):
                 part, (to, size) = min(1024, count - start), weight.shape
                 inputs, slopes = room("inputs", part, size), room("slopes", part, to)
                 torch.mm(inputs, weight.T, out=room("outputs", part, to))
@@ -67,7 +77,11 @@ def product(weight: torch.Tensor, rows: int) -> Product:
     known = [lambda inputs: torch.mm(inputs, weight.T)]
     if torch.backends.mkldnn.is_available():
         reordered = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        known.append(lambda inputs: torch.ops.mkldnn._linear_pointwise(inputs, reordered, None, "none", [], ""))
+        known.append(
+            lambda inputs: torch.ops.mkldnn._linear_pointwise(
+                inputs, reordered, None, "none", [], ""
+            )
+        )
     if weight.dtype is torch.float32 and torch.backends.mkl.is_available():
         laid = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
         known.append(lambda inputs: torch.ops.mkl._mkl_linear(inputs, laid, weight, None, rows))

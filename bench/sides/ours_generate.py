@@ -1,5 +1,6 @@
-"""Generation by rlvr's local engine: every response has exactly the asked number of tokens. Says what of the time the
-attention of decoded tokens took."""
+"""Generation by rlvr's local engine: every response has exactly the asked number of tokens. Says
+what of the time the attention of decoded tokens took.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,10 @@ def main() -> None:
     models.Prompts.attend = clocked  # type: ignore[method-assign]
 
     def work(tokens: int = args.tokens) -> int:
-        return sum(len(done.token_ids) for done in engine.generate(asked, Sampling(args.samples, tokens, 0.7)))
+        return sum(
+            len(done.token_ids)
+            for done in engine.generate(asked, Sampling(args.samples, tokens, 0.7))
+        )
 
     warm = lambda: (work(4), attention())  # noqa: E731
     measure(work, args.repeats, warm, args.prompts * args.samples * args.tokens, attention)

@@ -1,4 +1,5 @@
-"""Our side of bench/step.py: a plain `rlvr.train` whose tracker is the clock: a step is timed with all it writes.
+"""Our side of bench/step.py: a plain `rlvr.train` whose tracker is the clock: a step is timed with
+all it writes.
 
 Started by bench/step.py. Prints one JSON line for each measured step.
 """
@@ -16,9 +17,13 @@ from common import options
 
 
 class Clock:
-    """A tracker that times each step from the record of the step before it; the first steps are the warm-up."""
+    """A tracker that times each step from the record of the step before it; the first steps are the
+    warm-up.
+    """
 
-    def __init__(self, run_name: str, config: Mapping[str, Any], folder: Path, *, warmup: int = 1) -> None:
+    def __init__(
+        self, run_name: str, config: Mapping[str, Any], folder: Path, *, warmup: int = 1
+    ) -> None:
         self.left = warmup
         self.last = time.perf_counter()
 
@@ -26,7 +31,11 @@ class Clock:
         if kind != "step":
             return
         now = time.perf_counter()
-        line = {"seconds": now - self.last, "response_tokens": record["response_tokens"], "rollouts": record["samples"]}
+        line = {
+            "seconds": now - self.last,
+            "response_tokens": record["response_tokens"],
+            "rollouts": record["samples"],
+        }
         line["no_signal"] = record["no_signal"]
         if self.left <= 0:
             print(json.dumps(line), flush=True)

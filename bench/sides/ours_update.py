@@ -22,7 +22,9 @@ def main() -> None:
     vocabulary = learner.policy.module.config.vocab_size
     rows = prompts(args.prompts, args.prompt_length, vocabulary)
     answers = responses(args.prompts * args.samples, args.tokens, vocabulary, bool(args.varied))
-    batch = batch_of([(rows[i // args.samples], answer) for i, answer in enumerate(answers)], args.samples)
+    batch = batch_of(
+        [(rows[i // args.samples], answer) for i, answer in enumerate(answers)], args.samples
+    )
 
     def work() -> int:
         learner.update(batch)

@@ -1,4 +1,6 @@
-"""Generation by transformers: `generate`, or continuous batching (`--mode continuous`), with forced lengths."""
+"""Generation by transformers: `generate`, or continuous batching (`--mode continuous`), with forced
+lengths.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,13 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 def main() -> None:
     args = options(prompts=8, samples=8, tokens=128, prompt_length=64, mode="generate", cache="")
     torch.set_num_threads(args.threads)
-    model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        args.model, dtype=getattr(torch, args.dtype)
+    ).eval()
     ids = [
-        row for row in prompts(args.prompts, args.prompt_length, model.config.vocab_size) for _ in range(args.samples)
+        row
+        for row in prompts(args.prompts, args.prompt_length, model.config.vocab_size)
+        for _ in range(args.samples)
     ]
 
     def config(tokens: int) -> GenerationConfig:
@@ -25,12 +31,17 @@ def main() -> None:
         )  # fmt: skip
 
     def work(tokens: int = args.tokens) -> int:
-        if args.mode == "continuous":  # has threads of its own, which inference mode would not reach
-            found = model.generate_batch(inputs=ids, generation_config=config(tokens), progress_bar=False)
+        # has threads of its own, which inference mode would not reach
+        if args.mode == "continuous":
+            found = model.generate_batch(
+                inputs=ids, generation_config=config(tokens), progress_bar=False
+            )
             return sum(len(row.generated_tokens) for row in found.values())
         with torch.inference_mode():
             batch = torch.tensor(ids)
-            out = model.generate(batch, attention_mask=torch.ones_like(batch), generation_config=config(tokens))
+            out = model.generate(
+                batch, attention_mask=torch.ones_like(batch), generation_config=config(tokens)
+            )
             return (out.shape[1] - batch.shape[1]) * len(out)
 
     measure(work, args.repeats, lambda: work(4), args.prompts * args.samples * args.tokens)

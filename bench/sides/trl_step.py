@@ -1,4 +1,5 @@
-"""The peer of bench/step.py: whole GRPO steps by TRL's GRPOTrainer, in an environment of its own (.bench/trl).
+"""The peer of bench/step.py: whole GRPO steps by TRL's GRPOTrainer, in an environment of its own
+(.bench/trl).
 
 Started by bench/step.py; imports nothing of rlvr. Prints one JSON line for each measured step.
 """
@@ -18,7 +19,8 @@ from transformers import AutoTokenizer
 
 
 def main() -> None:
-    # batch: sequences of one forward and backward pass; cache: cache_implementation of generate, such as static
+    # batch: sequences of one forward and backward pass; cache: cache_implementation of generate,
+    # such as static
     args = options(workload="", warmup=1, batch=16, cache="")
     torch.set_num_threads(args.threads)
     measure(args)
@@ -34,7 +36,9 @@ def measure(args: argparse.Namespace) -> None:
     steps = len(workload["problems"]) // problems
     tokens: list[int] = []
 
-    def last_number(completions: list[str], answer: list[str], completion_ids: list[Any], **_: Any) -> list[float]:
+    def last_number(
+        completions: list[str], answer: list[str], completion_ids: list[Any], **_: Any
+    ) -> list[float]:
         tokens.append(sum(map(len, completion_ids)))
         return [float(given(text) == gold) for text, gold in zip(completions, answer, strict=True)]
 
@@ -46,7 +50,11 @@ def measure(args: argparse.Namespace) -> None:
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
             seconds = time.perf_counter() - self.start
             if state.global_step > args.warmup:
-                line = {"seconds": seconds, "response_tokens": sum(tokens), "rollouts": problems * samples}
+                line = {
+                    "seconds": seconds,
+                    "response_tokens": sum(tokens),
+                    "rollouts": problems * samples,
+                }
                 print(json.dumps(line), flush=True)
 
     config = GRPOConfig(
@@ -81,7 +89,10 @@ def measure(args: argparse.Namespace) -> None:
         reward_funcs=last_number,
         args=config,
         train_dataset=Dataset.from_list(
-            [{"prompt": problem["text"], "answer": problem["answer"]} for problem in workload["problems"]]
+            [
+                {"prompt": problem["text"], "answer": problem["answer"]}
+                for problem in workload["problems"]
+            ]
         ),
         processing_class=AutoTokenizer.from_pretrained(args.model, padding_side="left"),
         callbacks=[Clock()],

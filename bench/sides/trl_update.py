@@ -1,4 +1,6 @@
-"""One update by TRL's GRPOTrainer: its whole step with rollouts that are given, so that it generates nothing."""
+"""One update by TRL's GRPOTrainer: its whole step with rollouts that are given, so that it
+generates nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ def main() -> None:
     args = options(prompts=8, samples=8, tokens=128, prompt_length=64, varied=1, batch=8)
     torch.set_num_threads(args.threads)
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
-    rows, count = prompts(args.prompts, args.prompt_length, len(tokenizer)), args.prompts * args.samples
+    rows, count = (
+        prompts(args.prompts, args.prompt_length, len(tokenizer)),
+        args.prompts * args.samples,
+    )
     answers = responses(count, args.tokens, len(tokenizer), bool(args.varied))
 
     def given(asked: list[str], trainer: Any) -> dict[str, Any]:
@@ -33,7 +38,8 @@ def main() -> None:
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
             seconds = time.perf_counter() - self.start
-            if state.global_step > min(1, args.repeats):  # the first warms up, unless it is the only one
+            # the first warms up, unless it is the only one
+            if state.global_step > min(1, args.repeats):
                 line = {"seconds": seconds, "tokens": sum(map(len, answers)), "peak_gb": peak_gb()}
                 print(json.dumps(line), flush=True)
 

@@ -1,4 +1,6 @@
-"""Generation by vLLM with forced lengths; one prompt asked for several samples shares its cache there, too."""
+"""Generation by vLLM with forced lengths; one prompt asked for several samples shares its cache
+there, too.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     room = args.prompt_length + args.tokens + 8
-    model = LLM(str(args.model), dtype=args.dtype, max_model_len=room, max_num_seqs=args.prompts * args.samples, seed=0)
+    model = LLM(
+        str(args.model),
+        dtype=args.dtype,
+        max_model_len=room,
+        max_num_seqs=args.prompts * args.samples,
+        seed=0,
+    )
     rows = prompts(args.prompts, args.prompt_length, model.get_tokenizer().vocab_size)
     asked = [{"prompt_token_ids": ids} for ids in rows]
 

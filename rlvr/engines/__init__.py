@@ -1,4 +1,6 @@
-"""Engines generate. Whatever an engine is, weights reach it only through `load`, and it speaks token ids."""
+"""Engines generate. Whatever an engine is, weights reach it only through `load`, and it speaks
+token ids.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
 
 @register("engine", "local")
 def local(
-    module: Any, tokenizer: Any, compute: torch.dtype, *, max_sequences: Annotated[int, Field(ge=1)] = 128
+    module: Any,
+    tokenizer: Any,
+    compute: torch.dtype,
+    *,
+    max_sequences: Annotated[int, Field(ge=1)] = 128,
 ) -> Decoder:
     """At most `max_sequences` responses are decoded at a time; more wait for the next wave."""
     from rlvr.decode import Decoder
@@ -28,14 +34,20 @@ def local(
 
 
 class Engine(Protocol):
-    """What a step needs of an engine. A registered engine is called with the model and its tokenizer."""
+    """What a step needs of an engine. A registered engine is called with the model and its
+    tokenizer.
+    """
 
     version: int
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Take over a stream of named weights, the only way in; `version` counts the updates they have seen."""
+        """Take over a stream of named weights, the only way in; `version` counts the updates they
+        have seen.
+        """
         ...
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
-        """One generation for each key of each request, in order.   [P] requests -> [P*G] generations"""
+        """One generation for each key of each request, in order.   [P] requests -> [P*G]
+        generations
+        """
         ...

@@ -1,8 +1,9 @@
-"""The engine of vLLM, on GPUs and on processors: its kernels and scheduler, our sampler, weights through `load` alone.
+"""The engine of vLLM, on GPUs and on processors: its kernels and scheduler, our sampler, weights
+through `load` alone.
 
-A token is decided by the sampler of the local engine, which vLLM calls as a logits processor. So a sample is the
-function of its key and the position that it is anywhere, and log-probabilities follow our convention, which none of
-vLLM's own modes does once top-p or top-k cut the vocabulary.
+A token is decided by the sampler of the local engine, which vLLM calls as a logits processor. So a
+sample is the function of its key and the position that it is anywhere, and log-probabilities follow
+our convention, which none of vLLM's own modes does once top-p or top-k cut the vocabulary.
 """
 
 from __future__ import annotations
@@ -49,21 +50,26 @@ def vllm(
     sleep: bool = True,
     engines: Annotated[int, Field(ge=0)] = 0,
 ) -> Vllm | Apart:
-    """At most `max_sequences` responses at a time, of at most `max_length` tokens with their prompts (None: what the
-    model and the cache allow).
+    """At most `max_sequences` responses at a time, of at most `max_length` tokens with their
+    prompts (None: what the model and the cache allow).
 
-    `memory` is the engine's share of a GPU, `cache_gb` fixes its cache instead (2 on a processor); `tensor_parallel`
-    GPUs hold one model; `eager` compiles nothing (None: on a processor); with `sleep` the memory of a GPU is given back
-    between calls. With `engines` so many live apart from each process of the run, in Ray actors on GPUs of their own.
+    `memory` is the engine's share of a GPU, `cache_gb` fixes its cache instead (2 on a processor);
+    `tensor_parallel` GPUs hold one model; `eager` compiles nothing (None: on a processor); with
+    `sleep` the memory of a GPU is given back between calls. With `engines` so many live apart from
+    each process of the run, in Ray actors on GPUs of their own.
     """
     from rlvr.decode import end_tokens
 
     dtype = str(compute).removeprefix("torch.")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not engines
     if several and tensor_parallel > 1:
-        raise UserError("rollout.engine.tensor_parallel: beside several processes it needs engines apart: engines=1")
+        raise UserError(
+            "rollout.engine.tensor_parallel: beside several processes it needs engines apart: engines=1"
+        )
     if dtype == "float64":
-        raise UserError("model.compute: vllm computes in float32 or bfloat16, not in float64; or take the local engine")
+        raise UserError(
+            "model.compute: vllm computes in float32 or bfloat16, not in float64; or take the local engine"
+        )
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "rollout.engine: vllm needs its package: pip install 'rlvr[vllm]'; without a GPU: pip install"
@@ -85,7 +91,9 @@ def vllm(
     }
     files, ends = _described(module, tokenizer), sorted(end_tokens(module, tokenizer))
     if engines and not cpu and "RAY_ADDRESS" not in os.environ:
-        raise UserError("rollout.engine.engines: on GPUs they need a cluster that knows which are free: --ray local")
+        raise UserError(
+            "rollout.engine.engines: on GPUs they need a cluster that knows which are free: --ray local"
+        )
     if engines:
         return Apart(engines, 0 if cpu else tensor_parallel, files, ends, options)
     return Vllm(files, ends, options)
@@ -104,10 +112,13 @@ def _described(module: Any, tokenizer: Any) -> dict[str, bytes]:
 
 
 class Vllm:
-    """vLLM over the model that some files describe, whose weights come by `load`. It knows nothing of who trains, so it
-    may live in a process of its own."""
+    """vLLM over the model that some files describe, whose weights come by `load`. It knows nothing
+    of who trains, so it may live in a process of its own.
+    """
 
-    def __init__(self, files: Mapping[str, bytes], ends: list[int], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], ends: list[int], options: Mapping[str, Any]
+    ) -> None:
         self.ends, self.version, self.sleeps = ends, -1, bool(options["enable_sleep_mode"])
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
@@ -128,7 +139,8 @@ class Vllm:
                     seed=0,
                     **options,
                 )
-            except (ValueError, RuntimeError, AssertionError) as error:  # of its configuration, or of its start
+            # of its configuration, or of its start
+            except (ValueError, RuntimeError, AssertionError) as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 raise RunError(f"rollout.engine: vllm does not start: {reason}") from error
         self.longest = self.llm.llm_engine.model_config.max_model_len
@@ -152,14 +164,20 @@ class Vllm:
                 f"rollout.engine.max_length: vllm holds {self.longest} tokens of a prompt and its response, and the"
                 f" longest prompt leaves {room} for max_tokens {sampling.max_tokens}; raise max_length or cache_gb"
             )
-        asked = [{"prompt_token_ids": list(request.token_ids)} for request in requests for _ in request.keys]
+        asked = [
+            {"prompt_token_ids": list(request.token_ids)}
+            for request in requests
+            for _ in request.keys
+        ]
         params = [self._params(key, sampling) for request in requests for key in request.keys]
         with self._awake():
             answers = self.llm.generate(asked, params, use_tqdm=False)
         return [_generation(answer.outputs[0]) for answer in answers]
 
     def _params(self, key: int, sampling: Sampling) -> Any:
-        """What vLLM has to know: it takes the likeliest token of what the sampler leaves, which is one."""
+        """What vLLM has to know: it takes the likeliest token of what the sampler leaves, which is
+        one.
+        """
         from vllm import SamplingParams
 
         return SamplingParams(
@@ -199,31 +217,53 @@ class _Actor(Vllm):
 
 
 class Apart:
-    """Engines in Ray actors, each on `gpus` of its own; a request is answered by one of them. The cluster is that of
-    the run, or else one on this machine."""
+    """Engines in Ray actors, each on `gpus` of its own; a request is answered by one of them. The
+    cluster is that of the run, or else one on this machine.
+    """
 
     def __init__(self, count: int, gpus: int, *asked: Any) -> None:
-        ray = optional("ray", "rollout.engine.engines: they need Ray ({error}): pip install 'rlvr[ray]'")
+        ray = optional(
+            "ray", "rollout.engine.engines: they need Ray ({error}): pip install 'rlvr[ray]'"
+        )
         ray.init(logging_level=logging.WARNING, ignore_reinit_error=True)
-        wanted, there = count * gpus * int(os.environ.get("WORLD_SIZE", "1")), ray.cluster_resources().get("GPU", 0)
+        wanted, there = (
+            count * gpus * int(os.environ.get("WORLD_SIZE", "1")),
+            ray.cluster_resources().get("GPU", 0),
+        )
         if wanted > there:
-            raise UserError(f"rollout.engine.engines: {wanted} GPUs are asked for, and the cluster has {there:g}")
+            raise UserError(
+                f"rollout.engine.engines: {wanted} GPUs are asked for, and the cluster has {there:g}"
+            )
         make: Any = ray.remote(_Actor).options(num_gpus=gpus, num_cpus=0)
-        self.actors, self.count, self.version = [make.remote(*asked) for _ in range(count)], count, -1
+        self.actors, self.count, self.version = (
+            [make.remote(*asked) for _ in range(count)],
+            count,
+            -1,
+        )
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Each part goes once into the object store, from which all engines take it."""
         import ray
 
-        parts = [ray.put([(name, weight.detach().cpu()) for name, weight in part]) for part in _chunks(weights)]
+        parts = [
+            ray.put([(name, weight.detach().cpu()) for name, weight in part])
+            for part in _chunks(weights)
+        ]
         self._all([actor.load_parts.remote(parts, version) for actor in self.actors])
         self.version = version
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
         """As Vllm.generate."""
-        shares = [actor.generate.remote(requests[i :: self.count], sampling) for i, actor in enumerate(self.actors)]
+        shares = [
+            actor.generate.remote(requests[i :: self.count], sampling)
+            for i, actor in enumerate(self.actors)
+        ]
         answers = [iter(answer) for answer in self._all(shares)]
-        return [next(answers[i % self.count]) for i, request in enumerate(requests) for _ in request.keys]
+        return [
+            next(answers[i % self.count])
+            for i, request in enumerate(requests)
+            for _ in request.keys
+        ]
 
     def _all(self, asked: Sequence[Any]) -> list[Any]:
         """The answers of all engines; RunError where one is lost."""
@@ -235,7 +275,11 @@ class Apart:
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
-            what = "did not start" if getattr(error, "actor_init_failed", False) else "was lost, --resume goes on"
+            what = (
+                "did not start"
+                if getattr(error, "actor_init_failed", False)
+                else "was lost, --resume goes on"
+            )
             reason = str(error).strip().splitlines()[-1]
             raise RunError(f"rollout.engine: an engine of vllm {what}: {reason}") from error
 
@@ -260,7 +304,9 @@ def _chunks(weights: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, T
 
 @contextmanager
 def _own_threads() -> Iterator[None]:
-    """On a processor vLLM replaces `torch.set_num_threads` for the whole process; here it is put back."""
+    """On a processor vLLM replaces `torch.set_num_threads` for the whole process; here it is put
+    back.
+    """
     import torch
 
     before = torch.set_num_threads
@@ -271,10 +317,11 @@ def _own_threads() -> Iterator[None]:
 
 
 class Receiver:
-    """What vLLM's workers learn in addition: to take over weights in parts, as their loader takes those of a file.
+    """What vLLM's workers learn in addition: to take over weights in parts, as their loader takes
+    those of a file.
 
-    Fused weights (q, k and v; gate and up) are put together by the model's own loader, layers are packed anew for their
-    kernels by the loader's reload.
+    Fused weights (q, k and v; gate and up) are put together by the model's own loader, layers are
+    packed anew for their kernels by the loader's reload.
     """
 
     model_runner: Any
@@ -288,8 +335,9 @@ class Receiver:
         self.model_runner.get_model().load_weights(weights)
 
     def end(self) -> None:
-        """Put the layers into use. A head that shares the embedding's weight has no weights of its own to receive, so
-        vLLM leaves its packed copy as it was."""
+        """Put the layers into use. A head that shares the embedding's weight has no weights of its
+        own to receive, so vLLM leaves its packed copy as it was.
+        """
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
@@ -301,7 +349,9 @@ class Receiver:
 
 
 def __getattr__(name: str) -> Any:
-    """vLLM's workers look the sampler up by its name; whoever else loads this module does not load vLLM."""
+    """vLLM's workers look the sampler up by its name; whoever else loads this module does not load
+    vLLM.
+    """
     if name == "Sampler":
         return _sampler()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -316,7 +366,9 @@ def _sampler() -> type:
     from rlvr.decode import choose
 
     class Sampler(LogitsProcessor):
-        """Leaves each row one token, the one that its key and position choose, with its log-probability."""
+        """Leaves each row one token, the one that its key and position choose, with its
+        log-probability.
+        """
 
         def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
             self.rows: dict[int, tuple[tuple[Any, ...], list[int]]] = {}
@@ -326,7 +378,9 @@ def _sampler() -> type:
 
         def update_state(self, batch_update: Any) -> None:
             # vLLM appends to the list of a row's tokens, whose length is the position of the next.
-            process_dict_updates(self.rows, batch_update, lambda params, _, out: (params.extra_args["rlvr"], out))
+            process_dict_updates(
+                self.rows, batch_update, lambda params, _, out: (params.extra_args["rlvr"], out)
+            )
 
         def apply(self, logits: torch.Tensor) -> torch.Tensor:
             left = torch.full_like(logits, -torch.inf)

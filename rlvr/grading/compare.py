@@ -1,9 +1,10 @@
-r"""Whether an answer means the same as the gold: rules on trees, numbers at test points, never a tolerance for free.
+r"""Whether an answer means the same as the gold: rules on trees, numbers at test points, never a
+tolerance for free.
 
-The rules: exact rational equality; a decimal stands for what has no decimal only with six digits; units may be missing
-but not different; brackets, order and number of elements count, sets and lists of roots have no order; an equation is
-what it is equivalent to; several answers where one is asked are wrong. What the rules cannot decide is left to the
-symbolic library.
+The rules: exact rational equality; a decimal stands for what has no decimal only with six digits;
+units may be missing but not different; brackets, order and number of elements count, sets and lists
+of roots have no order; an equation is what it is equivalent to; several answers where one is asked
+are wrong. What the rules cannot decide is left to the symbolic library.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from dataclasses import dataclass, replace
 from rlvr.grading import realset
 from rlvr.grading.latex import MAX_LENGTH, Node, lex, parse
 from rlvr.grading.units import named_units, plain_words, things
-from rlvr.grading.values import Undecided, approximates, constant_factor, exact, number, same_values, symbols, walk
+from rlvr.grading.values import (
+    Undecided,
+    approximates,
+    constant_factor,
+    exact,
+    number,
+    same_values,
+    symbols,
+    walk,
+)
 
 MAX_ITEMS = 64
 _MARKS = "()[].:!\"' "  # around words
-_FAULTS = (Undecided, ArithmeticError, ValueError, TypeError, RecursionError)  # of what has no value
+# of what has no value
+_FAULTS = (Undecided, ArithmeticError, ValueError, TypeError, RecursionError)
 _INTEGER = re.compile(r"-?[0-9]{1,60}")
 
 
@@ -62,7 +73,8 @@ def _compare(gold: str, answer: str) -> Match:
         listed = "," in gold and left.kind != "number"
         return Match(same(left, right) or (listed and _as_lists(gold, answer)), rule)
     except _FAULTS:
-        # A gold with a value is never equal to what has none; only a gold without one is left to the library.
+        # A gold with a value is never equal to what has none; only a gold without one is left to
+        # the library.
         return Match(False if _has_value(left) else None, "undecided")
 
 
@@ -86,7 +98,9 @@ _STRUCTURES = frozenset({"list", "set", "group", "rows", "setop", "ratio", "rela
 
 
 def _only_words(node: Node) -> bool:
-    return node.kind == "text" or (node.kind in ("mul", "neg") and all(_only_words(part) for part in node.parts))
+    return node.kind == "text" or (
+        node.kind in ("mul", "neg") and all(_only_words(part) for part in node.parts)
+    )
 
 
 def canonical(text: str) -> str:
@@ -106,7 +120,13 @@ def canonical(text: str) -> str:
 def _as_lists(gold: str, answer: str) -> bool:
     """Whether they are the same list, where the gold's comma may separate items and not thousands."""
     left, right = parse(gold, thousands=False), parse(answer, thousands=False)
-    return left is not None and right is not None and left.kind == "list" and left != parse(gold) and same(left, right)
+    return (
+        left is not None
+        and right is not None
+        and left.kind == "list"
+        and left != parse(gold)
+        and same(left, right)
+    )
 
 
 def same(gold: Node, answer: Node) -> bool:
@@ -122,10 +142,17 @@ def same(gold: Node, answer: Node) -> bool:
 
 
 def _unwrapped(node: Node) -> Node:
-    """Without brackets that only group, and with a matrix in its brackets as one thing; a set of one is its element."""
+    """Without brackets that only group, and with a matrix in its brackets as one thing; a set of
+    one is its element.
+    """
     if node.kind == "set" and not node.parts:
         return Node("symbol", (), "\\emptyset")
-    if node.kind == "set" and len(node.parts) == 1 and not _has_sign(node) and node.parts[0].name != "\\emptyset":
+    if (
+        node.kind == "set"
+        and len(node.parts) == 1
+        and not _has_sign(node)
+        and node.parts[0].name != "\\emptyset"
+    ):
         return _unwrapped(node.parts[0])
     while node.kind == "group" and len(node.parts) == 1 and node.name in ("()", "[]"):
         inner = node.parts[0]
@@ -150,14 +177,21 @@ def _scaled(node: Node) -> Node | None:
         return None
     rows = sides[places[0]]
     return replace(
-        rows, parts=tuple(replace(r, parts=tuple(Node(node.kind, (c, *factors)) for c in r.parts)) for r in rows.parts)
+        rows,
+        parts=tuple(
+            replace(r, parts=tuple(Node(node.kind, (c, *factors)) for c in r.parts))
+            for r in rows.parts
+        ),
     )
 
 
 def _rule_words(gold: Node, answer: Node) -> bool | None:
     """Words and letters of a choice, without regard to case; words never equal a formula."""
     left, right = _words(gold), _words(answer)
-    if "symbol" in (gold.kind, answer.kind) and len(left or gold.name) == len(right or answer.name) == 1:
+    if (
+        "symbol" in (gold.kind, answer.kind)
+        and len(left or gold.name) == len(right or answer.name) == 1
+    ):
         a, b = left or gold.name, right or answer.name
         return a == b or (gold.name in _CHOICES and a.casefold() == b.casefold())
     if gold.kind == "symbol" and gold.name in _CHOICES and answer.kind in ("symbol", "text"):
@@ -197,7 +231,8 @@ def _rule_several(gold: Node, answer: Node) -> bool | None:
     left, right = _items(gold), _items(answer)
     if left is None and right is None:
         return None
-    if "group" in (gold.kind, answer.kind):  # an ordered tuple is no set, but it may name its coordinates
+    # an ordered tuple is no set, but it may name its coordinates
+    if "group" in (gold.kind, answer.kind):
         wanted, given = _coordinates(gold), _coordinates(answer)
         return len(wanted) > 1 and _in_order(wanted, given)
     wanted, given = left or [gold], right or [answer]
@@ -205,7 +240,8 @@ def _rule_several(gold: Node, answer: Node) -> bool | None:
         return False
     names, others = _names(wanted), _names(given)
     if len(names) != len(others) and max(len(names), len(others)) > 1 and not (names and others):
-        wanted = [_value_of(node) for node in wanted]  # x = 1, y = 2 as written, an answer's in the order of names
+        # x = 1, y = 2 as written, an answer's in the order of names
+        wanted = [_value_of(node) for node in wanted]
         return _in_order(wanted, _coordinates(answer) or given)
     if not (names and others) or (len(names) == 1 and names == others):
         wanted, given = ([_value_of(node) for node in items] for items in (wanted, given))
@@ -221,9 +257,17 @@ def _items(node: Node) -> list[Node] | None:
     if node.kind == "relation" and node.name in ("=", "in") and _is_name(node.parts[0]):
         inner = _items(node.parts[1])
         keep = node.name == "=" and inner is not None
-        return [Node("relation", (node.parts[0], item), "=") for item in inner] if keep and inner else inner
+        return (
+            [Node("relation", (node.parts[0], item), "=") for item in inner]
+            if keep and inner
+            else inner
+        )
     if node.kind in ("list", "set"):
-        spread = [item for part in node.parts for item in (_items(part) if _has_sign(part) else None) or [part]]
+        spread = [
+            item
+            for part in node.parts
+            for item in (_items(part) if _has_sign(part) else None) or [part]
+        ]
         return spread if len(spread) > 1 or node.kind == "list" else None
     if _has_sign(node) and node.kind not in ("group", "rows", "setop"):
         return [_signed(node, upper=True), _signed(node, upper=False)]
@@ -238,7 +282,11 @@ def _signed(node: Node, *, upper: bool) -> Node:
     if node.kind in ("pm", "mp"):
         inner = _signed(node.parts[0], upper=upper)
         return inner if (node.kind == "pm") == upper else Node("neg", (inner,))
-    return replace(node, parts=tuple(_signed(part, upper=upper) for part in node.parts)) if node.parts else node
+    return (
+        replace(node, parts=tuple(_signed(part, upper=upper) for part in node.parts))
+        if node.parts
+        else node
+    )
 
 
 def _names(items: Sequence[Node]) -> set[Node]:
@@ -249,7 +297,11 @@ def _coordinates(node: Node) -> list[Node]:
     """The parts of a tuple, or the values of `y=-2, x=5` in the order of their names."""
     if node.kind == "group" and node.name == "()":
         return list(node.parts)
-    names = [part.parts[0].name for part in node.parts if _is_named(part) and part.parts[0].kind == "symbol"]
+    names = [
+        part.parts[0].name
+        for part in node.parts
+        if _is_named(part) and part.parts[0].kind == "symbol"
+    ]
     if node.kind != "list" or not len(set(names)) == len(names) == len(node.parts):
         return []
     return [part.parts[1] for part in sorted(node.parts, key=lambda part: _rank(part.parts[0]))]
@@ -277,12 +329,19 @@ def _distinct(items: Sequence[Node]) -> list[Node]:
 
 
 def _repeats(item: Node, other: Node) -> bool:
-    """Whether two elements of one list are the same thing said twice: in either order, with the same unit."""
+    """Whether two elements of one list are the same thing said twice: in either order, with the
+    same unit.
+    """
     if item == other:
         return True
     units = [named_units(node)[1] for node in (item, other)]
     percent = [any(part.kind == "percent" for part in walk(node)) for node in (item, other)]
-    return units[0] == units[1] and percent[0] == percent[1] and same(item, other) and same(other, item)
+    return (
+        units[0] == units[1]
+        and percent[0] == percent[1]
+        and same(item, other)
+        and same(other, item)
+    )
 
 
 def _matched(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
@@ -326,14 +385,17 @@ def _rule_relation(gold: Node, answer: Node) -> bool | None:
         return _last_of_chain(gold, answer)
     if not set(gold.name.split()) <= {"=", "in"} or not _is_label(gold.parts[0]):
         return False
-    return same(gold.parts[-1], answer) and all(same(gold.parts[-1], part) for part in gold.parts[1:-1])
+    return same(gold.parts[-1], answer) and all(
+        same(gold.parts[-1], part) for part in gold.parts[1:-1]
+    )
 
 
 def _last_of_chain(gold: Node, answer: Node) -> bool:
     """Whether every side of `m + n = 2 + 3 = 5` that has a value is the gold."""
     if answer.name == "in":
         return _is_name(answer.parts[0]) and same(gold, answer.parts[1])
-    if answer.name == "~" and exact(gold) is None and _is_decimal(answer.parts[-1]):  # a root, and about how much it is
+    # a root, and about how much it is
+    if answer.name == "~" and exact(gold) is None and _is_decimal(answer.parts[-1]):
         rounded = _about(gold, answer.parts[-1])
         return rounded and len(answer.parts) == 2 and same(gold, answer.parts[0])
     if answer.name == "~":
@@ -352,7 +414,9 @@ def _about(gold: Node, rounded: Node) -> bool:
         value, wanted = exact(rounded), number(gold)
     except Undecided:
         return False
-    return value is not None and abs(value.numerator / value.denominator - wanted) <= abs(wanted) / 100
+    return (
+        value is not None and abs(value.numerator / value.denominator - wanted) <= abs(wanted) / 100
+    )
 
 
 def _is_name(node: Node) -> bool:
@@ -375,8 +439,12 @@ def _is_label(node: Node) -> bool:
     """A name that is no expression of its own, so that what follows it is the whole answer."""
     if node.kind == "div":
         return all(_is_label(part) for part in node.parts)
-    capitals = node.kind == "mul" and all(part.kind == "symbol" and part.name.isupper() for part in node.parts)
-    return _is_name(node) and (node.kind not in ("mul", "add") or capitals or node.parts[-1].kind == "group")
+    capitals = node.kind == "mul" and all(
+        part.kind == "symbol" and part.name.isupper() for part in node.parts
+    )
+    return _is_name(node) and (
+        node.kind not in ("mul", "add") or capitals or node.parts[-1].kind == "group"
+    )
 
 
 def _same_relation(gold: Node, answer: Node) -> bool:
@@ -401,11 +469,15 @@ def _equal(left: Node, right: Node) -> bool:
 
 
 def _equivalent(gold: Node, answer: Node) -> bool:
-    """Whether the two differences are the same up to a factor, which must be positive for an inequality."""
+    """Whether the two differences are the same up to a factor, which must be positive for an
+    inequality.
+    """
     flips = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
     if gold.name not in ("=", "!=", *flips) or answer.name not in (gold.name, flips.get(gold.name)):
         return False
-    difference = [Node("add", (node.parts[0], Node("neg", (node.parts[1],)))) for node in (gold, answer)]
+    difference = [
+        Node("add", (node.parts[0], Node("neg", (node.parts[1],)))) for node in (gold, answer)
+    ]
     if answer.name != gold.name:
         difference[1] = Node("neg", (difference[1],))
     names = symbols(gold) | symbols(answer)
@@ -421,7 +493,11 @@ def _rule_ordered(gold: Node, answer: Node) -> bool | None:
     kinds = ("group", "rows", "ratio")
     if gold.kind not in kinds and answer.kind not in kinds:
         return None
-    return gold.kind == answer.kind and gold.name == answer.name and _in_order(gold.parts, answer.parts)
+    return (
+        gold.kind == answer.kind
+        and gold.name == answer.name
+        and _in_order(gold.parts, answer.parts)
+    )
 
 
 def _rule_other(gold: Node, answer: Node) -> bool | None:
@@ -430,7 +506,11 @@ def _rule_other(gold: Node, answer: Node) -> bool | None:
     if "ellipsis" in kinds[0] | kinds[1] or ("based" in kinds[0]) != ("based" in kinds[1]):
         return False
     if "based" in (gold.kind, answer.kind):
-        return gold.kind == answer.kind and gold.name == answer.name and gold.parts[0] == answer.parts[0]
+        return (
+            gold.kind == answer.kind
+            and gold.name == answer.name
+            and gold.parts[0] == answer.parts[0]
+        )
     left, right = _infinity(gold), _infinity(answer)
     return left == right if left or right else None
 
@@ -447,7 +527,11 @@ _RULES = (_rule_words, _rule_several, _rule_region, _rule_relation, _rule_ordere
 def _same_scalar(gold: Node, answer: Node) -> bool:
     wanted, units = named_units(gold)
     given, stated = named_units(answer)
-    if wanted is None or given is None or not (not stated or units == stated or (not units and things(stated))):
+    if (
+        wanted is None
+        or given is None
+        or not (not stated or units == stated or (not units and things(stated)))
+    ):
         return False
     if wanted.kind == "percent" and given.kind != "percent":
         return not stated and (_same_number(wanted.parts[0], given) or _same_number(wanted, given))
@@ -465,7 +549,9 @@ def _same_number(wanted: Node, given: Node) -> bool:
     if len(decimals) == 1 and not symbols(wanted) and not symbols(given):
         other = given if decimals[0] is wanted else wanted
         value = exact(decimals[0])
-        return same_values(wanted, given) or (value is not None and approximates(value, number(other)))
+        return same_values(wanted, given) or (
+            value is not None and approximates(value, number(other))
+        )
     return same_values(wanted, given)
 
 

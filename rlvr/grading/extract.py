@@ -72,7 +72,9 @@ def last_box(text: str) -> str | None:
     if not boxes:
         return None
     together = [boxes.pop()]
-    while boxes and boxes[-1].end and _BETWEEN.fullmatch(text, boxes[-1].end + 1, together[-1].begin):
+    while (
+        boxes and boxes[-1].end and _BETWEEN.fullmatch(text, boxes[-1].end + 1, together[-1].begin)
+    ):
         together.append(boxes.pop())
     contents = dict.fromkeys(_content(text, box) for box in reversed(together))
     return ", ".join(contents) if all(contents) else ""
@@ -84,7 +86,11 @@ def _content(text: str, box: _Box) -> str:
     content = text[box.start : box.end].strip()
     for _ in range(MAX_NESTED):  # a box in a box
         opening, inner = _BOX_ONLY.match(content), _boxes(content)
-        if not opening or len(inner) != 1 or (inner[0].start, inner[0].end) != (opening.end(), len(content) - 1):
+        if (
+            not opening
+            or len(inner) != 1
+            or (inner[0].start, inner[0].end) != (opening.end(), len(content) - 1)
+        ):
             return content
         content = content[opening.end() : -1].strip()
     return ""
@@ -100,10 +106,14 @@ class _Box(NamedTuple):
 
 def _boxes(text: str) -> list[_Box]:
     """The outermost boxes in order; one that stays open counts only where no box follows in it."""
-    first = min((place for word in ("boxed", "fbox") if (place := text.find(word)) >= 0), default=-1)
+    first = min(
+        (place for word in ("boxed", "fbox") if (place := text.find(word)) >= 0), default=-1
+    )
     if first < 0:
         return []
-    start = len(text[:first].rstrip("\\"))  # what comes before the first box opens nothing that matters
+    start = len(
+        text[:first].rstrip("\\")
+    )  # what comes before the first box opens nothing that matters
     open_braces: list[_Box | None] = []  # None for a plain brace
     found: list[_Box] = []
     for token in _BRACES.finditer(text, start):
@@ -172,7 +182,9 @@ class Tags:
         return self.ordered and self.clean and self.thought and self.answered and self.ended
 
 
-def check_tags(text: str, *, prefilled: bool = False, truncated: bool = False, min_think: int = 0) -> Tags:
+def check_tags(
+    text: str, *, prefilled: bool = False, truncated: bool = False, min_think: int = 0
+) -> Tags:
     """Check a response; `prefilled` says that the prompt ended with `<think>`, `min_think` counts words.
 
     >>> check_tags("so 4</think> <answer>4</answer>", prefilled=True).ok, check_tags("<answer>4</answer>").ok
@@ -185,7 +197,11 @@ def check_tags(text: str, *, prefilled: bool = False, truncated: bool = False, m
     if [tag[0] for tag in tags] != _ORDER:
         return Tags(False, False, False, False, not truncated)
     think, think_end, answer, answer_end = tags
-    outside = (text[: think.start()], text[think_end.end() : answer.start()], text[answer_end.end() :])
+    outside = (
+        text[: think.start()],
+        text[think_end.end() : answer.start()],
+        text[answer_end.end() :],
+    )
     return Tags(
         ordered=True,
         clean=not any(part.strip().strip(_FENCE) for part in outside),

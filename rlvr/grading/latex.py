@@ -1,10 +1,12 @@
-r"""Written mathematics to a tree: `\frac{1}{2}`, `3\sqrt[3]{x}`, `(1,2]\cup\{4\}`, `x=5 \text{ or } 6`, `15\text{ cm}`.
+r"""Written mathematics to a tree: `\frac{1}{2}`, `3\sqrt[3]{x}`, `(1,2]\cup\{4\}`, `x=5 \text{ or }
+6`, `15\text{ cm}`.
 
-First to tokens, by linear scans: one spelling for what looks the same, no layout, words told apart from letters; `$`,
-`\dfrac`, `\left(`, `\displaystyle`, thin spaces, currency signs and thousands separators end here, and nothing that
-carries meaning does. Then a recursive-descent parser whose time and depth are bounded by the length of the text. It
-executes nothing and builds nothing but nodes: what a tree is worth is the business of `values` and `compare`. What it
-does not know is None.
+First to tokens, by linear scans: one spelling for what looks the same, no layout, words told apart
+from letters; `$`, `\dfrac`, `\left(`, `\displaystyle`, thin spaces, currency signs and thousands
+separators end here, and nothing that carries meaning does. Then a recursive-descent parser whose
+time and depth are bounded by the length of the text. It executes nothing and builds nothing but
+nodes: what a tree is worth is the business of `values` and `compare`. What it does not know is
+None.
 """
 
 from __future__ import annotations
@@ -18,12 +20,17 @@ from typing import NamedTuple
 from rlvr.tree import asset
 
 NOTATION = asset("notation")
-# Control, zero-width, bidirectional and unpaired characters: they can make two different answers look alike.
+# Control, zero-width, bidirectional and unpaired characters: they can make two different answers
+# look alike.
 _FORBIDDEN = re.compile(NOTATION["hidden"])
-_CHARACTERS = str.maketrans({sign: text for text, signs in NOTATION["characters"].items() for sign in signs})
+_CHARACTERS = str.maketrans(
+    {sign: text for text, signs in NOTATION["characters"].items() for sign in signs}
+)
 
 _LAYOUT = {*NOTATION["layout"].split(), "\\ ", "\\\n"}
-_SAME = {other: command for command, others in NOTATION["commands"].items() for other in others.split()}
+_SAME = {
+    other: command for command, others in NOTATION["commands"].items() for other in others.split()
+}
 _SEPARATORS, _JOINS, _SPELLED = (NOTATION[name] for name in ("separators", "joins", "spelled"))
 FUNCTION_NAMES = frozenset(NOTATION["functions"].split())
 _SYMBOL_WORDS: dict[str, str] = NOTATION["symbol_words"]
@@ -41,7 +48,8 @@ _TOKEN = re.compile(
     rf"|(?P<drop>\$)",
     re.DOTALL,
 )
-# Digits in groups of three. A comma in brackets separates items, so it joins digits only outside of them.
+# Digits in groups of three. A comma in brackets separates items, so it joins digits only outside of
+# them.
 _GROUP = r"(?:\{,\}|\\,|\\!,? ?|,\\! ?| |\\ |~|\\;|\\:)"
 _GROUPED = re.compile(rf"[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?")
 _COMMAS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
@@ -55,7 +63,9 @@ _NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%]*")
 
 
 class Token(NamedTuple):
-    """kind: number, letter, function, text, environment, separator, sign; `spaced` says that a space stood before."""
+    """kind: number, letter, function, text, environment, separator, sign; `spaced` says that a
+    space stood before.
+    """
 
     kind: str
     text: str
@@ -76,7 +86,9 @@ def lex(text: str, *, thousands: bool = True) -> list[Token] | None:
     tokens: list[Token] = []
     place, spaced, depth = 0, False, 0
     while place < len(text):
-        grouped = _GROUPED.match(text, place) or (_COMMAS.match(text, place) if thousands and not depth else None)
+        grouped = _GROUPED.match(text, place) or (
+            _COMMAS.match(text, place) if thousands and not depth else None
+        )
         if grouped and not (place and (text[place - 1].isdigit() or text[place - 1] == ".")):
             tokens.append(Token("number", _NOT_DIGITS.sub("", grouped[0]), spaced))
             place, spaced = grouped.end(), False
@@ -113,7 +125,9 @@ def _tokens_of(match: re.Match[str], spaced: bool) -> list[Token] | None:
         return [Token("number", match["number"].replace("E", "e"), spaced)]
     if match["env"]:
         kind = match["env"].removesuffix("matrix") or "m"
-        return [Token("environment", f"{'a' if kind == 'array' else kind}\n{match['body']}", spaced)]
+        return [
+            Token("environment", f"{'a' if kind == 'array' else kind}\n{match['body']}", spaced)
+        ]
     if match["blackboard"]:
         return [Token("sign", f"\\mathbb{{{match['blackboard'].rstrip('}')[-1]}}}", spaced)]
     if match["styled"] is not None:
@@ -127,7 +141,9 @@ def _tokens_of(match: re.Match[str], spaced: bool) -> list[Token] | None:
         return None
     if sign == "¤":
         return [Token("text", "dollar", spaced)]
-    return [Token("separator", ",", spaced)] if sign in _SEPARATORS else [Token("sign", sign, spaced)]
+    return (
+        [Token("separator", ",", spaced)] if sign in _SEPARATORS else [Token("sign", sign, spaced)]
+    )
 
 
 def _command(command: str, spaced: bool) -> list[Token]:
@@ -184,16 +200,24 @@ def _words_read(tokens: list[Token]) -> list[Token] | None:
             else:
                 read.append(Token("text", word, token.spaced))
         else:
-            read += [Token("letter", letter, token.spaced and i == 0) for i, letter in enumerate(word)]
+            read += [
+                Token("letter", letter, token.spaced and i == 0) for i, letter in enumerate(word)
+            ]
     return read
 
 
 def _function(word: str, spaced: bool) -> Token:
-    return Token("sign", "\\sqrt", spaced) if word == "sqrt" else Token("function", _SPELLED.get(word, word), spaced)
+    return (
+        Token("sign", "\\sqrt", spaced)
+        if word == "sqrt"
+        else Token("function", _SPELLED.get(word, word), spaced)
+    )
 
 
 def _is_text(word: str, spaced: bool, before: Token | None, after: Token | None) -> bool:
-    """Whether letters are a word: long enough, and not squeezed between signs as a product would be."""
+    """Whether letters are a word: long enough, and not squeezed between signs as a product would
+    be.
+    """
     if len(word) == 1:
         return False
     if word.lower() in UNIT_WORDS:
@@ -208,8 +232,12 @@ def _is_text(word: str, spaced: bool, before: Token | None, after: Token | None)
 
 
 UNITS = NOTATION["units"] | dict.fromkeys(NOTATION["bare_units"].split(), "")
-UNIT_SPELLINGS = {spelling: unit for unit, more in UNITS.items() for spelling in (unit, *more.split())}
-UNIT_WORDS = {s.lower() for s in UNIT_SPELLINGS if len(s) > 1} - set(NOTATION["only_in_text"].split())
+UNIT_SPELLINGS = {
+    spelling: unit for unit, more in UNITS.items() for spelling in (unit, *more.split())
+}
+UNIT_WORDS = {s.lower() for s in UNIT_SPELLINGS if len(s) > 1} - set(
+    NOTATION["only_in_text"].split()
+)
 
 
 MAX_LENGTH = 1000
@@ -218,23 +246,32 @@ MAX_TOKENS = 800
 MAX_CHAIN = 60  # factors or signs in a row
 
 RELATIONS = {sign: name for name, signs in NOTATION["relations"].items() for sign in signs.split()}
-SET_OPERATIONS = {"\\cup": "|", "\\bigcup": "|", "\\cap": "&", "\\setminus": "-", "\\backslash": "-"}
+SET_OPERATIONS = {
+    "\\cup": "|",
+    "\\bigcup": "|",
+    "\\cap": "&",
+    "\\setminus": "-",
+    "\\backslash": "-",
+}
 _TIMES = ("*", "\\cdot", "\\times", "\\ast", "**")
 _OVER = ("/", "\\div")
 _SIGNS = {"+": "", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
 _DEGREE = ("\\circ", "°")
 _GREEK = frozenset(NOTATION["greek"].split())
 _CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
-_BASES: dict[str, int] = dict(zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True))
+_BASES: dict[str, int] = dict(
+    zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """One part of an expression; `kind` says how to read the rest.
 
-    number (value; name "decimal" where a point was written), symbol, constant (pi e i inf), text, add, mul, div, pow,
-    neg, pm, mp, call (name), percent, based (number in a base), ratio, group (name "(]"), set, list (name "," or "or"),
-    rows (a matrix; name is its bracket), relation (name: its operators), setop, ellipsis.
+    number (value; name "decimal" where a point was written), symbol, constant (pi e i inf), text,
+    add, mul, div, pow, neg, pm, mp, call (name), percent, based (number in a base), ratio, group
+    (name "(]"), set, list (name "," or "or"), rows (a matrix; name is its bracket), relation (name:
+    its operators), setop, ellipsis.
     """
 
     kind: str
@@ -258,7 +295,8 @@ def parse(text: str, thousands: bool = True) -> Node | None:
     """
     try:
         return _parse(text, thousands) if len(text) <= MAX_LENGTH else None
-    except RecursionError:  # outside of what is remembered: it says more of the caller than of the text
+    # outside of what is remembered: it says more of the caller than of the text
+    except RecursionError:
         return None
 
 
@@ -382,10 +420,14 @@ class _Parser:
         return node
 
     def spaced_factor(self, left: Node) -> Node:
-        """A factor without a sign before it; a number there, or in brackets apart from a number, is no factor."""
+        """A factor without a sign before it; a number there, or in brackets apart from a number, is
+        no factor.
+        """
         spaced = self.tokens[self.place].spaced
         right = self.factor()
-        apart = spaced and left.kind == "number" and right.kind == "group" and _alone(right) is not None
+        apart = (
+            spaced and left.kind == "number" and right.kind == "group" and _alone(right) is not None
+        )
         if (right.kind == "number" and left.kind not in ("text", "constant")) or apart:
             raise _Unknown  # `0 vs 17` is no product
         return right
@@ -402,9 +444,17 @@ class _Parser:
     def mixed(self, node: Node) -> Node | None:
         """`4 2/3` as one number."""
         texts = [self.tokens[i] for i in range(self.place, min(self.place + 3, len(self.tokens)))]
-        if node.kind != "number" or node.name or [t.kind for t in texts] != ["number", "sign", "number"]:
+        if (
+            node.kind != "number"
+            or node.name
+            or [t.kind for t in texts] != ["number", "sign", "number"]
+        ):
             return None
-        if texts[1].text != "/" or not (texts[0].text + texts[2].text).isdigit() or not texts[0].spaced:
+        if (
+            texts[1].text != "/"
+            or not (texts[0].text + texts[2].text).isdigit()
+            or not texts[0].spaced
+        ):
             return None
         self.place += 3
         parts = (Node("number", value=Fraction(t.text)) for t in (texts[0], texts[2]))
@@ -417,7 +467,12 @@ class _Parser:
     def beside(left: Node, right: Node) -> Node:
         r"""Two things side by side: a product, but a whole number and a proper fraction are a mixed number."""
         whole = left.kind == "number" and not left.name and left.value is not None
-        if whole and right.kind == "div" and right.name == "frac" and all(p.kind == "number" for p in right.parts):
+        if (
+            whole
+            and right.kind == "div"
+            and right.name == "frac"
+            and all(p.kind == "number" for p in right.parts)
+        ):
             top, under = (p.value or Fraction(0) for p in right.parts)
             if under and 0 < top < under:
                 return Node("add", (left, right), "mixed")
@@ -459,7 +514,10 @@ class _Parser:
 
     def based(self, node: Node) -> Node:
         """Digits with the base below them, as a number or in words."""
-        digits = [int(word) if word.isdigit() else _BASES.get(word.lower()) for word in self.below().split()]
+        digits = [
+            int(word) if word.isdigit() else _BASES.get(word.lower())
+            for word in self.below().split()
+        ]
         bases = [base for base in digits if base]
         if len(bases) != 1 or (node.value or Fraction(0)).denominator != 1:
             raise _Unknown
@@ -476,7 +534,9 @@ class _Parser:
         return " ".join(token.text for token in self.tokens[start + 1 : self.place - 1])
 
     def argument(self, *, whole: bool = False) -> Node:
-        """What a command takes: a braced group, else one token; of a number one digit, unless it is wanted whole."""
+        """What a command takes: a braced group, else one token; of a number one digit, unless it is
+        wanted whole.
+        """
         if self.peek() == "{":
             return self.braced()
         token = self.take()
@@ -507,7 +567,12 @@ class _Parser:
 
     def base(self) -> Node:
         kind, text, _ = self.take()
-        readers = {"letter": self.symbol, "function": self.function, "environment": self.matrix, "number": self.number}
+        readers = {
+            "letter": self.symbol,
+            "function": self.function,
+            "environment": self.matrix,
+            "number": self.number,
+        }
         if kind in readers:
             return readers[kind](text)
         if kind == "text":
@@ -522,8 +587,12 @@ class _Parser:
         if "." in text and self.accept("\\overline", "\\dot", "\\bar"):
             start = self.place
             self.argument(whole=True)
-            return _repeating(text, "".join(t.text for t in self.tokens[start : self.place] if t.kind == "number"))
-        return Node("number", name="decimal" if "." in text or "e" in text else "", value=Fraction(text))
+            return _repeating(
+                text, "".join(t.text for t in self.tokens[start : self.place] if t.kind == "number")
+            )
+        return Node(
+            "number", name="decimal" if "." in text or "e" in text else "", value=Fraction(text)
+        )
 
     def symbol(self, name: str) -> Node:
         if name in ("e", "i"):
@@ -537,7 +606,9 @@ class _Parser:
         return Node("symbol", (), name)
 
     def evaluated(self) -> bool:
-        """Whether a number in brackets follows at once: I(0) is the value of a function, not a product with zero."""
+        """Whether a number in brackets follows at once: I(0) is the value of a function, not a
+        product with zero.
+        """
         bracket, inner = self.tokens[self.place : self.place + 2]
         return not bracket.spaced and inner.kind == "number"
 
@@ -607,7 +678,9 @@ class _Parser:
             case "\\overline" | "\\vec" | "\\hat" | "\\bar" | "\\overrightarrow" | "\\widehat":
                 start = self.place
                 self.argument(whole=True)
-                return Node("symbol", (), text + "".join(t.text for t in self.tokens[start : self.place]))
+                return Node(
+                    "symbol", (), text + "".join(t.text for t in self.tokens[start : self.place])
+                )
             case _ if text.startswith("\\mathbb"):
                 return Node("symbol", (), text)
             case _:
@@ -616,7 +689,8 @@ class _Parser:
     def fraction(self) -> Node:
         start = self.place
         parts = self.argument(), self.argument()
-        if all(_differential(part) for part in parts):  # dx/dt is one thing, not a fraction whose d cancels
+        # dx/dt is one thing, not a fraction whose d cancels
+        if all(_differential(part) for part in parts):
             written = (t.text for t in self.tokens[start : self.place] if t.text not in "{}")
             return Node("symbol", (), "/".join(written))
         return Node("div", parts, "frac")
@@ -675,7 +749,10 @@ def _differential(node: Node) -> bool:
     """Whether it begins with the d of a derivative and has more."""
     while node.kind == "mul":
         first = node.parts[0]
-        if first.kind in ("symbol", "pow") and (first.parts[0] if first.parts else first).name in ("d", "\\partial"):
+        if first.kind in ("symbol", "pow") and (first.parts[0] if first.parts else first).name in (
+            "d",
+            "\\partial",
+        ):
             return True
         node = first
     return False

@@ -15,8 +15,9 @@ _COMPARED = ("<", ">", "<=", ">=", "!=")
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Where a set may begin or end, whether it holds a number, and the variable that was named, if one was. Of what
-    lies between two neighbouring ends it holds all or nothing."""
+    """Where a set may begin or end, whether it holds a number, and the variable that was named, if
+    one was. Of what lies between two neighbouring ends it holds all or nothing.
+    """
 
     ends: tuple[Any, ...]
     holds: Callable[[Any], bool]
@@ -24,15 +25,21 @@ class Region:
 
 
 def same_region(left: Region, right: Region) -> bool:
-    """Whether both are the same set: they hold the same ends, and the same of one number on each side of those."""
-    ends = sorted(end for end in {*left.ends, *right.ends, context().mpf(0)} if context().isfinite(end))
+    """Whether both are the same set: they hold the same ends, and the same of one number on each
+    side of those.
+    """
+    ends = sorted(
+        end for end in {*left.ends, *right.ends, context().mpf(0)} if context().isfinite(end)
+    )
     between = [(low + high) / 2 for low, high in pairwise(ends) if not _near(low, high)]
     beyond = [2 * ends[0] - 1, 2 * ends[-1] + 1]  # 0 is among the ends
     return all(left.holds(x) == right.holds(x) for x in (*ends, *between, *beyond))
 
 
 def region(node: Node) -> Region | None:
-    """The set that an expression describes, None where it describes none or one of several variables."""
+    """The set that an expression describes, None where it describes none or one of several
+    variables.
+    """
     try:
         return _region(node)
     except (Undecided, ArithmeticError, TypeError, ValueError):
@@ -45,9 +52,16 @@ def _region(node: Node) -> Region:
         case "group" if len(parts) == 2 and node.name in ("()", "[]", "(]", "[)"):
             low, high = (_end(part) for part in parts)
             opening, closing = node.name
-            if (context().isinf(low) and opening == "[") or (context().isinf(high) and closing == "]"):
+            if (context().isinf(low) and opening == "[") or (
+                context().isinf(high) and closing == "]"
+            ):
                 raise Undecided
-            return _both([_half(">=" if opening == "[" else ">", low), _half("<=" if closing == "]" else "<", high)])
+            return _both(
+                [
+                    _half(">=" if opening == "[" else ">", low),
+                    _half("<=" if closing == "]" else "<", high),
+                ]
+            )
         case "group" if len(parts) == 1:
             return _region(parts[0])
         case "set":
@@ -120,7 +134,10 @@ def _solved(node: Node) -> Region:
         raise Undecided
     name = next(iter(names))
     links = zip(node.name.split(), node.parts, node.parts[1:], strict=False)
-    return replace(_both([_linear(operator, left, right, name) for operator, left, right in links]), variable=name)
+    return replace(
+        _both([_linear(operator, left, right, name) for operator, left, right in links]),
+        variable=name,
+    )
 
 
 def _linear(operator: str, left: Node, right: Node, name: str) -> Region:

@@ -1,11 +1,13 @@
-r"""The symbolic library, for the few answers whose gold the rules of `compare` cannot read: sums, integrals, systems.
+r"""The symbolic library, for the few answers whose gold the rules of `compare` cannot read: sums,
+integrals, systems.
 
-The library (math-verify over latex2sympy2_extended) runs only in helper processes that can be killed. Before a text
-gets there, its size and nesting are bounded: parsing alone can hang on 20 nested fractions.
+The library (math-verify over latex2sympy2_extended) runs only in helper processes that can be
+killed. Before a text gets there, its size and nesting are bounded: parsing alone can hang on 20
+nested fractions.
 
-The helpers answer JSON lines and are killed when late. A limit is processor time, kept by the kernel inside the helper,
-so that a busy machine never makes a helper late; a much longer limit on the clock catches one that sleeps, and counts
-as a failure of ours.
+The helpers answer JSON lines and are killed when late. A limit is processor time, kept by the
+kernel inside the helper, so that a busy machine never makes a helper late; a much longer limit on
+the clock catches one that sleeps, and counts as a failure of ours.
 """
 
 from __future__ import annotations
@@ -32,23 +34,38 @@ from typing import Any
 MAX_LENGTH = 600
 MAX_DEPTH = 10
 SECONDS = 1.0  # of processor time
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}  # of every helper
-WARMING = ((r"F_n = \sum_{k=0}^{n-1} F_k", r"F_n = \sum_{k=0}^{n-1} F_{k+1}"), (r"\int_0^1 x^2 dx", r"\frac{1}{3}"))
+# of every helper
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
+WARMING = (
+    (r"F_n = \sum_{k=0}^{n-1} F_k", r"F_n = \sum_{k=0}^{n-1} F_{k+1}"),
+    (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
+)
 
 _DEPTH = re.compile(r"[{(\[]|[})\]]")
 _SPECIAL = re.compile(r"\\(int|iint|oint|sum|prod|lim|Gamma|zeta|det|cases|begin)(?![A-Za-z])")
 _STACKED = re.compile(r"\^ *\{?[^{}]{0,40}\^|\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
 _DOTS = re.compile(r"\\[lc]?dots|\.\.\.|…")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_HEDGE = re.compile(r"\\(?:text|mbox|mathrm|textbf) *\{|\bor\b|\\vee|\\lor|\\approx|\\pm", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"\\(?:text|mbox|mathrm|textbf) *\{|\bor\b|\\vee|\\lor|\\approx|\\pm", re.IGNORECASE
+)
 
 
 def guard(gold: str, answer: str) -> str:
     r"""Why the pair is not handed to the library, or "".   guard("x", r"\int_0^1 x\,dx") -> "operators" """
     for text in (gold, answer):
         depths = accumulate(1 if bracket in "{([" else -1 for bracket in _DEPTH.findall(text))
-        crowded = text.count("^") > 12 or len(re.findall(r"\\[dt]?frac|\\sqrt", text)) > 16 or text.count("&") > 64
-        if len(text) > MAX_LENGTH or max(depths, default=0) > MAX_DEPTH or crowded or _STACKED.search(text):
+        crowded = (
+            text.count("^") > 12
+            or len(re.findall(r"\\[dt]?frac|\\sqrt", text)) > 16
+            or text.count("&") > 64
+        )
+        if (
+            len(text) > MAX_LENGTH
+            or max(depths, default=0) > MAX_DEPTH
+            or crowded
+            or _STACKED.search(text)
+        ):
             return "size"
     if not set(_SPECIAL.findall(answer)) <= set(_SPECIAL.findall(gold)):
         return "operators"
@@ -68,7 +85,9 @@ def ask(gold: str, answer: str, seconds: float = SECONDS) -> Future[Any]:
 
 
 def whole(gold: str, response: str, seconds: float = SECONDS) -> Future[Any]:
-    """The verdict of the library alone on a whole response, for comparison; its exception is Late or Died."""
+    """The verdict of the library alone on a whole response, for comparison; its exception is Late
+    or Died.
+    """
     return _helpers().ask({"gold": gold, "response": response}, seconds)
 
 
@@ -81,7 +100,8 @@ def _answer(request: Any) -> Any:
     """In the helper: the verdict of math-verify, False where it reads one of the two as nothing."""
     from math_verify import LatexExtractionConfig, parse, verify
 
-    if request == "ready?":  # what the library sets up with its first sums is paid for here, not by the first answer
+    # what the library sets up with its first sums is paid for here, not by the first answer
+    if request == "ready?":
         for pair in WARMING:
             _answer(list(pair))
         return "ready"
@@ -97,8 +117,13 @@ def _answer(request: Any) -> Any:
             gold, answer = untimed(f"\\boxed{{{request['gold']}}}"), untimed(request["response"])
             return bool(verify(gold, answer, timeout_seconds=None))
         gold, answer = (read(f"\\boxed{{{text}}}") for text in request)
-        return bool(gold) and bool(answer) and bool(verify(gold, answer, strict=True, timeout_seconds=None))
-    except Exception:  # the library may stumble in any way over a text, which then is not the answer
+        return (
+            bool(gold)
+            and bool(answer)
+            and bool(verify(gold, answer, strict=True, timeout_seconds=None))
+        )
+    # the library may stumble in any way over a text, which then is not the answer
+    except Exception:
         return False
 
 
@@ -116,14 +141,16 @@ class Died(Exception):
 
 
 class Killable:
-    """One long-lived Python process that answers one JSON line for each JSON line; the next call starts a fresh one.
+    """One long-lived Python process that answers one JSON line for each JSON line; the next call
+    starts a fresh one.
 
-    It is an own process from the first instruction (no fork), so it holds no lock, no GPU and no thread of this one.
-    The script calls `serve`.
+    It is an own process from the first instruction (no fork), so it holds no lock, no GPU and no
+    thread of this one. The script calls `serve`.
     """
 
     def __init__(self, script: str, environment: Mapping[str, str]) -> None:
-        self._command = [sys.executable, "-P", script]  # -P: the folder of the script must not shadow the library
+        # -P: the folder of the script must not shadow the library
+        self._command = [sys.executable, "-P", script]
         path = os.pathsep.join(p for p in (_ROOT, os.environ.get("PYTHONPATH", "")) if p)
         self._environment = {"PYTHONPATH": path, **environment}
         self._process: subprocess.Popen[bytes] | None = None
@@ -131,12 +158,15 @@ class Killable:
         atexit.register(self.close)
 
     def ask(self, request: Any, seconds: float, *, clock: float | None = None) -> Any:
-        """The answer to a request within so many processor seconds; raises Late or Died, after which the process is
-        gone."""
+        """The answer to a request within so many processor seconds; raises Late or Died, after
+        which the process is gone.
+        """
         with self._lock:
             process = self._running()
             try:
-                return self._exchange(process, [seconds, request], clock or PATIENCE * (seconds + 1))
+                return self._exchange(
+                    process, [seconds, request], clock or PATIENCE * (seconds + 1)
+                )
             except (Late, Died):
                 self._kill()
                 raise
@@ -178,7 +208,9 @@ class Killable:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)
             if process.returncode == -signal.SIGPROF:
-                raise Late(f"the helper process used more than {message[0]:g} s of processor time") from None
+                raise Late(
+                    f"the helper process used more than {message[0]:g} s of processor time"
+                ) from None
             raise Died("the helper process has ended") from None
 
     def _kill(self) -> None:
@@ -208,10 +240,11 @@ def _read_line(descriptor: int, deadline: float) -> bytes:
 
 
 class Helpers:
-    """Several killable processes behind one queue, and one warm spare, so that a kill delays nobody else.
+    """Several killable processes behind one queue, and one warm spare, so that a kill delays nobody
+    else.
 
-    They start with the first question. Questions may come from any thread; the answer is a future, which
-    `asyncio.wrap_future` makes awaitable.
+    They start with the first question. Questions may come from any thread; the answer is a future,
+    which `asyncio.wrap_future` makes awaitable.
     """
 
     def __init__(self, script: str, environment: Mapping[str, str], size: int) -> None:
@@ -237,7 +270,8 @@ class Helpers:
         return answer
 
     def _mend(self, helper: Killable) -> None:
-        with contextlib.suppress(Late, Died):  # it will be started again, and fail again, where it is asked
+        # it will be started again, and fail again, where it is asked
+        with contextlib.suppress(Late, Died):
             helper.start()
         self._ready.put(helper)
 
@@ -245,7 +279,8 @@ class Helpers:
 def serve(handle: Callable[[Any], Any], *, memory: int = 2 << 30) -> None:
     """Answer every line of standard input with one line; what `handle` prints goes nowhere.
 
-    A request that uses more processor time than it was given ends the process by a signal that Python cannot delay.
+    A request that uses more processor time than it was given ends the process by a signal that
+    Python cannot delay.
     """
     import resource
 

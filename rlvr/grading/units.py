@@ -17,7 +17,8 @@ _NONE = frozenset({"?am", "?pm", "?AM", "?PM", "?a.m", "?p.m"})
 
 
 def named_units(node: Node) -> tuple[Node | None, Units]:
-    r"""The number without its unit, and the unit; None for the number where the words say more than a unit.
+    r"""The number without its unit, and the unit; None for the number where the words say more than
+    a unit.
 
     >>> from rlvr.grading.latex import parse
     >>> named_units(parse(r"15\text{ cm}^2"))[1]
@@ -37,7 +38,9 @@ def named_units(node: Node) -> tuple[Node | None, Units]:
         number = Node("mul", (number, factor))
     if units.pop("percent", None):
         number = Node("percent", (number,))
-    return number, tuple(sorted((unit, power) for unit, power in units.items() if power and unit not in _NONE))
+    return number, tuple(
+        sorted((unit, power) for unit, power in units.items() if power and unit not in _NONE)
+    )
 
 
 def plain_words(text: str) -> bool:
@@ -46,9 +49,13 @@ def plain_words(text: str) -> bool:
 
 
 def things(units: Units) -> bool:
-    """Whether it is a known unit, or one plain plural such as `eggs`: what may stand where the gold names nothing."""
+    """Whether it is a known unit, or one plain plural such as `eggs`: what may stand where the gold
+    names nothing.
+    """
     unknown = [(unit, power) for unit, power in units if unit.startswith("?")]
-    return not unknown or (len(units) == 1 and unknown[0][1] == 1 and _PLURAL.fullmatch(unknown[0][0]) is not None)
+    return not unknown or (
+        len(units) == 1 and unknown[0][1] == 1 and _PLURAL.fullmatch(unknown[0][0]) is not None
+    )
 
 
 _PLURAL = re.compile(r"\?[a-z]{2,}(?<!th)(?<!s)s")
@@ -77,7 +84,11 @@ def _only_text(node: Node) -> bool:
         return True
     if node.kind == "pow":
         return _only_text(node.parts[0])
-    return node.kind in ("mul", "div", "group") and bool(node.parts) and all(_only_text(part) for part in node.parts)
+    return (
+        node.kind in ("mul", "div", "group")
+        and bool(node.parts)
+        and all(_only_text(part) for part in node.parts)
+    )
 
 
 def _collect(node: Node, power: Fraction, units: dict[str, Fraction]) -> bool:
@@ -96,7 +107,9 @@ def _small(node: Node) -> Fraction | None:
     if node.kind == "neg":
         inner = _small(node.parts[0])
         return -inner if inner is not None else None
-    return node.value if node.kind == "number" and node.value is not None and node.value <= 4 else None
+    return (
+        node.value if node.kind == "number" and node.value is not None and node.value <= 4 else None
+    )
 
 
 def _spelled(text: str, power: Fraction, units: dict[str, Fraction]) -> bool:
@@ -107,7 +120,9 @@ def _spelled(text: str, power: Fraction, units: dict[str, Fraction]) -> bool:
     words = words.replace("mph", "mile/h").replace(" per ", "/")
     for place, side in enumerate(words.split("/")):
         for word, exponent in _unit_words(side):
-            unit = UNIT_SPELLINGS.get(word) or (UNIT_SPELLINGS.get(word.lower()) if len(word) > 3 else None)
+            unit = UNIT_SPELLINGS.get(word) or (
+                UNIT_SPELLINGS.get(word.lower()) if len(word) > 3 else None
+            )
             unit = unit or f"?{word.lower() if len(word) > 3 else word}"
             units[unit] = units.get(unit, Fraction(0)) + exponent * power * (1 if not place else -1)
     return True
@@ -122,6 +137,8 @@ def _unit_words(text: str) -> list[tuple[str, Fraction]]:
             continue
         base, _, exponent = word.partition("^")
         if base:
-            found.append((base.rstrip("."), factor * int(exponent) if exponent.isdigit() else factor))
+            found.append(
+                (base.rstrip("."), factor * int(exponent) if exponent.isdigit() else factor)
+            )
             factor = Fraction(1)
     return found

@@ -1,7 +1,9 @@
-r"""What an expression is worth: exactly as a fraction where it is one, else in numbers at fixed random points.
+r"""What an expression is worth: exactly as a fraction where it is one, else in numbers at fixed
+random points.
 
-Two expressions are taken as equal when 40 digits agree at every point where both are defined. Every size is bounded
-before it is computed, so no expression is slow; one that would be too large raises Undecided.
+Two expressions are taken as equal when 40 digits agree at every point where both are defined. Every
+size is bounded before it is computed, so no expression is slow; one that would be too large raises
+Undecided.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def walk(node: Node) -> Iterator[Node]:
 
 @functools.lru_cache(maxsize=20_000)
 def exact(node: Node) -> Fraction | None:
-    r"""The rational value of a constant expression, None where it has variables, roots, or too many digits.
+    r"""The rational value of a constant expression, None where it has variables, roots, or too many
+    digits.
 
     >>> from rlvr.grading.latex import parse
     >>> exact(parse(r"2^{-3}+\frac{3}{4}"))
@@ -67,7 +70,9 @@ def _exact(node: Node) -> Fraction:
         case "neg":
             return -_exact(parts[0])
         case "add":
-            return functools.reduce(lambda total, part: _bounded(total + _exact(part)), parts, Fraction(0))
+            return functools.reduce(
+                lambda total, part: _bounded(total + _exact(part)), parts, Fraction(0)
+            )
         case "mul":
             return _bounded(_exact(parts[0]) * _exact(parts[1]))
         case "div":
@@ -86,9 +91,15 @@ def _exact(node: Node) -> Fraction:
 
 
 def based_value(node: Node) -> int:
-    """The value of digits in a base; raises Undecided where a digit is not of the base.   204_5 -> 54"""
+    """The value of digits in a base; raises Undecided where a digit is not of the base.   204_5 ->
+    54
+    """
     digits, base = str(node.parts[0].value), int(node.name)
-    if not 2 <= base <= 36 or not all(int(d) < base for d in digits if d.isdigit()) or len(digits) > 200:
+    if (
+        not 2 <= base <= 36
+        or not all(int(d) < base for d in digits if d.isdigit())
+        or len(digits) > 200
+    ):
         raise Undecided
     return int(digits, base)
 
@@ -148,8 +159,12 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction:
             return sign * _exact_root(first * sign, int(values[1]))
         case "abs" | "floor" | "ceil":
             return Fraction({"abs": abs, "floor": math.floor, "ceil": math.ceil}[name](first))
-        case "factorial" | "binom" if all(v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in values):
-            return _bounded(Fraction({"factorial": math.factorial, "binom": math.comb}[name](*map(int, values))))
+        case "factorial" | "binom" if all(
+            v.denominator == 1 and 0 <= v <= MAX_FACTORIAL for v in values
+        ):
+            return _bounded(
+                Fraction({"factorial": math.factorial, "binom": math.comb}[name](*map(int, values)))
+            )
         case "max" | "min":
             return (max if name == "max" else min)(values)
         case "gcd" | "lcm" if all(v.denominator == 1 for v in values):
@@ -159,11 +174,14 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction:
 
 def terminating(value: Fraction) -> bool:
     """Whether a decimal with finitely many digits is exactly this."""
-    return pow(10, value.denominator.bit_length(), value.denominator) == 0  # it divides a power of ten
+    # it divides a power of ten
+    return pow(10, value.denominator.bit_length(), value.denominator) == 0
 
 
 def approximates(decimal: Fraction, value: Fraction | Any) -> bool:
-    """Whether a written decimal stands for a number that has no exact decimal: six digits, and as near as they say."""
+    """Whether a written decimal stands for a number that has no exact decimal: six digits, and as
+    near as they say.
+    """
     if decimal.numerator.bit_length() + decimal.denominator.bit_length() > 3000:
         return False
     digits = str(decimal.numerator * 10**400 // decimal.denominator).lstrip("-").strip("0")
@@ -184,10 +202,12 @@ def context() -> Any:
 
 
 def same_values(left: Node, right: Node) -> bool:
-    """Whether two expressions agree at all points where both are defined; raises Undecided where too few are.
+    """Whether two expressions agree at all points where both are defined; raises Undecided where
+    too few are.
 
-    Values are compared where both are real, and at complex ones only where fewer than two points are real. Where only
-    one of them is real they differ, except for logarithms and broken powers, whose rules hold for positive numbers.
+    Values are compared where both are real, and at complex ones only where fewer than two points
+    are real. Where only one of them is real they differ, except for logarithms and broken powers,
+    whose rules hold for positive numbers.
     """
     names = sorted(symbols(left) | symbols(right))
     if not names:
@@ -215,7 +235,9 @@ def same_values(left: Node, right: Node) -> bool:
 
 
 def constant_factor(quotient: Node) -> float | None:
-    """The real number that a quotient is at all points, None where it is not the same at all of them."""
+    """The real number that a quotient is at all points, None where it is not the same at all of
+    them.
+    """
     values = []
     for point in points(sorted(symbols(quotient)), quotient):
         try:
@@ -234,23 +256,28 @@ def _for_positive(node: Node) -> bool:
 
 
 def points(names: Sequence[str], *nodes: Node) -> list[dict[str, Fraction]]:
-    """Where expressions are compared: small numbers of either sign; where a corner could hide, whole numbers far out;
-    where everything is rounded, whole numbers alone."""
+    """Where expressions are compared: small numbers of either sign; where a corner could hide,
+    whole numbers far out; where everything is rounded, whole numbers alone.
+    """
     calls = [{part.name for part in walk(node) if part.kind == "call"} for node in nodes]
     start = SMALL if all(found & {"floor", "ceil"} for found in calls) else 0
     end = POINTS if any(found & _CORNERS for found in calls) else SMALL
     return [{name: coordinate(name, index) for name in names} for index in range(start, end)]
 
 
-_CORNERS = frozenset({"floor", "ceil", "max", "min", "abs", "sqrt", "root", "sgn", "factorial", "binom"})
+_CORNERS = frozenset(
+    {"floor", "ceil", "max", "min", "abs", "sqrt", "root", "sgn", "factorial", "binom"}
+)
 
 
 def agree(left: Node, right: Node, point: dict[str, Fraction], usual: tuple[Any, Any]) -> bool:
-    """Whether two values are equal as far as a precision shows that follows their size; raises Undecided.
+    """Whether two values are equal as far as a precision shows that follows their size; raises
+    Undecided.
 
     `usual` are the values in the usual precision, which are enough for nearly all.
 
-    What looks like zero is computed again with more digits: a true zero shrinks with them, 10^-100 does not.
+    What looks like zero is computed again with more digits: a true zero shrinks with them, 10^-100
+    does not.
     """
     mp = context()
     a, b = (_finite(value) for value in usual)
@@ -261,7 +288,9 @@ def agree(left: Node, right: Node, point: dict[str, Fraction], usual: tuple[Any,
     if scale < TINY and _vanish(left, right, point, a, b):
         return True
     a, b = _finer(left, right, point, DIGITS + 10 + int(bits * 0.302))
-    return bool(abs(a - b) <= max(abs(a), abs(b)) * mp.mpf(10) ** (GUARD - DIGITS - 10 - int(bits * 0.302)))
+    return bool(
+        abs(a - b) <= max(abs(a), abs(b)) * mp.mpf(10) ** (GUARD - DIGITS - 10 - int(bits * 0.302))
+    )
 
 
 def _vanish(left: Node, right: Node, point: dict[str, Fraction], a: Any, b: Any) -> bool:
@@ -299,14 +328,21 @@ _WHOLE = (16, 6, 9, 25, 64, 7, 100, 121, 30, 512, 2, 4)
 
 @functools.lru_cache(maxsize=8192)
 def coordinate(name: str, index: int) -> Fraction:
-    """The value of a variable at a test point: between 1/3 and 3, then whole numbers, at some points below zero.
+    """The value of a variable at a test point: between 1/3 and 3, then whole numbers, at some
+    points below zero.
 
     Two names have opposite signs at some of them, whatever they are.
     """
     digest = hashlib.blake2b(f"{name} {index}".encode(), digest_size=4).digest()
-    negative = index == 3 or (3 < index < SMALL and digest[3] % 2) or (index >= POINTS - 6 and digest[3] % 2)
+    negative = (
+        index == 3
+        or (3 < index < SMALL and digest[3] % 2)
+        or (index >= POINTS - 6 and digest[3] % 2)
+    )
     if index < SMALL:
-        size = Fraction(1, 3) + Fraction(int.from_bytes(digest[:3], "big"), 1 << 24) * Fraction(8, 3)
+        size = Fraction(1, 3) + Fraction(int.from_bytes(digest[:3], "big"), 1 << 24) * Fraction(
+            8, 3
+        )
     else:
         first = hashlib.blake2b(name.encode(), digest_size=1).digest()[0]
         size = Fraction(_WHOLE[(index + first) % len(_WHOLE)])
@@ -323,7 +359,9 @@ def _near(a: Any, b: Any) -> bool:
 
 
 def value_at(node: Node, point: dict[str, Fraction]) -> Any:
-    """The value with variables replaced, a real or complex number of DIGITS digits; raises Undecided."""
+    """The value with variables replaced, a real or complex number of DIGITS digits; raises
+    Undecided.
+    """
     mp = context()
     parts = node.parts
     match node.kind:
@@ -407,6 +445,11 @@ def _mp_root(value: Any, degree: Any) -> Any:
     mp = context()
     if degree == 0:
         raise Undecided
-    if _is_real(value) and mp.re(value) < 0 and degree == int(mp.re(degree)) and int(mp.re(degree)) % 2:
+    if (
+        _is_real(value)
+        and mp.re(value) < 0
+        and degree == int(mp.re(degree))
+        and int(mp.re(degree)) % 2
+    ):
         return -mp.power(-mp.re(value), 1 / degree)
     return _mp_power(value, 1 / degree)

@@ -1,4 +1,6 @@
-"""Data "arithmetic": generated one-step and two-step problems, plain and in words, graded in three levels."""
+"""Data "arithmetic": generated one-step and two-step problems, plain and in words, graded in three
+levels.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ def arithmetic(
     seed: int = 0,
     split: Split = "train",
 ) -> list[Problem]:
-    """Distinct problems, a function of the arguments alone; a question belongs to one split whatever the seed.
+    """Distinct problems, a function of the arguments alone; a question belongs to one split
+    whatever the seed.
 
     >>> arithmetic(kinds=("add",), levels=(1,), count=1)[0].question
     'What is 6 + 3?'
@@ -52,20 +55,26 @@ def arithmetic(
     while len(found) < count:
         if not cells:
             have = f"kinds {', '.join(kinds)} at levels {', '.join(map(str, levels))} have only {len(found)}"
-            raise UserError(f"arithmetic: count={count} is too many: {have} questions in split '{split}'")
+            raise UserError(
+                f"arithmetic: count={count} is too many: {have} questions in split '{split}'"
+            )
         cell = rng.choice(cells)
         exercise = _new(cell, split, found, rng)
         if exercise is None:
             cells.remove(cell)
         else:
-            found[exercise.question] = _problem(exercise, cell, f"arithmetic/{split}/{seed}/{len(found)}")
+            found[exercise.question] = _problem(
+                exercise, cell, f"arithmetic/{split}/{seed}/{len(found)}"
+            )
     return list(found.values())
 
 
 split_of = partial(side_of, "arithmetic-split")  # of a question
 
 
-def _new(cell: tuple[str, int], split: Split, known: dict[str, Problem], rng: random.Random) -> Exercise | None:
+def _new(
+    cell: tuple[str, int], split: Split, known: dict[str, Problem], rng: random.Random
+) -> Exercise | None:
     for _ in range(TRIES):
         exercise = _draw(*cell, rng)
         if exercise and exercise.question not in known and split_of(exercise.question) == split:
@@ -86,14 +95,24 @@ def _draw(kind: str, level: int, rng: random.Random) -> Exercise | None:
         a, b = _operands(SIGNS[kind], level, rng)
         value = _apply(a, SIGNS[kind], b)
         text = f"{a} {SIGNS[kind]} {b}"
-        return None if value < 0 and level < 3 else Exercise(f"What is {text}?", (f"{text} = {value}",), value)
+        return (
+            None
+            if value < 0 and level < 3
+            else Exercise(f"What is {text}?", (f"{text} = {value}",), value)
+        )
     if kind == "word":
         sign, wording = rng.choice(ONE_STEP)
         a, b = _operands(sign, level, rng)
         value = _apply(a, sign, b)
         question = _fill(wording, rng, a=a, b=b)
-        return None if value < 0 or min(a, b) < 2 else Exercise(question, (f"{a} {sign} {b} = {value}",), value)
-    form, wording = rng.choice(TWO_STEP) if kind == "word_two_step" else (rng.choice(list(FORMS)), "")
+        return (
+            None
+            if value < 0 or min(a, b) < 2
+            else Exercise(question, (f"{a} {sign} {b} = {value}",), value)
+        )
+    form, wording = (
+        rng.choice(TWO_STEP) if kind == "word_two_step" else (rng.choice(list(FORMS)), "")
+    )
     return _two_step(form, wording, level, rng)
 
 
@@ -108,7 +127,9 @@ def _two_step(form: str, wording: str, level: int, rng: random.Random) -> Exerci
     if min(middle, value) < 0 or (wording and min(values.values()) < 2):
         return None
     text = "".join(str(values.get(letter, letter)) for letter in form)
-    return Exercise(_fill(wording, rng, **values) if wording else f"What is {text}?", (one, two), value)
+    return Exercise(
+        _fill(wording, rng, **values) if wording else f"What is {text}?", (one, two), value
+    )
 
 
 def _work(step: str, values: dict[str, int]) -> tuple[int, str]:
@@ -133,4 +154,6 @@ def _fill(wording: str, rng: random.Random, **numbers: int) -> str:
 
 
 _WORDS = asset("wordings")
-NAMES, THINGS, ONE_STEP, TWO_STEP = (_WORDS[part] for part in ("names", "things", "one_step", "two_step"))
+NAMES, THINGS, ONE_STEP, TWO_STEP = (
+    _WORDS[part] for part in ("names", "things", "one_step", "two_step")
+)

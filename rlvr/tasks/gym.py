@@ -1,4 +1,6 @@
-"""Data and task "gym": the data sets of reasoning-gym, scored where no text of the model can run or hang."""
+"""Data and task "gym": the data sets of reasoning-gym, scored where no text of the model can run or
+hang.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,21 @@ NO_GOLD = "(whatever its scorer accepts)"
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 
 _SETS = asset("gym")
-# Their scorers (0.1.25) hand the text of the model to eval or to SymPy's parse_expr, which both execute it.
+# Their scorers (0.1.25) hand the text of the model to eval or to SymPy's parse_expr, which both
+# execute it.
 UNSAFE = frozenset(_SETS["unsafe"])
 
 Info = Mapping[str, Any]
 
 
 def _same(gold: str, answer: str, info: Info) -> bool:
-    """Equal up to case, quotes, `.0` and spaces around signs.   _same("['1.0', '2.5']", "[1,2.5]", {}) -> True"""
-    left, right = (re.sub(r"\.0+(?![0-9])|['\"]", "", " ".join(text.casefold().split())) for text in (gold, answer))
+    """Equal up to case, quotes, `.0` and spaces around signs.   _same("['1.0', '2.5']", "[1,2.5]",
+    {}) -> True
+    """
+    left, right = (
+        re.sub(r"\.0+(?![0-9])|['\"]", "", " ".join(text.casefold().split()))
+        for text in (gold, answer)
+    )
     left, right = (re.sub(r" ?([^\w.]) ?", r"\1", text) for text in (left, right))
     return left == right
 
@@ -55,13 +63,19 @@ def _board(gold: str, answer: str, info: Info) -> bool:
 def _calculation(gold: str, answer: str, info: Info) -> bool:
     """Whether the calculation uses each number once and gives the target.   "6 * 4 * (3 - 2)" """
     found = calculate(answer)
-    return found is not None and found[0] == info.get("target", 24) and sorted(found[1]) == sorted(info["numbers"])
+    return (
+        found is not None
+        and found[0] == info.get("target", 24)
+        and sorted(found[1]) == sorted(info["numbers"])
+    )
 
 
-# Comparisons of ours: in place of scorers that execute text, and of those that accept answers which are not right
-# (`True` and `False` alike, 0 for 3/8, any first number, a right beginning).
+# Comparisons of ours: in place of scorers that execute text, and of those that accept answers which
+# are not right (`True` and `False` alike, 0 for 3/8, any first number, a right beginning).
 OWN: dict[str, Callable[[str, str, Info], bool]] = {
-    name: how for how in (_board, _calculation, _number, _same) for name in _SETS[how.__name__.strip("_")]
+    name: how
+    for how in (_board, _calculation, _number, _same)
+    for name in _SETS[how.__name__.strip("_")]
 }
 
 _WORKER = Killable(__file__, ENVIRONMENT)
@@ -69,9 +83,15 @@ _WORKER = Killable(__file__, ENVIRONMENT)
 
 @register("data", "gym")
 def gym(
-    *, dataset: str, count: int = 1000, seed: int = 0, config: Mapping[str, Any] = {}, split: Split = "train"
+    *,
+    dataset: str,
+    count: int = 1000,
+    seed: int = 0,
+    config: Mapping[str, Any] = {},
+    split: Split = "train",
 ) -> list[Problem]:
-    """Distinct problems of a data set of reasoning-gym; a question belongs to one split whatever the seed.
+    """Distinct problems of a data set of reasoning-gym; a question belongs to one split whatever
+    the seed.
 
     gym(dataset="leg_counting", count=100, config={"max_animals": 4})
     """
@@ -79,25 +99,40 @@ def gym(
     if importlib.util.find_spec("reasoning_gym") is None:
         raise UserError("data 'gym': needs the package reasoning-gym; pip install 'rlvr[gym]'")
     size = count * (8 if split == "test" else 3)
-    # The library gives problem i the seed `seed + i`, so neighbouring seeds of ours must lie far apart.
-    settings = json.dumps(dict(config) | {"seed": seed * 1_000_003 % 2**31, "size": size}, sort_keys=True)
+    # The library gives problem i the seed `seed + i`, so neighbouring seeds of ours must lie far
+    # apart.
+    settings = json.dumps(
+        dict(config) | {"seed": seed * 1_000_003 % 2**31, "size": size}, sort_keys=True
+    )
     found: dict[str, Problem] = {}
     for start in range(0, size, CHUNK):
-        for index, entry in enumerate(_make(dataset, settings, start, min(start + CHUNK, size)), start):
+        for index, entry in enumerate(
+            _make(dataset, settings, start, min(start + CHUNK, size)), start
+        ):
             question = entry["question"]
-            wanted = question not in found and entry["answer"].strip() and side_of("gym-split", question) == split
+            wanted = (
+                question not in found
+                and entry["answer"].strip()
+                and side_of("gym-split", question) == split
+            )
             if wanted and len(found) < count:
                 meta = {"dataset": dataset, "config": settings, "index": index, "category": dataset}
                 name = f"gym/{dataset}/{split}/{seed}/{index}"
                 found[question] = Problem(name, "gym", question, entry["answer"], meta)
         if len(found) == count:
             return list(found.values())
-    raise UserError(f"gym: count={count} is too many: '{dataset}' has only {len(found)} questions in split '{split}'")
+    raise UserError(
+        f"gym: count={count} is too many: '{dataset}' has only {len(found)} questions in split '{split}'"
+    )
 
 
 @register("task", "gym")
-def check_gym(problem: Problem, response: Response, *, extract: Forms = ("answer", "box")) -> Verdict:
-    """Correct where the data set's scorer gives the full score (or the comparison of ours, see OWN)."""
+def check_gym(
+    problem: Problem, response: Response, *, extract: Forms = ("answer", "box")
+) -> Verdict:
+    """Correct where the data set's scorer gives the full score (or the comparison of ours, see
+    OWN).
+    """
     dataset = str(problem.meta.get("dataset", ""))
     _refuse(dataset)
     found = answers_in(response.text, response.prefill, extract)
@@ -114,11 +149,17 @@ def _judge(problem: Problem, dataset: str, answer: str) -> tuple[Status, str]:
     where = {"dataset": dataset, "config": problem.meta["config"], "index": problem.meta["index"]}
     try:
         if dataset in OWN:
-            info = _WORKER.ask({"do": "info", **where}, SECONDS) if OWN[dataset] is not _same else {}
+            info = (
+                _WORKER.ask({"do": "info", **where}, SECONDS) if OWN[dataset] is not _same else {}
+            )
             if "error" in info:
                 return Status.ERROR, info["error"].split(":", 1)[0]
-            return (Status.CORRECT if OWN[dataset](problem.answer, answer, info) else Status.WRONG), "own"
-        reply = _WORKER.ask({"do": "score", **where, "question": problem.question, "answer": answer}, SECONDS)
+            return (
+                Status.CORRECT if OWN[dataset](problem.answer, answer, info) else Status.WRONG
+            ), "own"
+        reply = _WORKER.ask(
+            {"do": "score", **where, "question": problem.question, "answer": answer}, SECONDS
+        )
     except Late:
         return Status.TIMEOUT, "timeout"
     except Died:
@@ -139,24 +180,31 @@ def _refuse(dataset: str) -> None:
 
 def _make(dataset: str, config: str, start: int, stop: int) -> list[dict[str, str]]:
     try:
-        reply = _WORKER.ask(dict(do="make", dataset=dataset, config=config, start=start, stop=stop), MAKE_SECONDS)
+        reply = _WORKER.ask(
+            dict(do="make", dataset=dataset, config=config, start=start, stop=stop), MAKE_SECONDS
+        )
     except (Late, Died) as error:
         raise UserError(f"gym: '{dataset}' makes no problems with this config: {error}") from None
     if "error" not in reply:
         return reply["entries"]
     kind, _, message = reply["error"].partition(": ")
     if kind == "LookupError":
-        raise UserError(f"gym: unknown data set '{dataset}'{suggest(dataset, re.findall(r'[a-z0-9_]+', message))}")
+        raise UserError(
+            f"gym: unknown data set '{dataset}'{suggest(dataset, re.findall(r'[a-z0-9_]+', message))}"
+        )
     raise UserError(f"gym: '{dataset}' does not take this config: {message or kind}")
 
 
 def calculate(text: str) -> tuple[Fraction, list[int]] | None:
-    """The value and the whole numbers used, None where the text is anything but + - * / over whole numbers.
+    """The value and the whole numbers used, None where the text is anything but + - * / over whole
+    numbers.
 
     >>> calculate("(3 + 5) / 2")
     (Fraction(4, 1), [3, 5, 2])
     """
-    node = parse(text.translate(_BRACKETS), thousands=False) if len(text) <= MAX_CALCULATION else None
+    node = (
+        parse(text.translate(_BRACKETS), thousands=False) if len(text) <= MAX_CALCULATION else None
+    )
     parts = list(walk(node)) if node else []
     plain = all(part.kind in _OPERATIONS and part.name in ("", "()") for part in parts)
     value = exact(node) if node and plain else None
@@ -169,9 +217,9 @@ _BRACKETS = str.maketrans("[]", "()")
 _OPERATIONS = frozenset({"number", "add", "mul", "div", "neg", "group"})
 
 
-# The helper process, in which reasoning-gym runs. Its PYTHONHASHSEED is fixed, because the order of sets decides some
-# of the library's problems; to score an answer its problem is made again from seed and index, because the scorers need
-# more than JSON can carry.
+# The helper process, in which reasoning-gym runs. Its PYTHONHASHSEED is fixed, because the order of
+# sets decides some of the library's problems; to score an answer its problem is made again from
+# seed and index, because the scorers need more than JSON can carry.
 
 
 def _answer(request: Any) -> Any:
@@ -187,7 +235,9 @@ def _answer(request: Any) -> Any:
 
 def _entries(dataset: str, config: str, start: int, stop: int) -> dict[str, Any]:
     entries = [_entry(dataset, config, index) for index in range(start, stop)]
-    return {"entries": [{"question": entry["question"], "answer": _gold(entry)} for entry in entries]}
+    return {
+        "entries": [{"question": entry["question"], "answer": _gold(entry)} for entry in entries]
+    }
 
 
 def _score(dataset: str, config: str, index: int, question: str, answer: str) -> dict[str, Any]:
@@ -206,7 +256,9 @@ def _info(dataset: str, config: str, index: int) -> dict[str, Any]:
 def _gold(entry: dict[str, Any]) -> str:
     if entry["answer"] is not None:
         return str(entry["answer"])
-    example = next((entry["metadata"][key] for key in _EXAMPLES if key in entry["metadata"]), NO_GOLD)
+    example = next(
+        (entry["metadata"][key] for key in _EXAMPLES if key in entry["metadata"]), NO_GOLD
+    )
     return example if isinstance(example, str) else json.dumps(example)
 
 

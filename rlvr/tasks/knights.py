@@ -1,10 +1,13 @@
-"""Data and task "knights": Knights and Knaves puzzles, and the check of a full assignment in `<answer>` tags.
+"""Data and task "knights": Knights and Knaves puzzles, and the check of a full assignment in
+`<answer>` tags.
 
-A statement is a nested list, so that it can be stored as JSON: ["knight", i], ["knave", i], ["not", s], ["and", s, t],
-["or", s, t], ["if", s, t], ["iff", s, t]. Operators stand over leaves only, as in the puzzles of Logic-RL.
+A statement is a nested list, so that it can be stored as JSON: ["knight", i], ["knave", i], ["not",
+s], ["and", s, t], ["or", s, t], ["if", s, t], ["iff", s, t]. Operators stand over leaves only, as
+in the puzzles of Logic-RL.
 
-A truth table is one integer with a bit for each of the 2^n worlds, so a puzzle is solved by a few bit operations over
-all worlds at once. World 0 is all knights; the last person's role changes fastest.
+A truth table is one integer with a bit for each of the 2^n worlds, so a puzzle is solved by a few
+bit operations over all worlds at once. World 0 is all knights; the last person's role changes
+fastest.
 """
 
 from __future__ import annotations
@@ -30,15 +33,27 @@ NAMES, _SPEECH, _FILLER = _WORDS["names"], _WORDS["speech"], frozenset(_WORDS["f
 
 _OPENING = "On an island everyone is either a knight, who always tells the truth, or a knave, who always lies."
 _QUESTION = "Who is a knight and who is a knave?"
-_WORDING = {"and": "{0} and {1}", "or": "{0} or {1}", "if": "if {0}, then {1}", "iff": "{0} exactly when {1}"}
+_WORDING = {
+    "and": "{0} and {1}",
+    "or": "{0} or {1}",
+    "if": "if {0}, then {1}",
+    "iff": "{0} exactly when {1}",
+}
 
 
 FORMS = ("leaf", "not", "and", "or", "if", "iff")
 
 
-def draw_statements(roles: Sequence[bool], forms: Sequence[str], rng: random.Random) -> list[Statement]:
-    """A random statement of everybody, true where the speaker is a knight and false where he is a knave."""
-    people, world = len(roles), sum(1 << (len(roles) - 1 - i) for i, knight in enumerate(roles) if not knight)
+def draw_statements(
+    roles: Sequence[bool], forms: Sequence[str], rng: random.Random
+) -> list[Statement]:
+    """A random statement of everybody, true where the speaker is a knight and false where he is a
+    knave.
+    """
+    people, world = (
+        len(roles),
+        sum(1 << (len(roles) - 1 - i) for i, knight in enumerate(roles) if not knight),
+    )
     statements = []
     for speaker, knight in enumerate(roles):
         statement = draw_statement(speaker, people, forms, rng)
@@ -48,7 +63,9 @@ def draw_statements(roles: Sequence[bool], forms: Sequence[str], rng: random.Ran
     return statements
 
 
-def draw_statement(speaker: int, people: int, forms: Sequence[str], rng: random.Random) -> Statement:
+def draw_statement(
+    speaker: int, people: int, forms: Sequence[str], rng: random.Random
+) -> Statement:
     """A random statement of the speaker; never "I am a knave", which nobody can say."""
     form = rng.choice(forms)
     if form in ("leaf", "not"):
@@ -76,7 +93,12 @@ def truth_table(statement: Statement, people: int) -> int:
     if form == "not":
         return every & ~tables[0]
     first, second = tables
-    options = {"and": first & second, "or": first | second, "if": ~first | second, "iff": ~(first ^ second)}
+    options = {
+        "and": first & second,
+        "or": first | second,
+        "if": ~first | second,
+        "iff": ~(first ^ second),
+    }
     return every & options[form]
 
 
@@ -100,12 +122,16 @@ def puzzle_text(names: Sequence[str], statements: Sequence[Statement], rng: rand
     said = []
     for name, statement in zip(names, statements, strict=True):
         text = statement_text(statement, names)
-        said.append(rng.choice(_SPEECH).format(name=name, text=text, Text=text[0].upper() + text[1:]))
+        said.append(
+            rng.choice(_SPEECH).format(name=name, text=text, Text=text[0].upper() + text[1:])
+        )
     return " ".join([_OPENING, meet, *said, _QUESTION])
 
 
 def statement_text(statement: Statement, names: Sequence[str]) -> str:
-    """A statement in words.   statement_text(["not", ["knave", 0]], ["Ida"]) -> "Ida is not a knave" """
+    """A statement in words.   statement_text(["not", ["knave", 0]], ["Ida"]) -> "Ida is not a
+    knave"
+    """
     form, *parts = statement
     if form in ("knight", "knave"):
         return f"{names[parts[0]]} is a {form}"
@@ -115,13 +141,19 @@ def statement_text(statement: Statement, names: Sequence[str]) -> str:
 
 
 def answer_text(names: Sequence[str], roles: Sequence[bool]) -> str:
-    """The answer, one numbered line for each person.   -> "(1) Zoey is a knight\\n(2) Oliver is a knave" """
+    """The answer, one numbered line for each person.   -> "(1) Zoey is a knight\\n(2) Oliver is a
+    knave"
+    """
     pairs = zip(names, roles, strict=True)
-    return "\n".join(f"({i}) {name} is a {'knight' if role else 'knave'}" for i, (name, role) in enumerate(pairs, 1))
+    return "\n".join(
+        f"({i}) {name} is a {'knight' if role else 'knave'}"
+        for i, (name, role) in enumerate(pairs, 1)
+    )
 
 
 def worked_out(names: Sequence[str], statements: Sequence[Statement], *, every_world: bool) -> str:
-    """Each world up to the first speaker who does not fit it, so that every clause can be checked by itself.
+    """Each world up to the first speaker who does not fit it, so that every clause can be checked
+    by itself.
 
     It ends with the world that fits, unless every world is wanted.
 
@@ -138,9 +170,13 @@ Tom says not true, false, yes.'
     return " ".join(lines)
 
 
-def _world_line(world: int, names: Sequence[str], statements: Sequence[Statement]) -> tuple[str, bool]:
+def _world_line(
+    world: int, names: Sequence[str], statements: Sequence[Statement]
+) -> tuple[str, bool]:
     roles, said = roles_of(world, len(names)), []
-    head = ", ".join(f"{name} {'knight' if role else 'knave'}" for name, role in zip(names, roles, strict=True))
+    head = ", ".join(
+        f"{name} {'knight' if role else 'knave'}" for name, role in zip(names, roles, strict=True)
+    )
     for name, role, statement in zip(names, roles, statements, strict=True):
         true = bool(truth_table(statement, len(names)) >> world & 1)
         said.append(f"{name} says {_evaluated(statement, world, len(names))}")
@@ -150,7 +186,9 @@ def _world_line(world: int, names: Sequence[str], statements: Sequence[Statement
 
 
 def _evaluated(statement: Statement, world: int, people: int) -> str:
-    """The truth of each leaf in the statement's own wording, then that of the whole.   -> "false or true, true" """
+    """The truth of each leaf in the statement's own wording, then that of the whole.   -> "false or
+    true, true"
+    """
     value = "true" if truth_table(statement, people) >> world & 1 else "false"
     form, *parts = statement
     if form in ("knight", "knave"):
@@ -161,7 +199,9 @@ def _evaluated(statement: Statement, world: int, people: int) -> str:
 
 MAX_ANSWER = 2000
 
-_GOLD = re.compile(r"\s*(?:\(?[0-9]+[.):]*)?\s*(.+?)\s+is\s+an?\s+(knight|knave)\s*\.?\s*", re.IGNORECASE)
+_GOLD = re.compile(
+    r"\s*(?:\(?[0-9]+[.):]*)?\s*(.+?)\s+is\s+an?\s+(knight|knave)\s*\.?\s*", re.IGNORECASE
+)
 _LIST_NUMBER = re.compile(r"(?:^|(?<=\s))\(?[0-9]{1,2}[.):]")
 _BREAK = re.compile(r"[\n;,]|\.(?=\s|\)|$)")
 _LEAD = re.compile(r"(?:(?:and|so|thus|hence|therefore|finally|while|but|then|that)\s+)+")
@@ -214,8 +254,12 @@ def read_assignment(text: str, names: Sequence[str]) -> tuple[dict[str, bool] | 
 
 
 def _plain(text: str) -> str:
-    """One spelling for what looks the same: compatibility forms, case, apostrophes, dashes, emphasis."""
-    text = unicodedata.normalize("NFKC", text).replace("\u2019", "'").replace("\u2013", "-").casefold()
+    """One spelling for what looks the same: compatibility forms, case, apostrophes, dashes,
+    emphasis.
+    """
+    text = (
+        unicodedata.normalize("NFKC", text).replace("\u2019", "'").replace("\u2013", "-").casefold()
+    )
     return re.sub(r"[*_`#]+", "", text)
 
 
@@ -223,7 +267,11 @@ def _clauses(text: str, name: str) -> list[str]:
     text = _LIST_NUMBER.sub("\n", _plain(text))
     text = re.sub(rf"(?:\band\s|:)\s*(?={name}\b)", "\n", text)
     parts = (part.strip().strip("()[]-•.! ").strip() for part in _BREAK.split(text))
-    return [clause for part in parts if (clause := _LEAD.sub("", part, count=1) if _LEAD.match(part) else part)]
+    return [
+        clause
+        for part in parts
+        if (clause := _LEAD.sub("", part, count=1) if _LEAD.match(part) else part)
+    ]
 
 
 Form = Literal["leaf", "not", "and", "or", "if", "iff"]
@@ -239,12 +287,13 @@ def knights(
     *, people: int | tuple[int, ...] = 3, count: int = 1000, seed: int = 0, split: Split = "train",
     forms: tuple[Form, ...] = FORMS, working: Literal["all", "first"] = "all",
 ) -> list[Problem]:  # fmt: skip
-    """Distinct puzzles with exactly one solution, the numbers of people taken in turn; splits never share a puzzle.
+    """Distinct puzzles with exactly one solution, the numbers of people taken in turn; splits never
+    share a puzzle.
 
-    All assignments are equally likely, so that no constant answer is right more often than by chance. `forms` are the
-    kinds of statement ("leaf" is "Zoey is a knave"); two people need "iff", or "and" with "or" or "if".
-    `working` says whether a written solution goes through all worlds or ends at the first that fits; with more than
-    three people it always ends there.
+    All assignments are equally likely, so that no constant answer is right more often than by
+    chance. `forms` are the kinds of statement ("leaf" is "Zoey is a knave"); two people need "iff",
+    or "and" with "or" or "if". `working` says whether a written solution goes through all worlds or
+    ends at the first that fits; with more than three people it always ends there.
     """
     sizes = (people,) if isinstance(people, int) else people
     if not sizes or not all(2 <= size <= 8 for size in sizes):
@@ -252,15 +301,30 @@ def knights(
     rng = random.Random(key_of("knights", seed, split))  # noqa: S311 - no secret
     seen: set[str] = set()
     return [
-        _new(sizes[i % len(sizes)], split, forms, seen, rng, f"knights/{split}/{seed}/{i}", working == "all")
+        _new(
+            sizes[i % len(sizes)],
+            split,
+            forms,
+            seen,
+            rng,
+            f"knights/{split}/{seed}/{i}",
+            working == "all",
+        )
         for i in range(count)
     ]
 
 
 def _new(
-    people: int, split: Split, forms: Sequence[str], seen: set[str], rng: random.Random, name: str, every_world: bool
+    people: int,
+    split: Split,
+    forms: Sequence[str],
+    seen: set[str],
+    rng: random.Random,
+    name: str,
+    every_world: bool,
 ) -> Problem:
-    roles = roles_of(rng.randrange(2**people), people)  # drawn first: else some would be rarer than others
+    # drawn first: else some would be rarer than others
+    roles = roles_of(rng.randrange(2**people), people)
     for _ in range(TRIES):
         names: list[str] = rng.sample(NAMES, people)
         statements = draw_statements(roles, forms, rng)
@@ -270,14 +334,23 @@ def _new(
             meta = {"people": people, "names": names, "roles": roles, "statements": statements,
                     "category": f"people={people}"}  # fmt: skip
             text = solution_text(names, statements, roles, every_world=every_world)
-            return Problem(name, "knights", puzzle_text(names, statements, rng), answer_text(names, roles), meta, text)
+            return Problem(
+                name,
+                "knights",
+                puzzle_text(names, statements, rng),
+                answer_text(names, roles),
+                meta,
+                text,
+            )
     raise UserError(
         f"knights: no further puzzle of {people} people with forms {', '.join(forms)} found in split '{split}'; "
         "count is too many or forms too few"
     )
 
 
-def solution_text(names: list[str], statements: list[list], roles: list[bool], *, every_world: bool) -> str:
+def solution_text(
+    names: list[str], statements: list[list], roles: list[bool], *, every_world: bool
+) -> str:
     """The written solution with both tags, for supervised steps."""
     every_world = every_world and len(names) <= ALL_WORLDS_UP_TO
     thinking = worked_out(names, statements, every_world=every_world)
@@ -289,7 +362,8 @@ split_of = functools.partial(side_of, "knights-split")  # of the names and state
 
 @register("task", "knights")
 def check_knights(problem: Problem, response: Response, *, min_think: int = 0) -> Verdict:
-    """Compare the assignment in the one `<answer>` after the thinking with the gold; `min_think` counts words.
+    """Compare the assignment in the one `<answer>` after the thinking with the gold; `min_think`
+    counts words.
 
     >>> problem = Problem("p", "knights", "…", "(1) Zoey is a knight\\n(2) Tom is a knave")
     >>> check_knights(problem, Response("<think>x</think><answer>Zoey: knight, Tom: knave</answer>")).answer
@@ -298,11 +372,18 @@ def check_knights(problem: Problem, response: Response, *, min_think: int = 0) -
     gold = _gold(problem)
     text = final_turn(response.text)
     prefilled = response.prefill.rstrip().endswith("<think>")
-    formatted = check_tags(text, prefilled=prefilled, truncated=response.truncated, min_think=min_think).ok
+    formatted = check_tags(
+        text, prefilled=prefilled, truncated=response.truncated, min_think=min_think
+    ).ok
     tail = after_thinking(text, response.prefill)
     tags = list(_ANSWER_TAG.finditer(tail))
     if not tags or (len(tags) == 1 and tags[0][0] == "<answer>"):
-        return Verdict(Status.TRUNCATED if response.truncated else Status.NO_ANSWER, None, formatted, "no answer")
+        return Verdict(
+            Status.TRUNCATED if response.truncated else Status.NO_ANSWER,
+            None,
+            formatted,
+            "no answer",
+        )
     if [tag[0] for tag in tags] != ["<answer>", "</answer>"]:
         return Verdict(Status.UNPARSEABLE, None, formatted, "several answers")
     said, rule = read_assignment(tail[tags[0].end() : tags[1].start()], list(gold))
@@ -314,8 +395,13 @@ def check_knights(problem: Problem, response: Response, *, min_think: int = 0) -
 
 def _gold(problem: Problem) -> dict[str, bool]:
     if "names" in problem.meta and "roles" in problem.meta:
-        return {name: bool(role) for name, role in zip(problem.meta["names"], problem.meta["roles"], strict=True)}
+        return {
+            name: bool(role)
+            for name, role in zip(problem.meta["names"], problem.meta["roles"], strict=True)
+        }
     gold = gold_roles(problem.answer)
     if gold is None:
-        raise UserError(f"problem {problem.id}: answer should be lines such as '(1) Zoey is a knight'")
+        raise UserError(
+            f"problem {problem.id}: answer should be lines such as '(1) Zoey is a knight'"
+        )
     return gold

@@ -1,4 +1,6 @@
-"""Task "math": the answer is a number, an expression or a short text, found in a box, in tags, after `####` or last."""
+"""Task "math": the answer is a number, an expression or a short text, found in a box, in tags,
+after `####` or last.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ def math(
 ) -> Verdict | Future[Verdict]:
     r"""Compare the answer of the first form that is present with the gold answer.
 
-    `tolerance` is a relative error that numbers may have (0.01 for physics), `seconds` the processor time of the
-    symbolic library. The few answers that need it come as a future.
+    `tolerance` is a relative error that numbers may have (0.01 for physics), `seconds` the
+    processor time of the symbolic library. The few answers that need it come as a future.
 
     >>> math(Problem("p", "math", "7 + 8?", "15"), Response(r"7 + 8 = \boxed{15}")).rule
     'box:exact'
@@ -55,13 +57,18 @@ def math(
 
     def verdict(same: bool, rule: str, status: Status = Status.WRONG) -> Verdict:
         if response.truncated and form in ("number", "hash"):
-            status = Status.TRUNCATED  # the last number of a text that was cut is no answer, but right if it is right
+            # the last number of a text that was cut is no answer, but right if it is right
+            status = Status.TRUNCATED
         ms = 1000 * (time.perf_counter() - start)
         return Verdict(Status.CORRECT if same else status, answer, formatted, f"{form}:{rule}", ms)
 
     match = _matched(problem, answer, tolerance)
     if match.same is not None:
-        return verdict(match.same, match.rule, Status.UNPARSEABLE if match.rule == "unparseable" else Status.WRONG)
+        return verdict(
+            match.same,
+            match.rule,
+            Status.UNPARSEABLE if match.rule == "unparseable" else Status.WRONG,
+        )
     refused = symbolic.guard(problem.answer, answer)
     if refused:
         return verdict(False, f"guard:{refused}", Status.UNPARSEABLE)
@@ -86,19 +93,26 @@ def _matched(problem: Problem, answer: str, tolerance: float) -> Match:
     match = compare(problem.answer, answer)
     if match.same or not tolerance:
         return match
-    gold, given = (exact(node) if (node := parse(text)) else None for text in (problem.answer, answer))
+    gold, given = (
+        exact(node) if (node := parse(text)) else None for text in (problem.answer, answer)
+    )
     if gold is None or given is None:
         return match
     return Match(abs(gold - given) <= Fraction(tolerance) * abs(gold), "tolerance")
 
 
-_LETTER = re.compile(r"[\s$({\[]*(?:\\\\?(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({\[]*([A-Za-z])(?![A-Za-z])")
-_STATED = re.compile(r"(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?\W{0,3}([A-Z])(?![A-Za-z])")
+_LETTER = re.compile(
+    r"[\s$({\[]*(?:\\\\?(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({\[]*([A-Za-z])(?![A-Za-z])"
+)
+_STATED = re.compile(
+    r"(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?\W{0,3}([A-Z])(?![A-Za-z])"
+)
 
 
 @register("task", "choice")
 def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "answer")) -> Verdict:
-    r"""Compare the letter of a multiple-choice answer, in a box, in tags, or after "the answer is", with the gold's.
+    r"""Compare the letter of a multiple-choice answer, in a box, in tags, or after "the answer is",
+    with the gold's.
 
     >>> choice(Problem("p", "choice", "A. red\nB. blue", "B"), Response(r"\boxed{\text{(B) blue}}")).status
     <Status.CORRECT: 'correct'>
@@ -106,11 +120,15 @@ def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "an
     found = answers_in(response.text, response.prefill, extract)
     form, answer = next(iter(found.items()), (None, ""))
     place = _LETTER.match(answer) if form else None
-    stated = [] if form else _STATED.findall(after_thinking(final_turn(response.text), response.prefill))
+    stated = (
+        [] if form else _STATED.findall(after_thinking(final_turn(response.text), response.prefill))
+    )
     letter = place[1].upper() if place else stated[-1] if stated else None
     rule = form or ("stated" if stated else "none")
     if letter is None:
-        return Verdict(Status.TRUNCATED if response.truncated else Status.NO_ANSWER, None, False, rule)
+        return Verdict(
+            Status.TRUNCATED if response.truncated else Status.NO_ANSWER, None, False, rule
+        )
     status = Status.CORRECT if letter == problem.answer else Status.WRONG
     return Verdict(status, letter, form == extract[0], rule)
 
@@ -119,12 +137,17 @@ def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "an
 def gate(problem: Problem) -> str:
     r"""Why the gold of a problem cannot be compared by meaning, or "".
 
-    It must equal itself and two rewrites: fractions spelt the long way with white space, and with zero added.
+    It must equal itself and two rewrites: fractions spelt the long way with white space, and with
+    zero added.
     """
     gold = problem.answer
     node = parse(gold)
     rewrites = [gold, rf" \displaystyle {gold} ".replace(r"\frac", r"\dfrac").replace("=", " = ")]
-    if node is not None and node.kind in _SCALAR and not any(part.kind in ("text", "pm") for part in walk(node)):
+    if (
+        node is not None
+        and node.kind in _SCALAR
+        and not any(part.kind in ("text", "pm") for part in walk(node))
+    ):
         rewrites.append(f"{gold}+0")
     if not all(compare(gold, rewrite).same for rewrite in rewrites):
         return "it does not equal its own rewrite"
@@ -133,7 +156,11 @@ def gate(problem: Problem) -> str:
     if symbolic.guard(gold, gold):
         return "it is no expression that can be read"
     try:
-        return "" if symbolic.ask(gold, gold, GATE_SECONDS).result() else "it is no expression that can be read"
+        return (
+            ""
+            if symbolic.ask(gold, gold, GATE_SECONDS).result()
+            else "it is no expression that can be read"
+        )
     except (Late, Died):
         return "reading it takes too long"
 

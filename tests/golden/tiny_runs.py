@@ -1,9 +1,10 @@
-"""Make the pinned numbers of six tiny runs: `python tests/golden/tiny_runs.py` writes `tests/golden/tiny_runs.json`.
+"""Make the pinned numbers of six tiny runs: `python tests/golden/tiny_runs.py` writes
+`tests/golden/tiny_runs.json`.
 
-Each run trains the tiny model for three steps in float64 on one thread. What is kept: the metrics of each
-step, the token ids of each response in the order in which rewards saw them, the evaluations, and the sum and
-norm of each final weight.
-A change of the code that is not meant to move numbers leaves the file as it is (`tests/test_golden_tiny_runs.py`).
+Each run trains the tiny model for three steps in float64 on one thread. What is kept: the metrics
+of each step, the token ids of each response in the order in which rewards saw them, the
+evaluations, and the sum and norm of each final weight. A change of the code that is not meant to
+move numbers leaves the file as it is (`tests/test_golden_tiny_runs.py`).
 """
 
 from __future__ import annotations
@@ -78,9 +79,16 @@ def run_of(name: str, folder: Path) -> dict[str, Any]:
     return {
         "steps": read_without_time(written / "metrics.jsonl"),
         "evals": read_without_time(written / "evals.jsonl"),
-        "advantages": [row["advantage"] for path in sorted(written.glob("samples/train-*")) for row in rows_of(path)],
+        "advantages": [
+            row["advantage"]
+            for path in sorted(written.glob("samples/train-*"))
+            for row in rows_of(path)
+        ],
         "responses": responses,
-        "weights": {key: [float(w.double().sum()), float(w.double().norm())] for key, w in sorted(weights.items())},
+        "weights": {
+            key: [float(w.double().sum()), float(w.double().norm())]
+            for key, w in sorted(weights.items())
+        },
     }
 
 
