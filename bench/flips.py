@@ -14,10 +14,11 @@ import json
 
 from harness import record
 
-from rlvr import recipe, registry
-from rlvr.build import load_engine
-from rlvr.recipe import Model, Spec
-from rlvr.rollouts import Renderer
+from rlvr import registry
+from rlvr.build.models import load_engine
+from rlvr.config import loader
+from rlvr.config.schema import Model, Spec
+from rlvr.data.prompts import Renderer
 from rlvr.types import Draw, Generation, Sampling
 
 WAVES = (128, 32, 7)
@@ -36,7 +37,7 @@ def main() -> None:
 
 def share(dtype: str, options: argparse.Namespace) -> float:
     """The share of samples whose tokens are not the same in every wave size."""
-    demo = recipe.load("demo")
+    demo = loader.load("demo")
     rollouts = load_engine(
         Model(dtype="float64" if dtype == "float64" else "float32", compute=dtype),
         Spec(name="local"),

@@ -121,7 +121,7 @@ def model_folder() -> Path:
         print("writing the embedded model to .bench/model", flush=True)
         import torch
 
-        from rlvr import models
+        from rlvr.models import loading as models
 
         module, tokenizer = models.load("smollm2-135m-instruct", torch.float32)
         module.save_pretrained(MODEL)
@@ -135,7 +135,7 @@ def resized(vocabulary: int) -> Path:
     if not (folder / "model.safetensors").is_file():
         import torch
 
-        from rlvr import models
+        from rlvr.models import loading as models
 
         module, tokenizer = models.load(str(model_folder()), torch.float32)
         module.resize_token_embeddings(vocabulary)
@@ -150,7 +150,7 @@ def dtype() -> str:
     """
     import torch
 
-    from rlvr import models
+    from rlvr.models import loading as models
 
     return str(models.compute_dtype("auto", torch.float32, torch.device("cpu"))).removeprefix(
         "torch."

@@ -66,9 +66,10 @@ def make_peer() -> None:
 
 def ours(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Our samples with the texts of their prompts, and the record; a run that was ended goes on."""
-    from rlvr import held_out
-    from rlvr.build import benchmark_of, load_engine, read_problems
-    from rlvr.recipe import Model, Spec
+    from rlvr.build.models import load_engine
+    from rlvr.build.problems import benchmark_of, read_problems
+    from rlvr.config.schema import Model, Spec
+    from rlvr.run import evaluate as held_out
     from rlvr.types import Draw, Sampling
 
     asked = {"limit": args.limit, "max_tokens": args.max_tokens}
@@ -92,7 +93,7 @@ def theirs(
     args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The response, the answer and the verdict of lm-eval for each problem."""
-    from rlvr import models
+    from rlvr.models import loading as models
 
     tasks = folder / "task"
     tasks.mkdir(parents=True, exist_ok=True)

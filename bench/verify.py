@@ -120,10 +120,11 @@ def measured(pairs: list[tuple[str, str]], rounds: int) -> dict[str, float]:
 
 def ours(pairs: list[tuple[str, str]]) -> list[float]:
     """Our verdicts with empty caches; the milliseconds of each."""
-    from rlvr.grading import compare, latex, values
+    from rlvr.grading import compare, values
+    from rlvr.grading import parser as latex
+    from rlvr.tasks.judge import judge_safely, settle
     from rlvr.tasks.math import math
     from rlvr.types import Problem, Response
-    from rlvr.verify import judge_safely, settle
 
     for cached in (compare._compare, latex._parse, values.exact):
         cached.cache_clear()

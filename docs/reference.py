@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rlvr import registry
-from rlvr.recipe import Recipe
+from rlvr.config.schema import Recipe
 
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """# Reference

@@ -9,15 +9,15 @@ from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 
 if TYPE_CHECKING:
-    from rlvr.arms import sweep
-    from rlvr.held_out import evaluate
-    from rlvr.run import train
+    from rlvr.run.evaluate import evaluate
+    from rlvr.run.train import train
+    from rlvr.sweeps.runner import sweep
 
 __version__ = "0.1.0"
 __all__ = ["RunError", "UserError", "__version__", "evaluate", "register", "sweep", "train"]
 
 
-HOME = {"train": "rlvr.run", "evaluate": "rlvr.held_out", "sweep": "rlvr.arms"}
+HOME = {"train": "rlvr.run.train", "evaluate": "rlvr.run.evaluate", "sweep": "rlvr.sweeps.runner"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
+from rlvr.distributed.launch import LAUNCHED, launch
+from rlvr.distributed.ray_cluster import launch_on_ray
 from rlvr.errors import Interrupted, RunError, UserError
-from rlvr.launch import LAUNCHED, launch, launch_on_ray
-from rlvr.tree import asset
+from rlvr.resources import asset
 
 
 def _say(message: str) -> None:
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from rlvr import recipe
+    from rlvr.config import loader as recipe
 
     recipe.load(options.recipe, options.overrides)  # mistakes are found before torch is loaded
     where = {"--nproc": options.nproc, "--ray": options.ray, "--nodes": options.nodes}
@@ -104,7 +105,7 @@ def _train(options: argparse.Namespace) -> int:
         )
     if given and LAUNCHED not in os.environ:
         return _launch(options, words)
-    from rlvr.run import train
+    from rlvr.run.train import train
 
     options.again = words
     train(
@@ -125,7 +126,7 @@ def _check_processes(options: argparse.Namespace) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from rlvr.arms import sweep
+    from rlvr.sweeps.runner import sweep
 
     options.again = [
         "sweep",
@@ -146,19 +147,19 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
         )
     words = [*words, *(f"--{name}" for name in ("resume", "overwrite") if getattr(options, name))]
     start = partial(launch_on_ray, options.ray, options.nodes) if options.ray else launch
-    status, reason = start(options.nproc, words)
+    status, reason = start(options.nproc, words, main)
     if status:
         options.say(reason)
     return status
 
 
 def _show(options: argparse.Namespace) -> None:
-    from rlvr import recipe
+    from rlvr.config import loader as recipe
 
     _check_processes(options)
     # mistakes are found before torch is loaded
     resolved = recipe.load(options.recipe, options.overrides)
-    from rlvr.plan import estimate
+    from rlvr.build.estimate import estimate
 
     lines = estimate(resolved, options.nproc * options.nodes, options.memory)
     print(recipe.dump(resolved), end="")
@@ -166,7 +167,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from rlvr.held_out import evaluate
+    from rlvr.run.evaluate import evaluate
 
     rows = _benchmarks(options.benchmarks)
     if not rows:
@@ -229,7 +230,7 @@ def _pairs(options: Sequence[str], where: str, such: str) -> dict[str, Any]:
 
 
 def _grade(options: argparse.Namespace) -> None:
-    from rlvr.audit import grade
+    from rlvr.evaluation.grade import grade
 
     try:
         with (
@@ -247,7 +248,7 @@ def _output(path: Path | None) -> Any:
 
 
 def _select(options: argparse.Namespace) -> None:
-    from rlvr.select import ranked
+    from rlvr.data.run_history import ranked
 
     asked = _pairs(options.options, f"--method {options.method}", "--low 0.2 --high 0.8")
     rows = ranked(options.history, options.method, asked, options.start, options.top)
@@ -263,10 +264,10 @@ def _select(options: argparse.Namespace) -> None:
 
 
 def _audit(options: argparse.Namespace) -> None:
-    from rlvr.audit import audit, lines_of, write_page
+    from rlvr.evaluation.agreement import audit, lines_of, write_page
 
     if options.benchmarks:
-        from rlvr.held_out import overlaps
+        from rlvr.run.evaluate import overlaps
 
         for name, found in overlaps(options.path, _benchmarks(options.benchmarks), options.data):
             print(found.line(name))
@@ -278,14 +279,9 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from rlvr.report import (
-        compare,
-        is_evaluation,
-        pooled_gain,
-        write_beside,
-        write_curves,
-        write_report,
-    )
+    from rlvr.report.evaluation_page import is_evaluation, write_beside, write_curves
+    from rlvr.report.run_page import compare, write_report
+    from rlvr.sweeps.table import pooled_gain
 
     evaluations = [is_evaluation(path) for path in options.runs]
     if any(evaluations):

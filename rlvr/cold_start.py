@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from rlvr.batch import Batch, Tokens
+from rlvr.data.prompts import Renderer
+from rlvr.data.sources import Sources
 from rlvr.errors import UserError
-from rlvr.gather import Sources
-from rlvr.learner import Learner
-from rlvr.rollouts import Renderer, Rollouts
+from rlvr.models.packing import Tokens
+from rlvr.rollouts.generate import Rollouts
 from rlvr.step import State, StepResult
+from rlvr.training.batch import Batch
+from rlvr.training.learner import Learner
 from rlvr.types import Problem, Prompt
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import pkgutil
@@ -23,16 +22,34 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from rlvr.errors import UserError, suggest
-from rlvr.tree import asset
 
 # Where the built-ins of each kind live; a package is searched whole, so adding a file to it is
 # enough.
 HOMES: Mapping[str, str] = {
-    kind: home for home, kinds in asset("plugins").items() for kind in kinds
+    "data": "rlvr.tasks",
+    "task": "rlvr.tasks",
+    "gate": "rlvr.tasks",
+    "prompt": "rlvr.data.prompts",
+    "reward": "rlvr.rewards.functions",
+    "gather": "rlvr.rollouts.gather",
+    "filter": "rlvr.rollouts.filters",
+    "ranking": "rlvr.data.selection",
+    "select": "rlvr.data.selection",
+    "advantage": "rlvr.training.advantage",
+    "loss": "rlvr.training.loss",
+    "reduction": "rlvr.training.reductions",
+    "correction": "rlvr.training.corrections",
+    "schedule": "rlvr.training.schedules",
+    "engine": "rlvr.engines",
+    "tracker": "rlvr.run.trackers",
+    "benchmark": "rlvr.config.benchmarks",
 }
+
 
 # What the parameters of many plug-ins are.
 Count = Annotated[int, Field(ge=1)]
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -61,7 +78,10 @@ class Plugin:
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
 M = TypeVar("M", bound=BaseModel)
+
 
 _PLUGINS: dict[tuple[str, str], Plugin] = {}
 

@@ -48,6 +48,8 @@ def uniform(*parts: int | str) -> float:
 
 
 Split = Literal["train", "test"]
+
+
 TEST_SHARE = 0.25
 
 

@@ -13,14 +13,18 @@ from functools import partial
 
 from torch import Tensor
 
-from rlvr.batch import Scored, Split, pack
-from rlvr.gather import Attempt, Gathered, Sources, SourceState
-from rlvr.learner import Learner
-from rlvr.metrics import Metrics, describe
-from rlvr.rollouts import Renderer, Rollouts
+from rlvr.data.prompts import Renderer
+from rlvr.data.sources import Sources, SourceState
+from rlvr.distributed.world import World
+from rlvr.metrics.mergeable import Metrics
+from rlvr.rewards.rewarder import Rewarder
+from rlvr.rollouts.describe import describe
+from rlvr.rollouts.gather import Attempt, Gathered
+from rlvr.rollouts.generate import Rollouts
+from rlvr.rollouts.verify import Verifier
+from rlvr.training.batch import Scored, Split, pack
+from rlvr.training.learner import Learner
 from rlvr.types import Context, Prompt, SampleGroup, Sampling
-from rlvr.verify import Rewarder, Verifier
-from rlvr.world import World
 
 
 @dataclass(frozen=True, slots=True)

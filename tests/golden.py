@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlvr.batch import Batch, Tokens
+from rlvr.models.packing import Tokens
+from rlvr.training.batch import Batch
 
 FOLDER = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
 needs_golden = pytest.mark.skipif(

@@ -40,11 +40,12 @@ import transformers.models.llama  # noqa: F401  so that no fork has to load it
 import yaml
 from test_resume import PLUGINS, facts
 
-from rlvr import checkpoint, cli, report, run  # noqa: F401
-from rlvr.folder import RunFolder
-from rlvr.learner import Learner
-from rlvr.rollouts import Rollouts
-from rlvr.verify import Verifier
+from rlvr import cli
+from rlvr.rollouts.generate import Rollouts
+from rlvr.rollouts.verify import Verifier
+from rlvr.run import checkpoint, loop
+from rlvr.run.folder import RunFolder
+from rlvr.training.learner import Learner
 
 PHASES: dict[str, tuple[Any, str]] = {
     "generation": (Rollouts, "__call__"),
@@ -53,7 +54,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "update": (Learner, "update"),
     "records": (RunFolder, "record_step"),
     "saving": (checkpoint, "save"),
-    "evaluation": (run, "evaluate_one"),
+    "evaluation": (loop, "evaluate_one"),
 }
 NAMES = ["between the phases", *PHASES]
 SLOWLY = """

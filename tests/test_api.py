@@ -18,8 +18,9 @@ import torch
 import yaml
 
 import rlvr
-from rlvr import cli, recipe
-from rlvr.engines import local
+from rlvr import cli
+from rlvr.config import loader
+from rlvr.engines.local import local
 from rlvr.tasks.arithmetic import arithmetic
 from rlvr.tasks.files import file
 from rlvr.tasks.knights import knights
@@ -214,7 +215,7 @@ def test_the_saved_model_scores_what_the_last_evaluation_scored(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     run, _ = trained
-    resolved = recipe.load(run / "recipe.yaml")
+    resolved = loader.load(run / "recipe.yaml")
     rows = [row.model_dump(mode="json") for row in resolved.eval.sets]
     found = rlvr.evaluate(str(run / "model"), rows, max_tokens=4, out=tmp_path / "out")
     wanted = lines(run / "samples" / "eval-heldout-000003.jsonl")
@@ -228,7 +229,7 @@ def test_recipe_yaml_is_the_resolved_recipe_with_the_overrides(
     trained: tuple[Path, dict[str, Any]],
 ) -> None:
     run, _ = trained
-    resolved = recipe.load(run / "recipe.yaml")
+    resolved = loader.load(run / "recipe.yaml")
     assert resolved.rollout.samples == 4
     assert resolved.optimizer.lr == 1e-2
     assert resolved.run.name == "mine"
@@ -295,7 +296,7 @@ def test_keywords_of_train_reach_the_recipe_as_the_values_they_are(
     tree["run"] = {"name": "tiny", "steps": 1, "threads": 1}
     rlvr.train(tree, **{keyword: value})
     (path,) = tmp_path.rglob("recipe.yaml")
-    assert read(recipe.load(path))
+    assert read(loader.load(path))
 
 
 def test_a_path_in_a_recipe_mapping_is_taken_or_refused_in_one_line(
@@ -450,7 +451,7 @@ def test_the_command_show_prints_a_recipe_that_loads_back_and_its_cost_and_start
     assert said.err == ""
     assert not list(tmp_path.iterdir())
     (tmp_path / "shown.yaml").write_text(said.out)
-    assert recipe.load(tmp_path / "shown.yaml") == recipe.load(
+    assert loader.load(tmp_path / "shown.yaml") == loader.load(
         "demo", ["run.steps=3", "rollout.samples=5"]
     )
     assert yaml.safe_load(said.out)["rollout"]["samples"] == 5

@@ -12,17 +12,11 @@ import tiny
 
 import rlvr
 from rlvr import cli
-from rlvr.audit import (
-    CONTROLS,
-    audit,
-    check_controls,
-    control_scores,
-    gated,
-    grade,
-    lines_of,
-    write_page,
-)
+from rlvr.data.controls import CONTROLS, check_controls, control_scores
+from rlvr.data.gate import gated
 from rlvr.errors import UserError
+from rlvr.evaluation.agreement import audit, lines_of, write_page
+from rlvr.evaluation.grade import grade
 from rlvr.registry import find
 from rlvr.tasks.arithmetic import arithmetic
 from rlvr.tasks.knights import knights

@@ -19,9 +19,10 @@ import yaml
 from test_resume import Ended, assert_same, in_process, rows
 
 import rlvr
-from rlvr import checkpoint, cli
+from rlvr import cli
+from rlvr.distributed.world import ALONE
 from rlvr.errors import RunError, UserError
-from rlvr.world import ALONE
+from rlvr.run import checkpoint
 
 PLUGINS = '''
 import math

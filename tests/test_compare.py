@@ -15,12 +15,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rlvr.grading import symbolic
+from rlvr.grading import math_verify
 from rlvr.grading.compare import compare
-from rlvr.grading.latex import parse
+from rlvr.grading.parser import parse
+from rlvr.tasks.judge import judge_safely, settle
 from rlvr.tasks.math import STRING_ONLY, gate, math
 from rlvr.types import Problem, Response, Status, Verdict
-from rlvr.verify import judge_safely, settle
 
 SHARED = Path(__file__).parents[2] / "shared"
 GRADING = Path(os.environ.get("RLVR_GRADING_DIR", SHARED / "grading"))
@@ -164,7 +164,7 @@ def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread
     ],
 )
 def test_what_could_hang_the_library_is_not_handed_to_it(gold: str, answer: str, why: str) -> None:
-    assert symbolic.guard(gold, answer) == why
+    assert math_verify.guard(gold, answer) == why
 
 
 def test_the_gate_names_golds_without_a_meaning_and_a_marked_problem_is_compared_as_text() -> None:

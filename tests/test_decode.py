@@ -39,12 +39,15 @@ from transformers import (
     Qwen3Config,
 )
 
-from rlvr import decode, seeds
-from rlvr import models as loading
-from rlvr.batch import Tokens
-from rlvr.decode import Decoder, choose
-from rlvr.policy import Policy
-from rlvr.rollouts import Rollouts
+from rlvr import seeds
+from rlvr.engines import local
+from rlvr.engines import sampling as sampling_
+from rlvr.engines.local import Decoder
+from rlvr.engines.sampling import choose
+from rlvr.models import kv_cache, loading
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Policy
+from rlvr.rollouts.generate import Rollouts
 from rlvr.types import Draw, Finish, Generation, Problem, Prompt, Request, Sampling
 
 VOCABULARY = len(tiny.tokenizer())
@@ -245,9 +248,9 @@ def test_weights_are_laid_out_while_responses_are_generated_and_say_the_same(
     if dtype is torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("this processor does not multiply bf16")
     laid = list[int]()
-    lay = decode._Linear.lay
+    lay = local._Linear.lay
     monkeypatch.setattr(
-        decode._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1]
+        local._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1]
     )
     module = made(CONFIGS["qwen2"]()).float()  # with biases
     module.generation_config.eos_token_id = ENDS
@@ -269,9 +272,9 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = list[int]()
-    attend = loading.Prompts.attend
+    attend = kv_cache.Prompts.attend
     monkeypatch.setattr(
-        loading.Prompts,
+        kv_cache.Prompts,
         "attend",
         lambda self, *x: (kept.append(len(self.mask)), attend(self, *x))[1],
     )
@@ -296,19 +299,19 @@ def test_attention_in_parts_is_that_over_the_whole(
     keys to itself.
     """
     draw = torch.Generator().manual_seed(0)
-    heads, each, size, steps, mine = 2, 3, 8, loading.BLOCK + 5, torch.tensor(owner)
+    heads, each, size, steps, mine = 2, 3, 8, kv_cache.BLOCK + 5, torch.tensor(owner)
     tokens = torch.tensor([[True] * 5, [False] * 4 + [True], [False] * 2 + [True] * 3])
     asked = [(3, heads, 5, size)] * 2 + [(6, heads, each, size)] + [(6, heads, steps, size)] * 2
     lowered = [torch.randn(n, generator=draw, dtype=torch.float64).mul(2).to(dtype) for n in asked]
     # keys that all lie far off, as large biases make them
     lowered[0], lowered[3] = lowered[0] + 9, lowered[3] + 9
     first, said, query, key, value = (part.double() for part in lowered)
-    layer = loading.Kept()
+    layer = kv_cache.Kept()
     layer.update(*lowered[:2])
-    shared, alive = loading.Prompts.shared([layer], tokens, mine), torch.arange(6)
+    shared, alive = kv_cache.Prompts.shared([layer], tokens, mine), torch.arange(6)
     for step in range(steps):
         layer.update(lowered[3][alive, :, step : step + 1], lowered[4][alive, :, step : step + 1])
-        if step in (3, loading.BLOCK + 1):
+        if step in (3, kv_cache.BLOCK + 1):
             left = torch.arange(1, len(alive))
             shared, alive = shared.only(left), alive[left]
         if step % 3:
@@ -365,7 +368,7 @@ def test_a_sample_does_not_depend_on_when_the_finished_leave(
 ) -> None:
     engine, asked = decoder(ends=ENDS), requests(4)
     whole = engine.generate(asked, SAMPLING)
-    monkeypatch.setattr(decode, "FINISHED_SHARE", share)
+    monkeypatch.setattr(local, "FINISHED_SHARE", share)
     assert same(engine.generate(asked, SAMPLING), whole)
 
 
@@ -443,7 +446,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *rows: Sequence[int]) -> None:
     ) -> tuple[Tensor, Tensor]:
         return torch.tensor([rows[key][position] for key in keys]), torch.zeros(len(keys))
 
-    monkeypatch.setattr(decode, "choose", answer)
+    monkeypatch.setattr(local, "choose", answer)
 
 
 def ids(text: str) -> list[int]:
@@ -713,7 +716,7 @@ def test_the_drawn_token_is_where_the_cumulative_weight_passes(
     if weights.sum() == 0:
         weights[-1] = 1.0
     token = int(
-        decode._draw(torch.tensor(weights)[None], torch.tensor([u], dtype=torch.float64))[0]
+        sampling_._draw(torch.tensor(weights)[None], torch.tensor([u], dtype=torch.float64))[0]
     )
     assert weights[token] > 0
     total, slack = weights.sum(), 1e-9 * weights.sum()

@@ -12,8 +12,9 @@ import tiny
 import yaml
 
 import rlvr
-from rlvr import cli, recipe
-from rlvr.build import build
+from rlvr import cli
+from rlvr.build.run import build
+from rlvr.config import checks, loader
 from rlvr.errors import UserError
 
 EXTENSION = '''
@@ -351,7 +352,7 @@ def test_a_misspelt_parameter_of_a_plugin_from_a_file_is_refused_with_a_suggesti
     right = KEYS[key]
     wrong = right[:-1] + right[-1] * 2
     with pytest.raises(UserError) as caught:
-        recipe.load(tree, {f"{key}.{wrong}": 1})
+        loader.load(tree, {f"{key}.{wrong}": 1})
     assert f"{key}.{wrong}" in str(caught.value)
     assert f"did you mean '{right}'" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -374,7 +375,7 @@ def test_a_parameter_of_the_wrong_type_or_range_is_refused(
 ) -> None:
     tree = everything(str(extension), Path("no-model-is-loaded"), tmp_path / "runs")
     with pytest.raises(UserError) as caught:
-        recipe.load(tree, {key: value})
+        loader.load(tree, {key: value})
     assert key in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -383,13 +384,13 @@ def test_a_parameter_without_a_default_is_required(extension: Path, tmp_path: Pa
     tree = everything(str(extension), Path("no-model-is-loaded"), tmp_path / "runs")
     tree["loss"]["terms"] = [f"{extension}:weighted"]
     with pytest.raises(UserError, match=r"loss\.terms\.0\.coef: is required"):
-        recipe.load(tree)
+        loader.load(tree)
 
 
 def test_a_missing_function_is_refused_with_a_suggestion(extension: Path, tmp_path: Path) -> None:
     tree = everything(str(extension), Path("no-model-is-loaded"), tmp_path / "runs")
     with pytest.raises(UserError, match=r"no function 'maximun'.*did you mean 'maximum'"):
-        recipe.load(tree, {"advantage": f"{extension}:maximun"})
+        loader.load(tree, {"advantage": f"{extension}:maximun"})
 
 
 def test_a_benchmark_of_a_file_that_is_missing_is_refused(extension: Path, tmp_path: Path) -> None:
@@ -397,16 +398,16 @@ def test_a_benchmark_of_a_file_that_is_missing_is_refused(extension: Path, tmp_p
     with pytest.raises(
         UserError, match=r"eval\.sets.*no function 'speling'.*did you mean 'spelling'"
     ):
-        recipe.load(tree, {"eval.sets": [f"{extension}:speling"]})
+        loader.load(tree, {"eval.sets": [f"{extension}:speling"]})
 
 
 def test_the_recipe_of_an_extended_run_loads_back_equal(extension: Path, tmp_path: Path) -> None:
-    resolved = recipe.load(
+    resolved = loader.load(
         everything(str(extension), Path("no-model-is-loaded"), tmp_path / "runs")
     )
-    (tmp_path / "dumped.yaml").write_text(recipe.dump(resolved))
-    assert recipe.load(tmp_path / "dumped.yaml") == resolved
-    assert recipe.needs_of(resolved) == {"old", "ref"}
+    (tmp_path / "dumped.yaml").write_text(loader.dump(resolved))
+    assert loader.load(tmp_path / "dumped.yaml") == resolved
+    assert checks.needs_of(resolved) == {"old", "ref"}
 
 
 def test_the_same_file_works_from_the_command_line_by_a_relative_path(
@@ -501,5 +502,5 @@ def test_only_what_every_term_of_a_name_says_of_itself_spares_a_backward_pass(
     named = [
         t.replace("FILE", str(tmp_path / "claims.py")) if isinstance(t, str) else t for t in terms
     ]
-    built = build(recipe.load(tiny.recipe(tiny_model, loss={"terms": named})))
+    built = build(loader.load(tiny.recipe(tiny_model, loss={"terms": named})))
     assert built.run.learner.objective.signal == signal

@@ -20,6 +20,8 @@ from test_formats import verl
 
 import rlvr
 from rlvr.errors import RunError, UserError
+from rlvr.rewards.adapters import guarded, lift
+from rlvr.rewards.rewarder import Rewarder
 from rlvr.types import (
     Context,
     Draw,
@@ -34,7 +36,6 @@ from rlvr.types import (
     Status,
     Verdict,
 )
-from rlvr.verify import Rewarder, guarded, lift
 
 CONTEXT = Context(0, 1, 16)
 META = {"data_source": "sums", "extra_info": {"index": 124, "split": "train"}, "level": 3}

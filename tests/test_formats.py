@@ -15,8 +15,8 @@ import tiny
 from test_files import refused, write
 
 import rlvr
-from rlvr import prompts
-from rlvr.audit import gated
+from rlvr.data import prompts
+from rlvr.data.gate import gated
 from rlvr.errors import UserError
 from rlvr.registry import find
 from rlvr.tasks.files import file, from_json, inline, to_json

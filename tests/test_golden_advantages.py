@@ -12,9 +12,9 @@ import torch
 from golden import Flat, cases, close, needs_golden, number
 from torch import Tensor
 
-from rlvr import advantage
-from rlvr.batch import Scored
-from rlvr.world import World
+from rlvr.distributed.world import World
+from rlvr.training import advantage, reward_shaping, tensors
+from rlvr.training.batch import Scored
 
 pytestmark = needs_golden
 
@@ -121,7 +121,7 @@ def test_whitening(case: dict[str, Any]) -> None:
     for shift, name in ((True, "whitened"), (False, "whitened_no_shift")):
         close(
             case,
-            flat.rows(advantage.whiten(values, flat.mask, shift=shift)),
+            flat.rows(tensors.whiten(values, flat.mask, shift=shift)),
             case["outputs"][name],
             flat.padded,
         )
@@ -162,7 +162,7 @@ def test_kl_in_the_reward(case: dict[str, Any]) -> None:
     )
     # OpenRLHF takes a negative coefficient for none
     coef = max(config.get("beta", config.get("kl_coef")), 0.0)
-    shaped, current = advantage.penalised(
+    shaped, current = reward_shaping.penalised(
         tokens, coef, estimator=names.get(estimator, estimator), clamp=clamp, clip=clip
     )
     close(
@@ -187,7 +187,7 @@ def test_the_coefficient_adapts(case: dict[str, Any]) -> None:
         case["outputs"]["coef_after_each_update"],
         strict=True,
     ):
-        coef = advantage.adapted(
+        coef = reward_shaping.adapted(
             coef, current, config["n_steps"], target=target, horizon=config["horizon"]
         )
         assert coef == pytest.approx(wanted, rel=1e-9)
@@ -280,7 +280,7 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
         low, high = config["reward_clip_range"] or (None, None)
         assert high is None or low == -high
         old, ref = (flat.flat(given[name]) for name in ("old_log_probs", "ref_log_prob"))
-        tokens, _ = advantage.penalised(
+        tokens, _ = reward_shaping.penalised(
             replace(tokens, old_logprob=old, ref_logprob=ref), config["beta"], clip=high
         )
         found = advantage.rloo(tokens, World())
@@ -295,6 +295,8 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
 def test_a_step_whose_groups_were_all_filtered_leaves_the_coefficient_as_it_is() -> None:
     none = torch.zeros(0, dtype=torch.float64)
     owner = torch.zeros(0, dtype=torch.long)
-    shaped, current = advantage.penalised(Scored(none, owner, owner, none, none, none, none), 0.1)
+    shaped, current = reward_shaping.penalised(
+        Scored(none, owner, owner, none, none, none, none), 0.1
+    )
     assert current == 0.0 and shaped.token_reward.shape == (0,)
-    assert advantage.adapted(0.1, current, 0, target=1.0, horizon=100) == 0.1
+    assert reward_shaping.adapted(0.1, current, 0, target=1.0, horizon=100) == 0.1

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from golden import cases, needs_golden
 
-from rlvr import scores
-from rlvr.evals import sample_row, summarise
+from rlvr.evaluation.summary import summarise
 from rlvr.grading.compare import compare
 from rlvr.grading.extract import last_box
+from rlvr.metrics import statistics, text_quality, votes
+from rlvr.storage.records import sample_row
+from rlvr.tasks.judge import settle
 from rlvr.tasks.math import math
 from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict
-from rlvr.verify import settle
 
 pytestmark = needs_golden
 CASES = cases("eval_metrics")
@@ -124,7 +125,7 @@ def test_scores_golden(case: dict[str, Any]) -> None:
 def test_pass_at_k_golden(case: dict[str, Any]) -> None:
     given = case["inputs"]
     for k in given["k"]:
-        ours = [scores.pass_at_k(given["num_samples"], c, k) for c in given["num_correct"]]
+        ours = [statistics.pass_at_k(given["num_samples"], c, k) for c in given["num_correct"]]
         close(case, ours, case["outputs"][f"pass@{k}"])
 
 
@@ -134,8 +135,8 @@ def test_the_majority_golden(case: dict[str, Any]) -> None:
     which is not here.
     """
     rows = case["inputs"]["rows"]
-    text = [scores.majority(r["pred"]) for r in rows]
-    meaning = [scores.majority(r["pred"], lambda a, b: bool(compare(a, b).same)) for r in rows]
+    text = [votes.majority(r["pred"]) for r in rows]
+    meaning = [votes.majority(r["pred"], lambda a, b: bool(compare(a, b).same)) for r in rows]
     assert [r["pred"][at] for r, at in zip(rows, text, strict=True)] == case["outputs"][
         "majority_string"
     ]
@@ -160,13 +161,13 @@ def test_the_majority_golden(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", family("is_repeat"))
 def test_repetition_golden(case: dict[str, Any]) -> None:
     wanted = False if case["outputs"]["raises"] == RAISES else case["outputs"]["is_repeat"]
-    assert scores.repeats(case["inputs"]["text"]) == wanted
+    assert text_quality.repeats(case["inputs"]["text"]) == wanted
 
 
 def fails(text: str) -> bool:
     """Whether the reference's rule of repetition fails on the text."""
     return (
-        not scores.repeats(text)
+        not text_quality.repeats(text)
         and "\n" in text
         and not any(len(line) >= 20 for line in text.split("\n"))
     )

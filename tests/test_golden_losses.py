@@ -13,8 +13,10 @@ import torch
 from golden import Flat, cases, close, dtype_of, needs_golden, number
 from torch import Tensor
 
-from rlvr import loss
-from rlvr.batch import Batch, Forward, Tokens
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Forward
+from rlvr.training import corrections, loss, reductions, tensors
+from rlvr.training.batch import Batch
 
 pytestmark = needs_golden
 
@@ -46,7 +48,7 @@ def test_kl_estimates_and_their_gradients(case: dict[str, Any]) -> None:
     # verl and its forks clamp low_var_kl to +-10, OpenRLHF 0.11 every estimator, v0 none
     fork = name == "k3" and "kl_penalty" in config
     clamp = 10.0 if fork or config.get("clamp") else None
-    found = loss.kl_estimate(logprob, ref, name, clamp)  # type: ignore[arg-type]
+    found = tensors.kl_estimate(logprob, ref, name, clamp)  # type: ignore[arg-type]
     close(case, found.detach() * mask, wanted["kl"], mask)
     weights = (
         torch.tensor(number(given["grad_weights"]), dtype=dtype)
@@ -76,11 +78,11 @@ def forward(logits: Tensor, labels: Tensor, temperature: float) -> Forward:
     """Through the same chunked head that the policy uses: hidden states that are the logits, a head
     that is one.
     """
-    from rlvr.policy import _LogProb
+    from rlvr.models.token_logprobs import TokenLogProbs
 
     flat = logits.reshape(-1, logits.shape[-1])
     head = torch.eye(logits.shape[-1], dtype=logits.dtype)
-    logprob, entropy = _LogProb.apply(flat, head, labels.reshape(-1), 1 / temperature)  # type: ignore[misc]
+    logprob, entropy = TokenLogProbs.apply(flat, head, labels.reshape(-1), 1 / temperature)  # type: ignore[misc]
     return Forward(logprob.reshape(labels.shape), entropy.reshape(labels.shape))
 
 
@@ -95,14 +97,14 @@ def reduced(mode: str, config: dict[str, Any], flat: Flat, slack: float) -> Weig
     filled = int((flat.padded.sum(1) > 0).sum())  # verl counts no row without a token
     samples = world.get("global_batch_size", filled) / ranks
     if mode == "token-mean":
-        return (lambda b: loss.token_mean(b)), {"tokens": tokens}
+        return (lambda b: reductions.token_mean(b)), {"tokens": tokens}
     if mode == "seq-mean-token-mean":
-        return (lambda b: loss.sequence_mean(b, slack=slack)), {"samples": samples}
+        return (lambda b: reductions.sequence_mean(b, slack=slack)), {"samples": samples}
     if mode == "seq-mean-token-sum":
-        return loss.sequence_sum, {"samples": samples}
+        return reductions.sequence_sum, {"samples": samples}
     length = world.get("loss_scale_factor", flat.padded.shape[1])
     # verl divides by the length alone
-    return (lambda b: loss.constant(b, length=length)), {"samples": 1.0}
+    return (lambda b: reductions.constant(b, length=length)), {"samples": 1.0}
 
 
 def policy_term(config: dict[str, Any]) -> Callable[[Forward, Batch], Any]:
@@ -190,7 +192,9 @@ def test_importance_weights(case: dict[str, Any]) -> None:
             "low": config["clip_min"],
             "high": config["clip_max"],
         }
-        close(case, flat.rows(loss.importance(batch, **options)), wanted["ratio"], flat.padded)
+        close(
+            case, flat.rows(corrections.importance(batch, **options)), wanted["ratio"], flat.padded
+        )
     elif "level" in config:
         options = {
             "level": config["level"],
@@ -198,7 +202,12 @@ def test_importance_weights(case: dict[str, Any]) -> None:
             "normalise": config["batch_normalize"],
             "slack": 1e-8,
         }
-        close(case, flat.rows(loss.importance(batch, **options)), wanted["weights"], flat.padded)
+        close(
+            case,
+            flat.rows(corrections.importance(batch, **options)),
+            wanted["weights"],
+            flat.padded,
+        )
     else:
         close(case, flat.rows(rejected(batch, config)), wanted["response_mask"])
 
@@ -210,9 +219,9 @@ def rejected(batch: Batch, config: dict[str, Any]) -> Tensor:
     if how == "k1":
         low, high = (float(v) for v in config["threshold"].split("_"))
         return (
-            loss.importance(batch, level=level, mode="mask", low=low, high=high) > 0
+            corrections.importance(batch, level=level, mode="mask", low=low, high=high) > 0
         ) * batch.mask  # type: ignore[arg-type]
-    return loss.rejection(batch, level=level, limit=float(config["threshold"]))  # type: ignore[arg-type]
+    return corrections.rejection(batch, level=level, limit=float(config["threshold"]))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", named("importance", "openrlhf011"), ids=lambda c: c["name"])
@@ -228,10 +237,12 @@ def test_corrected_policy_losses_and_their_gradients(case: dict[str, Any]) -> No
     batch = flat.batch(
         advantage=given["advantages"], old=given["old_log_prob"], rollout=given["rollout_log_probs"]
     )
-    batch = loss.corrected(batch, loss.importance(batch, low=low, high=high, **options))
+    batch = corrections.corrected(
+        batch, corrections.importance(batch, low=low, high=high, **options)
+    )
     logprob = flat.flat(given["log_prob"]).requires_grad_()
     value, _ = policy_term(config)(Forward(logprob, torch.zeros_like(logprob)), batch)
-    total = (loss.token_mean(batch) * value).sum()
+    total = (reductions.token_mean(batch) * value).sum()
     total.backward()
     close(case, total.detach(), wanted["loss"])
     assert logprob.grad is not None
@@ -278,7 +289,7 @@ def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
         sequences = tuple(Tokens((0,) * int(n - length), (0,) * length) for n, length in whole)
         batch = replace(batch, sequences=sequences)
     if "importance_sampling_ratio" in given:
-        batch = loss.corrected(batch, flat.flat(given["importance_sampling_ratio"]))
+        batch = corrections.corrected(batch, flat.flat(given["importance_sampling_ratio"]))
     total = torch.zeros((), dtype=flat.dtype)
     for term, weigh, totals in terms_of(case, flat):
         result = term(out, batch)
@@ -316,7 +327,7 @@ def terms_of(case: dict[str, Any], flat: Flat) -> list[Row]:
     rows: list[Row] = []
     weigh, totals = whole_reduction(case, flat)
     by_token = (
-        ((lambda b: loss.token_mean(b)), {})
+        ((lambda b: reductions.token_mean(b)), {})
         if name.startswith(("trl", "openrlhf011"))
         else (weigh, totals)
     )
@@ -324,7 +335,7 @@ def terms_of(case: dict[str, Any], flat: Flat) -> list[Row]:
         rows.append((lambda out, b: scaled(policy(out, b), policy_scale), weigh, totals))
     entropy = config.get("entropy_coeff", config.get("entropy_coef"))
     if entropy:
-        micro = ((lambda b: loss.micro_token_mean(b, size=config["per_device_batch"])), {})
+        micro = ((lambda b: reductions.micro_token_mean(b, size=config["per_device_batch"])), {})
         rows.append(
             (
                 lambda out, b: loss.entropy(out, b, coef=entropy),
@@ -367,11 +378,13 @@ def trl_clips(config: dict[str, Any]) -> dict[str, Any]:
 def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
     config, name, rows = case["config"], case["name"], len(flat.lengths)
     if config.get("use_dynamic_bsz"):
-        return (lambda b: loss.micro_token_mean(b, tokens=config["ppo_max_token_len_per_gpu"])), {}
+        return (
+            lambda b: reductions.micro_token_mean(b, tokens=config["ppo_max_token_len_per_gpu"])
+        ), {}
     if name.startswith("dp_actor"):
         micro = config.get("ppo_micro_batch_size_per_gpu", config.get("ppo_micro_batch_size"))
         divisor = config["ppo_mini_batch_size"] // micro
-        return (lambda b: loss.micro_token_mean(b, size=micro, divisor=divisor)), {}
+        return (lambda b: reductions.micro_token_mean(b, size=micro, divisor=divisor)), {}
     if name.startswith("verl_dp_actor"):
         return verl_micro(config, flat)
     if name.startswith("verl_engine"):
@@ -381,22 +394,24 @@ def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
         }
         return reduced(config["loss_agg_mode"], {"global_batch_info": info}, flat, 1e-8)
     if name.startswith("openrlhf_v0"):
-        return loss.sequence_mean, {}
+        return reductions.sequence_mean, {}
     if name.startswith("openrlhf011"):
         by_token = config["token_level_loss"]
         return (
-            (loss.token_mean, {})
+            (reductions.token_mean, {})
             if by_token
-            else ((lambda b: loss.sequence_mean(b, slack=1e-8)), {})
+            else ((lambda b: reductions.sequence_mean(b, slack=1e-8)), {})
         )
     kind = config["loss_type"]
     if kind == "bnpo":
         size = config["per_device_batch"]
-        return (lambda b: loss.micro_token_mean(b, size=size)), {}
+        return (lambda b: reductions.micro_token_mean(b, size=size)), {}
     if kind == "dr_grpo":
         length = config.get("max_completion_length", flat.padded.shape[1])
-        return (lambda b: loss.constant(b, length=length)), {"samples": float(rows)}
-    return (loss.token_mean, {}) if kind in ("dapo", "cispo") else (loss.sequence_mean, {})
+        return (lambda b: reductions.constant(b, length=length)), {"samples": float(rows)}
+    return (
+        (reductions.token_mean, {}) if kind in ("dapo", "cispo") else (reductions.sequence_mean, {})
+    )
 
 
 def verl_micro(config: dict[str, Any], flat: Flat) -> Weights:
@@ -406,12 +421,14 @@ def verl_micro(config: dict[str, Any], flat: Flat) -> Weights:
     mini, micro = config["ppo_mini_batch_size"], config["ppo_micro_batch_size_per_gpu"]
     mode, parts = config.get("loss_agg_mode", "token-mean"), mini // micro
     if mode == "token-mean":
-        return (lambda b: loss.micro_token_mean(b, size=micro, divisor=parts)), {}
+        return (lambda b: reductions.micro_token_mean(b, size=micro, divisor=parts)), {}
     samples = float(micro * parts)
     if mode == "seq-mean-token-sum-norm":
-        return (lambda b: loss.constant(b, length=flat.padded.shape[1])), {"samples": float(parts)}
+        return (lambda b: reductions.constant(b, length=flat.padded.shape[1])), {
+            "samples": float(parts)
+        }
     return (
-        (lambda b: loss.sequence_mean(b, slack=1e-8))
+        (lambda b: reductions.sequence_mean(b, slack=1e-8))
         if "mean-token-mean" in mode
-        else loss.sequence_sum
+        else reductions.sequence_sum
     ), {"samples": samples}

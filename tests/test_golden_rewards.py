@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from rlvr import rewards
 from rlvr.errors import UserError
 from rlvr.grading.compare import compare
 from rlvr.grading.extract import last_box
+from rlvr.rewards import functions
+from rlvr.tasks.judge import judge_safely, settle
 from rlvr.tasks.knights import check_knights
 from rlvr.tasks.math import math
 from rlvr.types import (
@@ -36,7 +37,6 @@ from rlvr.types import (
     Status,
     Verdict,
 )
-from rlvr.verify import judge_safely, settle
 
 GOLDEN = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
 needs_golden = pytest.mark.skipif(
@@ -142,7 +142,7 @@ def unexplained(rows: Iterator[tuple[str, str, object, object]], rules: list[Rul
 def simplerl_v0() -> Iterator[tuple[str, str, object, object]]:
     for row in cases("rewards_simplerl_v0"):
         text, gold = completion(row["inputs"]["sequence"]), row["inputs"]["ground_truth"]
-        found = rewards.simplerl_v0(verdict(text, gold, ("box", "number")))
+        found = functions.simplerl_v0(verdict(text, gold, ("box", "number")))
         yield gold, text, found.value, row["outputs"]["reward"]
 
 
@@ -151,8 +151,8 @@ def simplerl_zoo() -> Iterator[tuple[str, str, object, object]]:
         text, gold = completion(row["inputs"]["sequence"]), row["inputs"]["ground_truth"]
         facts = verdict(text, gold, ("box", "number"))
         ours = (
-            rewards.simplerl_zoo(facts).value,
-            rewards.simplerl_zoo(facts, variant="independent").value,
+            functions.simplerl_zoo(facts).value,
+            functions.simplerl_zoo(facts, variant="independent").value,
         )
         yield gold, text, ours, (row["outputs"]["score_mix"], row["outputs"]["score_independent"])
 
@@ -163,7 +163,7 @@ def one_shot() -> Iterator[tuple[str, str, object, object]]:
         yield (
             str(gold),
             text,
-            rewards.one_shot(verdict(text, gold, ("box",))).value,
+            functions.one_shot(verdict(text, gold, ("box",))).value,
             row["outputs"]["score"],
         )
 
@@ -189,7 +189,7 @@ def logic_rl() -> Iterator[tuple[str, str, object, object]]:
             )
         except UserError:
             continue  # a gold that is no assignment is refused when the data are read
-        yield gold, response, rewards.logic_rl(facts).value, row["outputs"]["total"]
+        yield gold, response, functions.logic_rl(facts).value, row["outputs"]["total"]
 
 
 @needs_golden
@@ -248,7 +248,7 @@ def test_length_and_repetition_penalties_against_the_references() -> None:
             for score, length, total in zip(
                 given["score"], given["response_length"], wanted["reward"], strict=True
             ):
-                penalty = rewards.overlong(
+                penalty = functions.overlong(
                     rollout(length),
                     Context(0, 0, limit),
                     buffer=config["buffer_len"],
@@ -259,7 +259,7 @@ def test_length_and_repetition_penalties_against_the_references() -> None:
                 )
         elif row["name"].startswith("trl_repetition"):
             for ids, total in zip(given["completion_ids"], wanted["reward"], strict=True):
-                found = rewards.repetition(
+                found = functions.repetition(
                     rollout(0, ids=tuple(ids)),
                     ngram=config["ngram_size"],
                     penalty=config["max_penalty"],
@@ -280,7 +280,7 @@ def group(*answers: str | None) -> Group:
 
 def test_the_majority_is_counted_by_meaning_and_nobody_wins_without_an_answer() -> None:
     def votes(*answers: str | None) -> list[float]:
-        return [reward.value for reward in rewards.majority_vote(group(*answers))]
+        return [reward.value for reward in functions.majority_vote(group(*answers))]
 
     assert votes("1/2", "0.5", "3", r"\frac12") == [1, 1, 0, 1]
     assert votes("3", "4") == [1, 0]
@@ -290,19 +290,20 @@ def test_the_majority_is_counted_by_meaning_and_nobody_wins_without_an_answer() 
 
 def test_random_rewards_depend_on_nothing_but_seed_step_problem_and_sample() -> None:
     four = group("1", "2", "3", "4")
-    first, again = ([r.value for r in rewards.random(four, Context(0, 1, 9))] for _ in range(2))
+    first, again = ([r.value for r in functions.random(four, Context(0, 1, 9))] for _ in range(2))
     assert first == again and set(first) <= {0.0, 1.0}
     assert any(
-        [r.value for r in rewards.random(four, Context(0, step, 9))] != first
+        [r.value for r in functions.random(four, Context(0, step, 9))] != first
         for step in range(2, 12)
     )
     assert any(
-        len({r.value for r in rewards.random(four, Context(0, step, 9))}) == 2 for step in range(12)
+        len({r.value for r in functions.random(four, Context(0, step, 9))}) == 2
+        for step in range(12)
     )
     many = [
         r.value
         for step in range(300)
-        for r in rewards.random(four, Context(0, step, 9), share=0.25)
+        for r in functions.random(four, Context(0, step, 9), share=0.25)
     ]
     assert 0.2 < sum(many) / len(many) < 0.3
 
@@ -310,14 +311,14 @@ def test_random_rewards_depend_on_nothing_but_seed_step_problem_and_sample() -> 
 def test_steps_lengths_and_forms_are_paid_as_documented() -> None:
     right, wrong = Verdict(Status.CORRECT, "5", True), Verdict(Status.WRONG, "6", False)
     four_steps = "Step 1: a\nStep 2: b\n3. c\n**Step 4** d\n1.5 metres"
-    assert rewards.step_count(four_steps, right).value == pytest.approx(1.4)
-    assert rewards.step_count("Step 1\n" * 9, wrong).value == pytest.approx(-0.5)
+    assert functions.step_count(four_steps, right).value == pytest.approx(1.4)
+    assert functions.step_count("Step 1\n" * 9, wrong).value == pytest.approx(-0.5)
     context = Context(0, 0, 100)
-    assert rewards.cosine(right, rollout(0, ids=(1,)), context).value == pytest.approx(
+    assert functions.cosine(right, rollout(0, ids=(1,)), context).value == pytest.approx(
         1.0, abs=1e-3
     )
-    assert rewards.cosine(right, rollout(100), context).value == pytest.approx(0.5)
-    assert rewards.cosine(wrong, rollout(50), context).value == pytest.approx(-0.75)
-    assert rewards.overlong(rollout(400), context, buffer=20, factor=0.5).value == -0.5
-    assert [rewards.format_only(v).value for v in (right, wrong)] == [1, 0]
-    assert [rewards.simplerl_v0(v).value for v in (right, wrong)] == [1, -1]
+    assert functions.cosine(right, rollout(100), context).value == pytest.approx(0.5)
+    assert functions.cosine(wrong, rollout(50), context).value == pytest.approx(-0.75)
+    assert functions.overlong(rollout(400), context, buffer=20, factor=0.5).value == -0.5
+    assert [functions.format_only(v).value for v in (right, wrong)] == [1, 0]
+    assert [functions.simplerl_v0(v).value for v in (right, wrong)] == [1, -1]

@@ -15,12 +15,16 @@ from golden import Flat, cases, close, dtype_of, needs_golden, number
 from test_golden_losses import named, policy_term, reduced, verl_micro
 from torch import Tensor, nn
 
-from rlvr import loss
-from rlvr.batch import Batch, Tokens, score
-from rlvr.critic import Critic, ValueModel
-from rlvr.learner import Learner, Objective
-from rlvr.policy import Policy
-from rlvr.rollouts import Rollouts
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Policy
+from rlvr.models.value import ValueModel
+from rlvr.rollouts.generate import Rollouts
+from rlvr.training import loss, reductions
+from rlvr.training.batch import Batch, score
+from rlvr.training.critic import Critic
+from rlvr.training.learner import Learner
+from rlvr.training.objective import Objective
+from rlvr.training.optimizer import Rate, Updates
 from rlvr.types import (
     Draw,
     Finish,
@@ -34,7 +38,6 @@ from rlvr.types import (
     Status,
     Verdict,
 )
-from rlvr.weights import Rate, Updates
 
 pytestmark = needs_golden
 
@@ -155,7 +158,7 @@ def test_an_update_of_the_critic(case: dict[str, Any]) -> None:
         model=model,
         updates=updates_of(model, config),
         target=lambda scored: scored.mask,
-        reduction=lambda b: loss.micro_token_mean(b, size=micro),
+        reduction=lambda b: reductions.micro_token_mean(b, size=micro),
         clip=config["cliprange_value"],
         warmup=0,
     )
@@ -222,7 +225,11 @@ def objective_of(case: dict[str, Any], flat: Flat) -> tuple[Objective, int, dict
     """The recipe of a case: terms, reduction, samples in a mini-batch, denominators."""
     config, name = case["config"], case["name"]
     if name.startswith("openrlhf_v0"):
-        return Objective([("clip", policy_term(config))], loss.sequence_mean), len(flat.lengths), {}
+        return (
+            Objective([("clip", policy_term(config))], reductions.sequence_mean),
+            len(flat.lengths),
+            {},
+        )
     terms: list[tuple[str, Any]] = (
         [("clip", policy_term(config))] if config.get("pg_loss_coeff", 1.0) else []
     )
@@ -236,7 +243,7 @@ def objective_of(case: dict[str, Any], flat: Flat) -> tuple[Objective, int, dict
             "tokens": float(config["batch_num_tokens"]),
             "samples": float(config["global_batch_size"]),
         }
-        return Objective(terms, loss.token_mean), len(flat.lengths), totals
+        return Objective(terms, reductions.token_mean), len(flat.lengths), totals
     mini = config["ppo_mini_batch_size"]
     if name.startswith("verl_dp_actor"):
         weigh, totals = verl_micro(
@@ -245,7 +252,9 @@ def objective_of(case: dict[str, Any], flat: Flat) -> tuple[Objective, int, dict
         return Objective(terms, weigh), mini, totals
     micro = config.get("ppo_micro_batch_size_per_gpu", config.get("ppo_micro_batch_size"))
     return (
-        Objective(terms, lambda b: loss.micro_token_mean(b, size=micro, divisor=mini // micro)),
+        Objective(
+            terms, lambda b: reductions.micro_token_mean(b, size=micro, divisor=mini // micro)
+        ),
         mini,
         {},
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from rlvr.errors import UserError
-from rlvr.grading.symbolic import Died, Killable, Late
+from rlvr.grading.worker import Died, Killable, Late
 from rlvr.registry import find
-from rlvr.tasks import gym as tasks
+from rlvr.tasks import gym as gym_module
 from rlvr.tasks.gym import OWN, UNSAFE, check_gym, gym
 from rlvr.types import Problem, Response, Status
 
@@ -74,9 +74,9 @@ def test_a_hanging_and_a_dying_scorer_are_failures_of_ours(
     helper: Killable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem("p", "gym", "q", "5", {"dataset": "leg_counting", "config": "{}", "index": 0})
-    monkeypatch.setattr(tasks, "SECONDS", 0.2)
+    monkeypatch.setattr(gym_module, "SECONDS", 0.2)
     for request, status in (("spin", Status.TIMEOUT), ("die", Status.ERROR)):
-        monkeypatch.setattr(tasks, "_WORKER", _Redirected(helper, request))
+        monkeypatch.setattr(gym_module, "_WORKER", _Redirected(helper, request))
         assert answer(problem, "5").status is status
 
 
@@ -108,7 +108,7 @@ def test_a_problem_without_a_data_set_is_named() -> None:
 @pytest.mark.parametrize("dataset", sorted(UNSAFE))
 def test_payloads_do_not_run(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tasks._WORKER.close()  # the next one starts in this folder
+    gym_module._WORKER.close()  # the next one starts in this folder
     payloads = [
         "open('rlvr_canary_a','w')",
         "__import__('os').system('touch rlvr_canary_b')",

@@ -15,15 +15,19 @@ import pytest
 import tiny
 
 import rlvr
-from rlvr import cli, held_out, prompts, registry, scores
-from rlvr.audit import gated, overlap
-from rlvr.build import read_problems
-from rlvr.decode import Decoder
+from rlvr import cli, registry
+from rlvr.build.problems import read_problems
+from rlvr.data import prompts
+from rlvr.data.contamination import overlap
+from rlvr.data.gate import gated
+from rlvr.engines.local import Decoder
 from rlvr.errors import UserError
-from rlvr.report import beside
+from rlvr.metrics import statistics
+from rlvr.report.evaluation_page import beside
+from rlvr.run import evaluate, evaluation_folder
+from rlvr.storage.jsonl import JsonLines
 from rlvr.tasks.files import file
 from rlvr.tasks.math import choice
-from rlvr.trackers import JsonLines
 from rlvr.types import Problem, Response, Status
 
 DATA = Path(os.environ.get("RLVR_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
@@ -44,8 +48,8 @@ ASKED: dict[str, Any] = {"samples": 4, "temperature": 1.0, "max_tokens": 4, "bat
 
 
 def problems_of(name: str, folder: Path = DATA) -> list[Problem]:
-    (row,) = held_out.declared([name])
-    return list(read_problems(held_out._asked(row, {}, None, (), folder), name))
+    (row,) = evaluate.declared([name])
+    return list(read_problems(evaluate._asked(row, {}, None, (), folder), name))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -130,7 +134,7 @@ def test_without_a_folder_the_hub_is_asked_and_the_message_names_both_ways(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("RLVR_DATA_DIR", raising=False)
-    (row,) = held_out.declared(["math500"])
+    (row,) = evaluate.declared(["math500"])
     with pytest.raises(
         UserError, match=r"HuggingFaceH4/MATH-500.*math500\.jsonl: --data DIR or RLVR_DATA_DIR"
     ):
@@ -139,12 +143,12 @@ def test_without_a_folder_the_hub_is_asked_and_the_message_names_both_ways(
 
 def test_every_benchmark_binds_with_its_own_keys() -> None:
     for name in registry.names("benchmark"):
-        (row,) = held_out.declared([{"name": name, "samples": 3}])
+        (row,) = evaluate.declared([{"name": name, "samples": 3}])
         assert (row.name, row.samples) == (name, 3) and row.data is not None
         for kind in ("data", "task", "prompt"):
             if spec := getattr(row, kind):
                 registry.find(kind, spec.name, name).check(spec.params, name)
-    (aime,) = held_out.declared(["aime24"])
+    (aime,) = evaluate.declared(["aime24"])
     assert (aime.samples, aime.temperature, aime.max_tokens) == (8, 0.6, 3072)
 
 
@@ -171,16 +175,16 @@ def test_an_unseen_file_is_a_benchmark_by_its_name_or_by_one_row(
     }
     listed = tmp_path / "rows.yaml"
     listed.write_text(json.dumps([own, "arithmetic"]))
-    first, second = held_out.declared([str(listed)])
+    first, second = evaluate.declared([str(listed)])
     assert [p.answer for p in read_problems(first, "own")] == [
         "1",
         "2",
         "3",
     ] and second.name == "arithmetic"
-    assert [row.name for row in held_out.declared([own])] == ["own"]
+    assert [row.name for row in evaluate.declared([own])] == ["own"]
     plain = tmp_path / f"plain{suffix}"
     plain.write_bytes(path.read_bytes())
-    (named,) = held_out.declared([str(plain)])
+    (named,) = evaluate.declared([str(plain)])
     with pytest.raises(UserError, match=r"reach into it with a column such as 'final_answer\.0'"):
         read_problems(named, "plain")
 
@@ -189,7 +193,7 @@ def test_a_yaml_file_of_rows_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("- 3\n")
     for path in ("a.yaml", "b.yml"):
         with pytest.raises(UserError, match=path):
-            held_out.declared([str(tmp_path / path)])
+            evaluate.declared([str(tmp_path / path)])
 
 
 @pytest.mark.parametrize(
@@ -289,7 +293,7 @@ QWEN_CHAT = r"""{%- if messages[0]['role'] == 'system' %}
 
 @pytest.mark.parametrize("name", ["math500", "gsm8k", "aime24"])
 def test_the_prompt_of_the_maths_rows_is_that_of_qwen_on_a_qwen_model(name: str) -> None:
-    (row,) = held_out.declared([name])
+    (row,) = evaluate.declared([name])
     words = tiny.tokenizer()
     words.chat_template = QWEN_CHAT
     found = registry.find("prompt", row.prompt.name, "prompt").bind(row.prompt.params, "prompt")
@@ -349,17 +353,17 @@ def test_a_killed_evaluation_goes_on_and_generates_nothing_twice(
     everything = list(asked)
     assert len(everything) == len(set(everything)) == 48
     asked.clear()
-    keep = held_out.Folder.add
+    keep = evaluation_folder.Folder.add
 
-    def torn(self: held_out.Folder, row: dict[str, Any]) -> None:
+    def torn(self: evaluation_folder.Folder, row: dict[str, Any]) -> None:
         keep(self, row)
         if len(self.done) == 14:  # in the middle of the second part, within a problem
             raise Killed
 
-    monkeypatch.setattr(held_out.Folder, "add", torn)
+    monkeypatch.setattr(evaluation_folder.Folder, "add", torn)
     with pytest.raises(Killed):
         rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, seed=[0, 1], out=tmp_path / "killed")
-    monkeypatch.setattr(held_out.Folder, "add", keep)
+    monkeypatch.setattr(evaluation_folder.Folder, "add", keep)
     with (tmp_path / "killed" / "samples.jsonl").open("a") as samples:
         samples.write('{"benchmark": "sums", "id": ')  # the line that was being written
     first = list(asked)
@@ -415,7 +419,7 @@ def test_seeds_are_pooled_and_shown_apart_and_the_prompt_is_printed(
     assert both["counts"]["samples"] == 48 == both["counts"]["second_verifier"]
     assert both["counts"]["only_second_accepts"] == 48 - both["counts"]["correct"]
     said = capsys.readouterr().out
-    first = read_problems(held_out.declared([SUMS])[0], "sums")[0].question
+    first = read_problems(evaluate.declared([SUMS])[0], "sums")[0].question
     assert f"the first prompt:\n{first}\n\n(end of the prompt)" in said
     assert "sums: 6 problems, 4 samples at temperature 1, at most 4 tokens" in said
     assert "one problem of 6 is 16.7 points" in said
@@ -488,7 +492,7 @@ def test_the_best_checkpoint_is_kept_and_named(run: Path) -> None:
 def test_the_last_and_the_best_checkpoint_are_kept_and_no_other(tmp_path: Path) -> None:
     import torch
 
-    from rlvr import checkpoint
+    from rlvr.run import checkpoint
 
     for step, best in ((1, 1), (2, 1), (3, 3), (4, 3), (5, 3)):
         checkpoint.save(tmp_path, [("w", torch.zeros(1))], {}, {"step": step}, 1, best=best)
@@ -575,15 +579,15 @@ def test_the_sign_flip_test_is_that_of_all_assignments_of_signs() -> None:
             for signs in product((1, -1), repeat=len(differences))
         ]
         wanted = sum(total >= abs(sum(differences)) for total in sums) / len(sums)
-        assert scores.sign_flip(differences) == pytest.approx(wanted)
+        assert statistics.sign_flip(differences) == pytest.approx(wanted)
 
 
 def test_the_sampling_interval_is_narrower_than_that_over_problems_where_problems_differ() -> None:
     groups = [[True] * 8] * 5 + [[False] * 8] * 5 + [[True, False] * 4] * 2
-    low, high = scores.sampling_interval(groups) or (0.0, 0.0)
+    low, high = statistics.sampling_interval(groups) or (0.0, 0.0)
     deviation = (2 * 0.25 / 7) ** 0.5 / 12
     assert (low, high) == pytest.approx((0.5 - 1.96 * deviation, 0.5 + 1.96 * deviation), abs=1e-4)
-    assert scores.sampling_interval([[True], [False]]) is None
+    assert statistics.sampling_interval([[True], [False]]) is None
 
 
 def test_a_detectable_difference_is_found_four_times_in_five() -> None:
@@ -592,13 +596,13 @@ def test_a_detectable_difference_is_found_four_times_in_five() -> None:
 
     draw = np.random.default_rng(0)
     base, n, times = 0.4, 400, 4000
-    least = scores.detectable([1.0] * int(base * n) + [0.0] * int((1 - base) * n))
+    least = statistics.detectable([1.0] * int(base * n) + [0.0] * int((1 - base) * n))
     a, b = draw.random((times, n)) < base, draw.random((times, n)) < base + least
     error = np.sqrt(a.var(1) / n + b.var(1) / n)
-    power = (np.abs(b.mean(1) - a.mean(1)) > scores.Z95 * error).mean()
+    power = (np.abs(b.mean(1) - a.mean(1)) > statistics.Z95 * error).mean()
     assert power == pytest.approx(0.8, abs=0.03)
     # five problems of thirty against none are not significant
-    assert scores.detectable([0.0] * 30) > 5 / 30
+    assert statistics.detectable([0.0] * 30) > 5 / 30
 
 
 # --- Contamination

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvr.evals import crossed_interval, paired_gain
-from rlvr.findings import split_gain
-from rlvr.report import pooled_gain
+from rlvr.metrics.statistics import crossed_interval, paired_gain
+from rlvr.report.trends import split_gain
+from rlvr.sweeps.table import pooled_gain
 
 Z = 1.959963984540054
 

@@ -31,17 +31,23 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from rlvr import batch as batches
-from rlvr import loss, models, policy, registry, weights
-from rlvr import recipe as recipes
-from rlvr.advantage import grpo
-from rlvr.batch import Batch, Forward, Split, Tokens, pack
-from rlvr.build import build, load
-from rlvr.critic import ValueModel, value_head
-from rlvr.gather import no_signal
-from rlvr.learner import Learner, Objective
-from rlvr.policy import Policy
+from rlvr import registry
+from rlvr.build.models import load
+from rlvr.build.run import build
+from rlvr.config import loader
+from rlvr.distributed.world import World
+from rlvr.models import attention, loading, packing, tensors, token_logprobs
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Forward, Policy
+from rlvr.models.value import ValueModel, value_head
+from rlvr.rollouts.filters import no_signal
 from rlvr.step import State, train_step
+from rlvr.training import loss, reductions
+from rlvr.training.advantage import grpo
+from rlvr.training.batch import Batch, Split, pack
+from rlvr.training.learner import Learner
+from rlvr.training.objective import Objective
+from rlvr.training.optimizer import Rate, Updates
 from rlvr.types import (
     Draw,
     Finish,
@@ -54,8 +60,6 @@ from rlvr.types import (
     Status,
     Verdict,
 )
-from rlvr.weights import Rate, Updates
-from rlvr.world import World
 
 TEMPERATURE = 0.7
 PROMPTS = [4, 11, 2, 7]
@@ -70,18 +74,18 @@ TERMS: dict[str, Any] = {
     "reinforce": loss.reinforce,
 }
 REDUCTIONS: dict[str, Callable[[Batch], Tensor]] = {
-    "token": loss.token_mean,
-    "sequence": loss.sequence_mean,
-    "sequence_sum": loss.sequence_sum,
-    "constant": partial(loss.constant, length=16),
+    "token": reductions.token_mean,
+    "sequence": reductions.sequence_mean,
+    "sequence_sum": reductions.sequence_sum,
+    "constant": partial(reductions.constant, length=16),
 }
 # Those of the published runs weigh by position, so the order of samples is theirs, and the split
 # into passes is ours.
 POSITIONAL: dict[str, Callable[[Batch], Tensor]] = {
-    "micro size": partial(loss.micro_token_mean, size=2),
-    "micro size on ranks": partial(loss.micro_token_mean, size=2, ranks=3),
-    "micro tokens": partial(loss.micro_token_mean, tokens=30),
-    "micro tokens on ranks": partial(loss.micro_token_mean, tokens=30, ranks=2),
+    "micro size": partial(reductions.micro_token_mean, size=2),
+    "micro size on ranks": partial(reductions.micro_token_mean, size=2, ranks=3),
+    "micro tokens": partial(reductions.micro_token_mean, tokens=30),
+    "micro tokens on ranks": partial(reductions.micro_token_mean, tokens=30, ranks=2),
 }
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
 every_split = pytest.mark.parametrize("reduction", [*REDUCTIONS, *POSITIONAL])
@@ -259,7 +263,7 @@ def test_chunks_of_the_head_change_no_gradient(
     learner.policy.chunked_head = False
     plain = gradients(learner, [batch])
     learner.policy.chunked_head = True
-    monkeypatch.setattr(policy, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(token_logprobs, "CHUNK_LOGITS", chunk)
     assert close(gradients(learner, [batch]), plain)
 
 
@@ -355,7 +359,7 @@ def trained_on(monkeypatch: pytest.MonkeyPatch) -> Counter[bool]:
     """How many samples went through the policy with gradients, and how many without."""
     found, forward = Counter[bool](), Policy.forward
 
-    def counted(self: Policy, part: batches.Pass, temperature: float) -> Forward:
+    def counted(self: Policy, part: packing.Pass, temperature: float) -> Forward:
         found[torch.is_grad_enabled()] += len(part.samples)
         return forward(self, part, temperature)
 
@@ -473,7 +477,7 @@ def test_minibatches_carry_the_numbers_of_their_samples() -> None:
 
 def function_of(which: str, target: Tensor, scale: float) -> Callable[..., Any]:
     def run(hidden: Tensor, weight: Tensor) -> Any:
-        logprob, entropy = policy._LogProb.apply(hidden, weight, target, scale)
+        logprob, entropy = token_logprobs.TokenLogProbs.apply(hidden, weight, target, scale)
         return {"logprob": logprob, "entropy": entropy, "both": (logprob, entropy)}[which]
 
     return run
@@ -485,8 +489,8 @@ def function_of(which: str, target: Tensor, scale: float) -> Callable[..., Any]:
 def test_the_chunked_head_passes_gradcheck(
     which: str, scale: float, chunk: int, cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy, "CHUNK_LOGITS", chunk)
-    monkeypatch.setattr(policy, "CACHED", cached)
+    monkeypatch.setattr(token_logprobs, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(token_logprobs, "CACHED", cached)
     draw = torch.Generator().manual_seed(1)
     hidden = torch.randn(7, 5, generator=draw, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, generator=draw, dtype=torch.float64, requires_grad=True)
@@ -503,7 +507,7 @@ def test_the_chunked_head_passes_gradcheck(
 def test_several_updates_move_the_policy_until_ratios_clip(tiny_model: Path) -> None:
     sections = {"learn": {"epochs": 2, "minibatches": 2}, "optimizer": {"lr": 2e-2}}
     built = build(
-        recipes.load(tiny.recipe(tiny_model, **sections)),
+        loader.load(tiny.recipe(tiny_model, **sections)),
         None,
         lambda response: float(len(set(response))),
     )
@@ -518,7 +522,7 @@ def test_several_updates_move_the_policy_until_ratios_clip(tiny_model: Path) -> 
 
 def test_one_update_a_step_never_clips(tiny_model: Path) -> None:
     built = build(
-        recipes.load(tiny.recipe(tiny_model, optimizer={"lr": 2e-2})),
+        loader.load(tiny.recipe(tiny_model, optimizer={"lr": 2e-2})),
         None,
         lambda response: len(set(response)),
     )
@@ -540,7 +544,7 @@ def test_bf16_gradients_are_added_up_in_float32() -> None:
     assert found.dtype is torch.float32 and {
         p.dtype for p in learner.updates.optimizer.parameters
     } == {torch.float32}  # type: ignore[attr-defined]
-    weight, total = loss.token_mean(batch), torch.zeros_like(found)
+    weight, total = reductions.token_mean(batch), torch.zeros_like(found)
     for part in actor.passes(batch.sequences):
         piece = batch.select(part.samples)
         rows = torch.cat(
@@ -562,7 +566,7 @@ def test_updates_too_small_for_bf16_add_up_in_the_master_weights(tiny_model: Pat
         "optimizer": {"lr": 1e-7},
     }
     built = build(
-        recipes.load(tiny.recipe(tiny_model, **sections)),
+        loader.load(tiny.recipe(tiny_model, **sections)),
         None,
         lambda response: float(len(set(response))),
     )
@@ -590,7 +594,7 @@ def test_gradient_checkpointing_computes_each_layer_twice_and_changes_no_gradien
             "compute": "float32",
             "gradient_checkpointing": checkpointing,
         }
-        actor = load(recipes.load(tiny.recipe(tiny_model, model=model))).policy
+        actor = load(loader.load(tiny.recipe(tiny_model, model=model))).policy
         calls.clear()
         for part in actor.passes([Tokens((5, 6, 7), (8, 9, 10))]):
             actor.forward(part, 1.0).logprob.sum().backward()
@@ -657,12 +661,12 @@ def test_a_published_partition_weighs_tokens_by_their_micro_batch() -> None:
     """
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of()).select(range(8))
-    weight = loss.micro_token_mean(batch, size=2, ranks=2)
+    weight = reductions.micro_token_mean(batch, size=2, ranks=2)
     parts = [float((weight * (batch.sample // 2 == part)).sum()) for part in range(4)]
     assert parts == pytest.approx([0.25] * 4)
-    by_tokens = loss.micro_token_mean(batch, tokens=40)
+    by_tokens = reductions.micro_token_mean(batch, tokens=40)
     lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
-    groups = loss.balanced(lengths, -(-sum(lengths) // 40))
+    groups = reductions.balanced(lengths, -(-sum(lengths) // 40))
     assert len(groups) > 1 and sorted(i for g in groups for i in g) == list(range(8))
     for rows in groups:
         inside = torch.isin(batch.sample, torch.tensor(rows))
@@ -684,8 +688,8 @@ def test_rows_of_packed_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of())
     whole = gradients(learner, [batch])
-    monkeypatch.setattr(batches, "ROW_TOKENS", 20)
-    widths = [part.input_ids.shape[1] for part in batches.passes(batch.sequences, 1, True)]
+    monkeypatch.setattr(packing, "ROW_TOKENS", 20)
+    widths = [part.input_ids.shape[1] for part in packing.passes(batch.sequences, 1, True)]
     # a prompt and one response may be longer
     assert max(widths) == 23 > sorted(widths)[-2] and len(widths) > 4
     assert close(gradients(learner, [batch]), whole)
@@ -702,7 +706,7 @@ def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in
     """Also where all keys lie far off, as those of models with large biases do; values are narrower
     than keys, and blocks of a few queries split texts as well as they put several together.
     """
-    monkeypatch.setattr(models, "QUERIES", block)
+    monkeypatch.setattr(attention, "QUERIES", block)
     draw, size = torch.Generator().manual_seed(0), 16
     length = sum(sum(sizes) for sizes in rows)
     shapes = [(1, 6, length, size), (1, 2, length, size), (1, 2, length, 8), (1, length, 6, 8)]
@@ -711,7 +715,7 @@ def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in
     found = []
     for dtype in (torch.bfloat16, torch.float64):
         given = [part.detach().clone().to(dtype).requires_grad_() for part in lowered]
-        out, _ = models.attend(None, *given, None, 0.3, rows)
+        out, _ = attention.attend(None, *given, None, 0.3, rows)
         out.backward(slope.to(dtype))
         found.append([out.detach(), *(part.grad for part in given)])
     assert all(part.dtype is torch.bfloat16 for part in found[0])
@@ -729,13 +733,13 @@ def test_attention_in_products_does_not_depend_on_the_other_rows_of_a_pass() -> 
     ]
     both[1][:, :, sum(sizes) :] += 30
     alone = [part[:, :, : sum(sizes)] for part in both]
-    wanted, _ = models.attend(None, *alone, None, 0.3, (sizes,))
-    found, _ = models.attend(None, *both, None, 0.3, (sizes, sizes))
+    wanted, _ = attention.attend(None, *alone, None, 0.3, (sizes,))
+    found, _ = attention.attend(None, *both, None, 0.3, (sizes, sizes))
     assert float((found[:, : sum(sizes)] - wanted).abs().max()) <= 2**-8 * float(wanted.abs().max())
 
 
 def test_short_answers_to_a_long_prompt_are_not_gathered_all_at_once() -> None:
-    blocks = models._blocks(((600, *[1] * 128), *[(1, 2)] * 128), 256)
+    blocks = attention._blocks(((600, *[1] * 128), *[(1, 2)] * 128), 256)
     assert sum(len(block.asks) for block in blocks) == 128 + 3 + 2 * 128
     assert max(block.sees.numel() for block in blocks) <= 1024
 
@@ -745,7 +749,7 @@ def test_checkpointed_layers_have_the_gradients_of_plain_ones_in_bf16() -> None:
         actor = Policy(tiny.model(0, torch.float32), torch.bfloat16, 4096, tiny.tokenizer())
         assert actor.packed
         if checkpointed:
-            models.checkpoint_layers(actor.module)
+            loading.checkpoint_layers(actor.module)
         (part,) = actor.passes([Tokens((5, 6, 7), (8, 9)), Tokens((5, 6, 7), (9, 8, 5))])
         actor.forward(part, 1.0).logprob.sum().backward()
         return [parameter.grad for parameter in actor.copies if parameter.grad is not None]
@@ -759,10 +763,10 @@ def test_checkpointed_layers_have_the_gradients_of_plain_ones_in_bf16() -> None:
 def test_numbers_of_another_dtype_are_added_in_pieces(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "PIECE", 16)
+    monkeypatch.setattr(tensors, "PIECE", 16)
     total, part = torch.randn(shape), torch.randn(shape).to(torch.bfloat16)
     wanted = total + part.float()
-    weights.add_to(total, part)
+    tensors.add_to(total, part)
     assert torch.equal(total, wanted)
 
 
@@ -784,12 +788,14 @@ def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
         ).packed
 
     assert both() == (True, True)
-    row, blocks = models._row, models._blocks
+    row, blocks = attention._row, attention._blocks
     monkeypatch.setattr(
-        models, "_row", lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling)
+        attention, "_row", lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling)
     )
     monkeypatch.setattr(
-        models, "_blocks", lambda rows, most: blocks(tuple((sum(sizes),) for sizes in rows), most)
+        attention,
+        "_blocks",
+        lambda rows, most: blocks(tuple((sum(sizes),) for sizes in rows), most),
     )
     assert both() == (False, False)
 

@@ -12,16 +12,9 @@ from pathlib import Path
 import pytest
 
 from rlvr.errors import UserError
-from rlvr.tasks.knights import (
-    NAMES,
-    check_knights,
-    gold_roles,
-    knights,
-    read_assignment,
-    solutions,
-    split_of,
-    statement_text,
-)
+from rlvr.tasks.knights import check_knights, knights, split_of
+from rlvr.tasks.knights_answer import gold_roles, read_assignment
+from rlvr.tasks.knights_puzzle import NAMES, solutions, statement_text
 from rlvr.types import Problem, Response, Status
 
 GRADING = Path(os.environ.get("RLVR_GRADING_DIR", Path(__file__).parents[2] / "shared" / "grading"))

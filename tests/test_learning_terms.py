@@ -18,14 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlvr import loss, optim
-from rlvr.advantage import group_deviation, group_mean, grpo, rloo
-from rlvr.batch import Batch, Forward, Scored, Tokens
+from rlvr.data.sources import Sources, SourceState
+from rlvr.distributed.world import World
 from rlvr.errors import RunError
-from rlvr.gather import Gathered, Sources, SourceState, no_signal, once, refill
-from rlvr.learner import Learner, Objective
-from rlvr.metrics import Metrics
-from rlvr.policy import Policy
+from rlvr.metrics.mergeable import Metrics
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Forward, Policy
+from rlvr.rollouts.filters import no_signal
+from rlvr.rollouts.gather import Gathered, once, refill
+from rlvr.training import loss, reductions, schedules
+from rlvr.training.advantage import grpo, rloo
+from rlvr.training.batch import Batch, Scored
+from rlvr.training.learner import Learner
+from rlvr.training.objective import Objective
+from rlvr.training.optimizer import Rate, Updates
+from rlvr.training.tensors import group_deviation, group_mean
 from rlvr.types import (
     Draw,
     Finish,
@@ -38,8 +45,6 @@ from rlvr.types import (
     Status,
     Verdict,
 )
-from rlvr.weights import Rate, Updates
-from rlvr.world import World
 
 WORLD = World()
 REWARDS = st.lists(st.lists(st.floats(-10, 10), min_size=1, max_size=9), min_size=1, max_size=5)
@@ -309,9 +314,9 @@ def test_dual_clip_stays_finite_for_a_bad_sample_that_became_likely() -> None:
 # --- Reductions
 
 REDUCTIONS = {
-    "token": loss.token_mean,
-    "sequence": loss.sequence_mean,
-    "constant": partial(loss.constant, length=10),
+    "token": reductions.token_mean,
+    "sequence": reductions.sequence_mean,
+    "constant": partial(reductions.constant, length=10),
 }
 
 
@@ -320,9 +325,9 @@ def test_reductions_weigh_tokens_or_responses() -> None:
     10).
     """
     found = batch(lengths=(1, 4))
-    assert loss.token_mean(found).tolist() == pytest.approx([1 / 5] * 5)
-    assert loss.sequence_mean(found).tolist() == pytest.approx([1 / 2] + [1 / 8] * 4)
-    assert loss.constant(found, length=10).tolist() == pytest.approx([1 / 20] * 5)
+    assert reductions.token_mean(found).tolist() == pytest.approx([1 / 5] * 5)
+    assert reductions.sequence_mean(found).tolist() == pytest.approx([1 / 2] + [1 / 8] * 4)
+    assert reductions.constant(found, length=10).tolist() == pytest.approx([1 / 20] * 5)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.data())
@@ -334,9 +339,9 @@ def test_reductions_sum_to_one_whatever_the_mask(lengths: list[int], data: st.Da
         for first in [True, *[False] * (n - 1)]
     ]
     found = batch(lengths=lengths, mask=mask)
-    assert float(loss.token_mean(found).sum()) == pytest.approx(1)
-    assert float(loss.sequence_mean(found).sum()) == pytest.approx(1)
-    assert float(loss.constant(found, length=10).sum()) == pytest.approx(
+    assert float(reductions.token_mean(found).sum()) == pytest.approx(1)
+    assert float(reductions.sequence_mean(found).sum()) == pytest.approx(1)
+    assert float(reductions.constant(found, length=10).sum()) == pytest.approx(
         sum(mask) / (10 * len(lengths))
     )
     assert all(
@@ -352,7 +357,7 @@ def test_what_a_filter_left_out_stays_in_every_denominator() -> None:
 
 
 def test_a_response_that_is_all_masked_weighs_nothing() -> None:
-    weights = loss.sequence_mean(batch(lengths=(2, 2), mask=[0, 0, 1, 1])).tolist()
+    weights = reductions.sequence_mean(batch(lengths=(2, 2), mask=[0, 0, 1, 1])).tolist()
     assert weights == [0, 0, 0.25, 0.25]
 
 
@@ -361,19 +366,19 @@ def test_a_response_that_is_all_masked_weighs_nothing() -> None:
 
 def test_schedules_at_their_ends_and_in_the_middle() -> None:
     places = (0.0, 0.5, 1.0)
-    assert [optim.constant(x) for x in places] == [1, 1, 1]
-    assert [optim.linear(x) for x in places] == [1, 0.5, 0]
-    assert [optim.linear(x, final=0.2) for x in places] == pytest.approx([1, 0.6, 0.2])
-    assert [optim.cosine(x, final=0.1) for x in places] == pytest.approx([1, 0.55, 0.1])
+    assert [schedules.constant(x) for x in places] == [1, 1, 1]
+    assert [schedules.linear(x) for x in places] == [1, 0.5, 0]
+    assert [schedules.linear(x, final=0.2) for x in places] == pytest.approx([1, 0.6, 0.2])
+    assert [schedules.cosine(x, final=0.1) for x in places] == pytest.approx([1, 0.55, 0.1])
 
 
 def test_the_rate_warms_up_then_follows_its_schedule() -> None:
     """Four updates of warm-up, then a line to zero over the other ten, and zero beyond."""
-    rate = Rate(peak=2.0, warmup=4, total=14, schedule=optim.linear)
+    rate = Rate(peak=2.0, warmup=4, total=14, schedule=schedules.linear)
     assert [rate.at(n) for n in range(4)] == [0.5, 1.0, 1.5, 2.0]
     assert [rate.at(n) for n in (4, 9, 13, 14, 99)] == pytest.approx([2.0, 1.0, 0.2, 0.0, 0.0])
-    assert Rate(2.0, 0, 10, optim.linear).at(0) == 2.0
-    assert Rate(2.0, 5, 5, optim.linear).at(5) == 2.0 and Rate(2.0, 9, 5, optim.linear).at(
+    assert Rate(2.0, 0, 10, schedules.linear).at(0) == 2.0
+    assert Rate(2.0, 5, 5, schedules.linear).at(5) == 2.0 and Rate(2.0, 9, 5, schedules.linear).at(
         4
     ) == pytest.approx(10 / 9)
 
@@ -386,15 +391,15 @@ def learner(
 ) -> Learner:
     policy = Policy(tiny.model(0, torch.float64), torch.float64, 64, tiny.tokenizer())
     optimizer = torch.optim.AdamW(policy.master, **{"lr": 0.0, "weight_decay": 0.0, **options})
-    objective = Objective([("term", term)], loss.token_mean)
-    updates = Updates(policy, optimizer, rate or Rate(1e-2, 0, 10, optim.constant), clip)
+    objective = Objective([("term", term)], reductions.token_mean)
+    updates = Updates(policy, optimizer, rate or Rate(1e-2, 0, 10, schedules.constant), clip)
     return Learner(policy, None, objective, updates)
 
 
 def gradient(made: Learner, data: Batch) -> list[Tensor]:
     parameters = made.policy.master
     (
-        loss.token_mean(data)
+        reductions.token_mean(data)
         * -made.policy.forward(next(made.policy.passes(data.sequences)), 1.0).logprob
     ).sum().backward()
     found = [p.grad.clone() for p in parameters if p.grad is not None]
@@ -409,7 +414,7 @@ def test_two_updates_are_those_of_adamw_by_hand(clip: float | None) -> None:
     `clip`, the rate.
     """
     betas, eps, decay = (0.9, 0.99), 1e-3, 0.1
-    rate = Rate(1e-2, 2, 10, optim.constant)
+    rate = Rate(1e-2, 2, 10, schedules.constant)
     made = learner(loss.supervised, clip, rate, betas=betas, eps=eps, weight_decay=decay)
     data = batch(lengths=(5,))
     weights = [p.detach().clone() for p in made.policy.master]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import tiny
 
-from rlvr import recipe as recipes
-from rlvr.build import build
+from rlvr.build.run import build
+from rlvr.config import loader
 from rlvr.step import State, train_step
 
 DIGITS = set("0123456789")
@@ -26,7 +26,7 @@ def rewards(folder: Path, steps: int, reward: Any = digits, **sections: object) 
         "rollout": {"problems": 4, "samples": 8, "max_tokens": 6},
         "optimizer": {"lr": 1e-2},
     }
-    run = build(recipes.load(tiny.recipe(folder, **{**defaults, **sections})), None, reward).run
+    run = build(loader.load(tiny.recipe(folder, **{**defaults, **sections})), None, reward).run
     state, found = State(0, run.sources.start()), []
     for _ in range(steps):
         result = train_step(run, state)

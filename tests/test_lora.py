@@ -14,12 +14,13 @@ from test_learns import gain, rewards
 from transformers import AutoModelForCausalLM
 
 import rlvr
-from rlvr import models
-from rlvr import recipe as recipes
-from rlvr.batch import Tokens
-from rlvr.build import build, load
+from rlvr.build.models import load
+from rlvr.build.run import build
+from rlvr.config import loader
 from rlvr.errors import UserError
-from rlvr.policy import Policy
+from rlvr.models import lora as lora_
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Policy
 from rlvr.step import State, train_step
 
 pytest.importorskip("peft", reason="the extra lora (peft) is not installed")
@@ -57,7 +58,7 @@ def variety(response: str) -> float:
 
 def test_only_the_adapters_train(tiny_model: Path) -> None:
     run = build(
-        recipes.load(tiny.recipe(tiny_model, **lora(tiny_model), optimizer={"lr": 1e-2})),
+        loader.load(tiny.recipe(tiny_model, **lora(tiny_model), optimizer={"lr": 1e-2})),
         None,
         variety,
     ).run
@@ -85,7 +86,7 @@ def test_the_reward_rises_with_adapters(bold: Path) -> None:
 def test_merged_weights_give_the_log_probabilities_of_the_adapted_model(
     bold: Path, compute: str
 ) -> None:
-    policy = load(recipes.load(tiny.recipe(bold, **lora(bold, compute=compute)))).policy
+    policy = load(loader.load(tiny.recipe(bold, **lora(bold, compute=compute)))).policy
     draw = torch.Generator().manual_seed(0)
     for master in policy.master:
         master.data = torch.randn(master.shape, generator=draw) * 0.5
@@ -109,7 +110,7 @@ def test_the_reference_is_the_model_without_adapters(tiny_model: Path) -> None:
     made = tiny.recipe(
         tiny_model, **lora(tiny_model), loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]}
     )
-    learner = build(recipes.load(made), None, variety).run.learner
+    learner = build(loader.load(made), None, variety).run.learner
     start = learner.policy.logprobs(SEQUENCES, 0.7)
     for master in learner.policy.master:
         master.data += 0.1
@@ -129,7 +130,7 @@ def test_the_exported_model_is_plain_and_a_resume_goes_on(tiny_model: Path, tmp_
         for i, steps in enumerate(parts):
             rlvr.train(made, reward=variety, resume=i > 0, overrides=[f"run.steps={steps}"])
         exported = AutoModelForCausalLM.from_pretrained(tmp_path / name / "model")
-        assert not models.adapters(exported)
+        assert not lora_.adapters(exported)
         found.append(exported.state_dict())
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
     start = tiny.model().state_dict()
@@ -139,7 +140,7 @@ def test_the_exported_model_is_plain_and_a_resume_goes_on(tiny_model: Path, tmp_
 def test_a_wrong_target_is_one_line(tiny_model: Path) -> None:
     made = tiny.recipe(tiny_model, **lora(tiny_model))
     with pytest.raises(UserError, match=r"model\.lora\.targets"):
-        load(recipes.load(made, {"model.lora.targets": ["nothing_like_this"]}))
+        load(loader.load(made, {"model.lora.targets": ["nothing_like_this"]}))
 
 
 def test_adapters_cannot_follow_a_renewed_reference(tiny_model: Path) -> None:
@@ -150,4 +151,4 @@ def test_adapters_cannot_follow_a_renewed_reference(tiny_model: Path) -> None:
         stages=[{"steps": 1}, {"steps": 1, "reference": "renewed"}],
     )
     with pytest.raises(UserError, match=r"model\.lora: the reference"):
-        recipes.load(made)
+        loader.load(made)

@@ -17,7 +17,8 @@ import yaml
 from test_files import write
 
 import rlvr
-from rlvr import cli, recipe
+from rlvr import cli
+from rlvr.config import loader
 from rlvr.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,7 +162,7 @@ def test_a_row_without_a_key_of_ours_says_why(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [p for p in ALL if p.values[0].overrides])
 def test_what_a_row_says_is_a_recipe_when_it_is_laid_over_one(row: Row, at_home: None) -> None:
-    found = recipe.load(BASE, row.overrides).model_dump(mode="json")
+    found = loader.load(BASE, row.overrides).model_dump(mode="json")
     for entry in row.overrides:
         assert at(found, entry.partition("=")[0]) is not None, entry
 
@@ -188,8 +189,8 @@ def test_options_of_the_command_line_exist(row: Row, known_options: set[str]) ->
     "block", re.findall(r"```yaml\n(.*?)```", PAGE, re.S), ids=lambda b: b.splitlines()[0]
 )
 def test_the_scripts_on_the_page_are_recipes(block: str) -> None:
-    loaded = recipe.load(yaml.safe_load(block))
-    assert recipe.load(yaml.safe_load(recipe.dump(loaded))) == loaded
+    loaded = loader.load(yaml.safe_load(block))
+    assert loader.load(yaml.safe_load(loader.dump(loaded))) == loaded
     assert block.startswith("# ") and loaded.run.steps >= 160
 
 
@@ -201,7 +202,7 @@ def test_the_four_scripts_are_there() -> None:
         "logic_rl",
         "one_shot",
     ]
-    assert [recipe.load(block).run.steps for block in blocks] == [160, 620, 560, 2000]
+    assert [loader.load(block).run.steps for block in blocks] == [160, 620, 560, 2000]
 
 
 def test_an_override_that_is_not_ours_would_be_found() -> None:
@@ -212,7 +213,7 @@ def test_an_override_that_is_not_ours_would_be_found() -> None:
         ["train.0.prompt={name: raw, colum: input}"],
     ):
         with pytest.raises(UserError):
-            recipe.load(BASE, wrong)
+            loader.load(BASE, wrong)
 
 
 def test_the_readme_leads_to_the_page() -> None:

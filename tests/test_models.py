@@ -9,10 +9,12 @@ import tiny
 import torch
 
 import rlvr
-from rlvr import models, recipe
-from rlvr.batch import Tokens
-from rlvr.build import build, load
+from rlvr.build.models import load
+from rlvr.build.run import build
+from rlvr.config import loader
 from rlvr.errors import RunError, UserError
+from rlvr.models import export, loading
+from rlvr.models.packing import Tokens
 from rlvr.types import Request, Sampling
 
 SEQUENCES = [Tokens((5, 6, 7), (8, 9, 10, 1)), Tokens((11, 12), (13, 1))]
@@ -23,7 +25,7 @@ def gradients(tiny_model: Path, checkpointing: bool) -> tuple[list[torch.Tensor]
     them.
     """
     options = {"name": str(tiny_model), "dtype": "float64", "gradient_checkpointing": checkpointing}
-    policy = load(recipe.load(tiny.recipe(tiny_model, model=options))).policy
+    policy = load(loader.load(tiny.recipe(tiny_model, model=options))).policy
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         for part in policy.passes(SEQUENCES):
@@ -46,7 +48,7 @@ def test_the_engine_of_a_checkpointed_policy_decodes_as_before(tiny_model: Path)
             "compute": "float32",
             "gradient_checkpointing": checkpointing,
         }
-        engine = load(recipe.load(tiny.recipe(tiny_model, model=options))).rollouts.engine
+        engine = load(loader.load(tiny.recipe(tiny_model, model=options))).rollouts.engine
         answers.append(engine.generate([Request((5, 6, 7), (1, 2))], Sampling(2, 8)))
     assert answers[0] == answers[1]
 
@@ -54,28 +56,28 @@ def test_the_engine_of_a_checkpointed_policy_decodes_as_before(tiny_model: Path)
 def test_a_model_that_cannot_be_saved_ends_the_run_in_one_line(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    policy = load(recipe.load(tiny.recipe(tiny_model))).policy
+    policy = load(loader.load(tiny.recipe(tiny_model))).policy
     (tmp_path / "model").write_text("in the way")
     with pytest.raises(RunError, match=r"^cannot save the model .*model: [^\n]*$"):
-        models.export(policy, tmp_path / "model")
+        export.export(policy, tmp_path / "model")
 
 
 @pytest.mark.parametrize("wanted", ["float32", "bfloat16"])
 def test_the_compute_dtype_can_be_chosen(wanted: str) -> None:
-    assert models.compute_dtype(wanted, torch.float32, torch.device("cpu")) is getattr(
+    assert loading.compute_dtype(wanted, torch.float32, torch.device("cpu")) is getattr(
         torch, wanted
     )
 
 
 def test_float64_weights_compute_in_float64() -> None:
-    assert models.compute_dtype("auto", torch.float64, torch.device("cpu")) is torch.float64
+    assert loading.compute_dtype("auto", torch.float64, torch.device("cpu")) is torch.float64
 
 
 def test_cuda_where_there_is_none_is_refused_in_one_line() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UserError, match=r"model\.device: no CUDA device"):
-        models.device_of("cuda")
+        loading.device_of("cuda")
 
 
 def test_the_folder_of_a_run_is_a_model_and_a_reference(tiny_model: Path, tmp_path: Path) -> None:
@@ -85,8 +87,8 @@ def test_the_folder_of_a_run_is_a_model_and_a_reference(tiny_model: Path, tmp_pa
     rlvr.train(made, reward=lambda response: float(len(response)))
     options = {"name": str(tmp_path / "first"), "compute": "float32", "reference": str(tiny_model)}
     terms = {"terms": ["clip", {"name": "kl", "coef": 0.1}]}
-    learner = build(recipe.load(tiny.recipe(tiny_model, model=options, loss=terms))).run.learner
-    plain = load(recipe.load(tiny.recipe(tiny_model))).policy.logprobs(SEQUENCES, 1.0)
+    learner = build(loader.load(tiny.recipe(tiny_model, model=options, loss=terms))).run.learner
+    plain = load(loader.load(tiny.recipe(tiny_model))).policy.logprobs(SEQUENCES, 1.0)
     assert learner.reference is not None and torch.equal(
         learner.reference.logprobs(SEQUENCES, 1.0), plain
     )

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from rlvr import cli, recipe
+from rlvr import cli
+from rlvr.build.estimate import GIB, PROCESS, Shape, estimate, memory, shape_of
+from rlvr.config import loader
 from rlvr.errors import UserError
-from rlvr.plan import GIB, PROCESS, Shape, estimate, memory, shape_of
 
 SMALL = Shape(parameters=1_000_000, layers=2, hidden=64, kv=32, inner=128, vocabulary=512)
 
@@ -42,7 +43,7 @@ def test_models_that_are_not_here_have_the_size_that_their_makers_state(
 
 def test_a_stranger_has_no_shape() -> None:
     assert shape_of("nobody/unheard-of") is None
-    assert "unknown" in estimate(recipe.load("demo", ["model.name=nobody/unheard-of"]))[-1]
+    assert "unknown" in estimate(loader.load("demo", ["model.name=nobody/unheard-of"]))[-1]
 
 
 def test_a_folder_is_measured_by_its_own_configuration(tiny_model) -> None:
@@ -58,7 +59,7 @@ def test_a_folder_is_measured_by_its_own_configuration(tiny_model) -> None:
 
 
 def test_the_parts_of_a_plain_run_on_a_cpu_by_hand() -> None:
-    asked = recipe.load("demo", ["model.compute=float32", "model.device=cpu", "rollout.problems=1"])
+    asked = loader.load("demo", ["model.compute=float32", "model.device=cpu", "rollout.problems=1"])
     found = memory(asked, SMALL)
     assert found["process"] == PROCESS / GIB
     for part, size in (("engine", 4e6), ("policy", 4e6), ("AdamW", 8e6)):
@@ -85,14 +86,14 @@ def test_the_parts_of_a_plain_run_on_a_cpu_by_hand() -> None:
 def test_each_option_that_saves_memory_saves_it_where_it_says(change: str, part: str) -> None:
     shape = shape_of("smollm2-135m-instruct")
     assert shape is not None
-    before, after = memory(recipe.load("demo"), shape), memory(recipe.load("demo", [change]), shape)
+    before, after = memory(loader.load("demo"), shape), memory(loader.load("demo", [change]), shape)
     assert after.get(part, 0.0) < before[part]
 
 
 def test_sharding_splits_what_is_trained_and_not_the_engine() -> None:
     shape = shape_of("Qwen/Qwen2.5-7B")
     assert shape is not None
-    asked = recipe.load("simplerl_zero_ppo")
+    asked = loader.load("simplerl_zero_ppo")
     one, eight = memory(asked, shape), memory(asked, shape, 8)
     assert eight["AdamW"] == pytest.approx(one["AdamW"] / 8)
     assert eight["engine"] > one["AdamW"] / 8
@@ -122,7 +123,7 @@ def test_what_cannot_fit_is_refused_with_the_options_that_would_make_it_fit(
 
 def test_where_nothing_helps_it_says_so() -> None:
     with pytest.raises(UserError, match="more processes with --nproc, or a smaller model"):
-        estimate(recipe.load("demo"), limit=0.5)
+        estimate(loader.load("demo"), limit=0.5)
 
 
 GROWTH = """

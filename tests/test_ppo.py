@@ -14,17 +14,18 @@ from test_invariance import Recorder, close, exact_norms, groups_of, sharp  # no
 from test_learns import gain, rewards
 from torch import Tensor
 
-from rlvr import loss
-from rlvr import recipe as recipes
-from rlvr.advantage import gae, gae_of
-from rlvr.batch import Batch, pack, tokens_of, trained
-from rlvr.batch import score as scored_of
-from rlvr.build import build
-from rlvr.critic import Critic, ValueModel, value_head
+from rlvr.build.run import build
+from rlvr.config import loader
+from rlvr.distributed.world import World
 from rlvr.errors import UserError
+from rlvr.models.value import ValueModel, value_head
 from rlvr.step import State, train_step
-from rlvr.weights import Rate, Updates
-from rlvr.world import World
+from rlvr.training import reductions
+from rlvr.training.advantage import gae, gae_of
+from rlvr.training.batch import Batch, pack, tokens_of, trained
+from rlvr.training.batch import score as scored_of
+from rlvr.training.critic import Critic
+from rlvr.training.optimizer import Rate, Updates
 
 PPO: dict[str, Any] = {
     "advantage": {"name": "gae", "lam": 1.0},
@@ -59,7 +60,7 @@ def stepped(
     recipe = tiny.recipe(
         folder, **{"rollout": {"problems": 4, "samples": 4, "max_tokens": 6}, **PPO, **sections}
     )
-    run = build(recipes.load(recipe), None, reward).run
+    run = build(loader.load(recipe), None, reward).run
     state, found = State(0, run.sources.start()), []
     for _ in range(steps):
         result = train_step(run, state)
@@ -99,7 +100,7 @@ def test_the_critic_alone_moves_while_it_warms_up(tiny_model: Path) -> None:
         "optimizer": {"lr": 1e-2},
     }
     recipe = tiny.recipe(tiny_model, **sections)
-    run = build(recipes.load(recipe), None, lambda response: float(len(set(response)))).run
+    run = build(loader.load(recipe), None, lambda response: float(len(set(response)))).run
     state, moved = State(0, run.sources.start()), []
     for _ in range(4):
         before = [p.detach().clone() for p in run.learner.policy.master]
@@ -126,7 +127,7 @@ def test_policy_and_critic_share_no_weights(tiny_model: Path) -> None:
     policy, critic = run.learner.policy, run.learner.critic.model
     own = {p.data_ptr() for p in policy.master}
     assert not own & {p.data_ptr() for p in critic.master}
-    fresh = build(recipes.load(tiny.recipe(tiny_model))).run.learner.policy
+    fresh = build(loader.load(tiny.recipe(tiny_model))).run.learner.policy
     assert all(torch.equal(p, q) for p, q in zip(policy.master, fresh.master, strict=True))
 
 
@@ -170,9 +171,9 @@ def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "toke
     assert model.packed
     model.packed = shared
     reduce = {
-        "token": loss.token_mean,
-        "sequence": loss.sequence_mean,
-        "micro": partial(loss.micro_token_mean, size=3),
+        "token": reductions.token_mean,
+        "sequence": reductions.sequence_mean,
+        "micro": partial(reductions.micro_token_mean, size=3),
     }
     recorder: Any = Recorder(model.master)
     updates = Updates(model, recorder, Rate(1, 0, 1, lambda at: 1), None)
@@ -218,6 +219,6 @@ def test_an_estimator_that_reads_values_needs_a_critic_and_a_critic_a_reader(
     tiny_model: Path,
 ) -> None:
     with pytest.raises(UserError, match=r"critic: \{\}"):
-        recipes.load(tiny.recipe(tiny_model, advantage="gae"))
+        loader.load(tiny.recipe(tiny_model, advantage="gae"))
     with pytest.raises(UserError, match="reads no values"):
-        recipes.load(tiny.recipe(tiny_model, critic={}))
+        loader.load(tiny.recipe(tiny_model, critic={}))

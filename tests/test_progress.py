@@ -12,8 +12,8 @@ import pytest
 from fake_run import healthy
 from rich.console import Console
 
-from rlvr.progress import Progress
-from rlvr.trackers import JsonLines
+from rlvr.run.progress import Progress
+from rlvr.storage.jsonl import JsonLines
 
 SAMPLE = {
     "question": "What is 7 + 8?",

@@ -16,13 +16,13 @@ from torch import Tensor
 from worlds import in_world
 
 import rlvr
-from rlvr import recipe as recipes
-from rlvr.build import load
-from rlvr.decode import Decoder
+from rlvr.build.models import load
+from rlvr.config import loader, staging
+from rlvr.distributed.world import World
+from rlvr.engines.local import Decoder
 from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 from rlvr.types import Request, Sampling
-from rlvr.world import World
 
 APART = f"{__name__}:apart"
 
@@ -115,7 +115,7 @@ def test_weights_of_one_kind_that_never_arrive_are_caught_before_the_first_step(
             parameter.mul_(8 if parameter.dim() > 1 else 1)
     module.save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
-    loaded = load(recipes.load(of(tmp_path / "model", tmp_path)))
+    loaded = load(loader.load(of(tmp_path / "model", tmp_path)))
     engine = loaded.rollouts.engine
     assert isinstance(engine, Apart)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_the_local_engine_is_asked_no_probe(tiny_model: Path) -> None:
 
 
 def _stale_on_one_rank(world: World, recipe: dict[str, Any]) -> str:
-    loaded = load(recipes.load(recipe), world)
+    loaded = load(loader.load(recipe), world)
     engine: Any = loaded.rollouts.engine
     engine.until = 1 if world.rank == 1 else 1000
     with torch.no_grad():
@@ -175,8 +175,8 @@ def test_an_engine_of_another_process_that_is_stale_ends_all(
 
 
 def corrections(*given: Any, **sections: Any) -> str:
-    recipe = recipes.load({"train": [{"data": "arithmetic"}], **sections}, list(given))
-    assert recipes.load(recipe.model_dump(mode="json")) == recipe
+    recipe = loader.load({"train": [{"data": "arithmetic"}], **sections}, list(given))
+    assert loader.load(recipe.model_dump(mode="json")) == recipe
     return recipe.loss.correction.name
 
 
@@ -191,8 +191,8 @@ def test_truncated_importance_sampling_is_on_by_itself_with_an_engine_apart() ->
         == "rejection"
     )
     assert corrections("rollout.engine=vllm", "rollout.top_p=0.9") == "none"
-    stages = recipes.staged(
-        recipes.load(
+    stages = staging.staged(
+        loader.load(
             {
                 "train": [{"data": "arithmetic"}],
                 "rollout": {"engine": "vllm"},
@@ -205,7 +205,7 @@ def test_truncated_importance_sampling_is_on_by_itself_with_an_engine_apart() ->
 
 def test_the_options_of_vllm_are_checked_without_it() -> None:
     with pytest.raises(UserError, match=r"rollout\.engine\.memory"):
-        recipes.load(
+        loader.load(
             {
                 "train": [{"data": "arithmetic"}],
                 "rollout": {"engine": {"name": "vllm", "memory": 1.5}},

@@ -17,8 +17,8 @@ import pytest
 from test_resume import assert_same, in_process, rows
 from test_world import MAIN, TOLERANCE, Place, assert_close, assert_near, learned, records
 
-from rlvr.launch import Crew
-from rlvr.world import ALONE, placed
+from rlvr.distributed.launch import Crew
+from rlvr.distributed.world import ALONE, placed
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 

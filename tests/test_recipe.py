@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rlvr import cli, recipe
+from rlvr import cli, resources
+from rlvr.config import checks, loader, schema
 from rlvr.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -38,8 +39,8 @@ def bare(scored, world, *, scale=1.0):
 """
 
 
-def load(overrides: Any = (), **sections: Any) -> recipe.Recipe:
-    return recipe.load({**LEAST, **sections}, overrides)
+def load(overrides: Any = (), **sections: Any) -> schema.Recipe:
+    return loader.load({**LEAST, **sections}, overrides)
 
 
 def refusal(overrides: Any = (), **sections: Any) -> str:
@@ -65,14 +66,14 @@ def plugins(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
+@pytest.mark.parametrize("name", resources.shipped())
 def test_a_shipped_recipe_resolves_and_its_dump_loads_back_equal(name: str, tmp_path: Path) -> None:
-    resolved = recipe.load(name)
+    resolved = loader.load(name)
     assert resolved.run.name == name
     path = tmp_path / "dumped.yaml"
-    path.write_text(recipe.dump(resolved), encoding="utf-8")
-    assert recipe.load(path) == resolved
-    assert recipe.dump(recipe.load(path)) == recipe.dump(resolved)
+    path.write_text(loader.dump(resolved), encoding="utf-8")
+    assert loader.load(path) == resolved
+    assert loader.dump(loader.load(path)) == loader.dump(resolved)
 
 
 def spent() -> float:
@@ -84,7 +85,7 @@ def spent() -> float:
 
 
 def test_demo_is_shipped() -> None:
-    assert "demo" in recipe.shipped()
+    assert "demo" in resources.shipped()
 
 
 def test_loading_a_recipe_is_fast_and_imports_neither_torch_nor_transformers(
@@ -117,8 +118,8 @@ def test_a_dump_keeps_numbers_unicode_and_nested_parameters(tmp_path: Path) -> N
     resolved = load(
         train=[{"data": "arithmetic", "prompt": asked}], optimizer={"lr": 1e-5, "eps": 1e-12}
     )
-    (tmp_path / "recipe.yaml").write_text(recipe.dump(resolved), encoding="utf-8")
-    again = recipe.load(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(loader.dump(resolved), encoding="utf-8")
+    again = loader.load(tmp_path / "recipe.yaml")
     assert again == resolved
     assert again.optimizer.lr == 1e-5
     assert again.train[0].prompt.params == {
@@ -128,7 +129,7 @@ def test_a_dump_keeps_numbers_unicode_and_nested_parameters(tmp_path: Path) -> N
 
 def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("train: [{data: arithmetic}]\noptimizer: {lr: 1e-5}\n")
-    assert recipe.load(tmp_path / "r.yaml").optimizer.lr == 1e-5
+    assert loader.load(tmp_path / "r.yaml").optimizer.lr == 1e-5
     assert load(["optimizer.lr=3e-4"]).optimizer.lr == 3e-4
 
 
@@ -303,7 +304,7 @@ REFUSED: dict[str, tuple[dict[Any, Any], list[str]]] = {
 def test_a_mistake_is_refused_in_one_line_that_names_the_key(case: str) -> None:
     sections, words = REFUSED[case]
     with pytest.raises(UserError) as caught:
-        recipe.load({**LEAST, **sections})
+        loader.load({**LEAST, **sections})
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -312,7 +313,7 @@ def test_a_mistake_is_refused_in_one_line_that_names_the_key(case: str) -> None:
 
 def test_a_train_section_is_required() -> None:
     with pytest.raises(UserError, match=r"train: is required") as caught:
-        recipe.load({"run": {"steps": 1}})
+        loader.load({"run": {"steps": 1}})
     assert "\n" not in str(caught.value)
 
 
@@ -343,9 +344,9 @@ def test_an_estimator_that_needs_a_critic_is_refused(plugins: str) -> None:
 
 
 def test_needs_are_those_of_the_terms_and_the_estimator(plugins: str) -> None:
-    assert recipe.needs_of(load()) == frozenset()
-    assert recipe.needs_of(load(loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]})) == {"ref"}
-    assert recipe.needs_of(load(loss={"terms": [f"{plugins}:corrected"]})) == {"old", "rollout"}
+    assert checks.needs_of(load()) == frozenset()
+    assert checks.needs_of(load(loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]})) == {"ref"}
+    assert checks.needs_of(load(loss={"terms": [f"{plugins}:corrected"]})) == {"old", "rollout"}
 
 
 def test_a_parameter_without_annotation_takes_any_value(plugins: str) -> None:
@@ -384,7 +385,7 @@ def test_broken_yaml_names_file_and_line(case: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        recipe.load(path)
+        loader.load(path)
     message = str(caught.value)
     assert "\n" not in message
     assert "mine.yaml" in message
@@ -397,7 +398,7 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(content: bytes, tmp_pat
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"mine\.yaml") as caught:
-        recipe.load(path)
+        loader.load(path)
     assert "\n" not in str(caught.value)
 
 
@@ -405,26 +406,26 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("train: [{data: arithmetic}]\nrollout: {sampels: 3}\n")
     with pytest.raises(UserError, match=r"mine.*rollout\.sampels"):
-        recipe.load(path)
+        loader.load(path)
 
 
 def test_the_name_of_a_run_is_the_file_stem_or_run_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("train: [{data: arithmetic}]\n")
-    assert recipe.load(path).run.name == "mine"
-    assert recipe.load(path, ["run.name=other"]).run.name == "other"
+    assert loader.load(path).run.name == "mine"
+    assert loader.load(path, ["run.name=other"]).run.name == "other"
 
 
 @pytest.mark.parametrize(("asked", "near"), [("dmeo", "demo"), ("demoo", "demo")])
 def test_an_unknown_recipe_is_refused_with_a_suggestion(asked: str, near: str) -> None:
     with pytest.raises(UserError, match=f"'{asked}'.*did you mean '{near}'") as caught:
-        recipe.load(asked)
+        loader.load(asked)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_recipe_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nope\.yaml"):
-        recipe.load(tmp_path / "nope.yaml")
+        loader.load(tmp_path / "nope.yaml")
 
 
 def test_overrides_reach_sections_lists_and_bare_strings() -> None:
@@ -450,23 +451,23 @@ def test_overrides_reach_sections_lists_and_bare_strings() -> None:
         "filter=no_signal",
         "run.name=a b=c",
     ]
-    found = recipe.load(base, words)
+    found = loader.load(base, words)
     assert found.run.steps == 7
     assert found.run.name == "a b=c"
     assert found.rollout.temperature == 0.5
     assert found.train[1].data.params["kinds"] == ["mul", "sub"]
-    assert found.train[0].data == recipe.Spec(name="arithmetic", params={"count": 5})
-    assert found.train[0].task == recipe.Spec(name="math")
+    assert found.train[0].data == schema.Spec(name="arithmetic", params={"count": 5})
+    assert found.train[0].task == schema.Spec(name="math")
     assert (found.model.name, found.model.dtype) == ("a/b", "float64")
     assert [spec.params for spec in found.reward] == [{}, {"weight": 0.5}]
-    assert found.advantage == recipe.Spec(name="grpo", params={"std": False})
+    assert found.advantage == schema.Spec(name="grpo", params={"std": False})
     assert found.optimizer.clip is None
-    assert found.filter == (recipe.Spec(name="no_signal"),)
+    assert found.filter == (schema.Spec(name="no_signal"),)
 
 
 def test_overrides_may_be_a_mapping_and_leave_the_recipe_as_it_was() -> None:
     tree = {"train": [{"data": {"name": "arithmetic", "count": 3}}]}
-    assert recipe.load(tree, {"train.0.data.count": 5}) == recipe.load(
+    assert loader.load(tree, {"train.0.data.count": 5}) == loader.load(
         tree, ["train.0.data.count=5"]
     )
     assert tree == {"train": [{"data": {"name": "arithmetic", "count": 3}}]}
@@ -483,7 +484,7 @@ def test_overrides_may_be_a_mapping_and_leave_the_recipe_as_it_was() -> None:
 )
 def test_an_override_reaches_into_a_default_as_show_prints_it(word: str) -> None:
     key, _, value = word.partition("=")
-    shown: Any = yaml.safe_load(recipe.dump(load([word])))
+    shown: Any = yaml.safe_load(loader.dump(load([word])))
     for part in key.split("."):
         shown = shown[int(part) if part.isdigit() else part]
     assert shown == yaml.safe_load(value)

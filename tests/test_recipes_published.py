@@ -14,15 +14,15 @@ import pytest
 import yaml
 
 import rlvr
-from rlvr import cli, registry
-from rlvr import recipe as recipes
-from rlvr.build import read_problems
-from rlvr.prompts import plain
-from rlvr.recipe import Recipe, Spec
+from rlvr import cli, registry, resources
+from rlvr.build.problems import read_problems
+from rlvr.config import checks, loader, schema, staging
+from rlvr.config.schema import Recipe, Spec
+from rlvr.data.prompts import plain
 from rlvr.types import Problem, Status, Verdict
 
-FOLDER = Path(recipes.__file__).parent / "recipes"
-TWINS = sorted(name for name in recipes.shipped() if name.endswith("_small"))
+FOLDER = resources.FOLDERS["recipe"]
+TWINS = sorted(name for name in resources.shipped() if name.endswith("_small"))
 FULL = sorted(name.removesuffix("_small") for name in TWINS)
 DATA = Path(os.environ.get("RLVR_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA} (RLVR_DATA_DIR)")
@@ -154,26 +154,26 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def test_every_full_recipe_has_a_twin_and_every_published_one_its_facts() -> None:
     assert set(FULL) == {*PUBLISHED, "recommended"}
-    assert set(recipes.shipped()) - {*FULL, *TWINS} == {
-        n for n in recipes.shipped() if n.startswith("demo")
+    assert set(resources.shipped()) - {*FULL, *TWINS} == {
+        n for n in resources.shipped() if n.startswith("demo")
     }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_holds_the_facts_of_its_source(name: str) -> None:
-    assert facts(recipes.load(name)) == PUBLISHED[name]
+    assert facts(loader.load(name)) == PUBLISHED[name]
 
 
 def test_estimators_are_those_of_the_forks_of_verl_and_of_openrlhf() -> None:
     for name in ("simplerl_zoo", "logic_rl_grpo", "logic_rl_two_stage", "one_shot_pi1", "dapo"):
-        options = bound("advantage", recipes.load(name).advantage)[1]
+        options = bound("advantage", loader.load(name).advantage)[1]
         assert (options["ddof"], options["eps"], options["scale"]) == (1, 1e-6, "group")
-    assert bound("advantage", recipes.load("simplerl_zero_ppo").advantage)[1]["ddof"] == 0
-    assert bound("advantage", recipes.load("one_shot_pi1_ppo").advantage)[1]["ddof"] == 1
+    assert bound("advantage", loader.load("simplerl_zero_ppo").advantage)[1]["ddof"] == 0
+    assert bound("advantage", loader.load("one_shot_pi1_ppo").advantage)[1]["ddof"] == 1
 
 
 def test_critics_learn_as_their_sources_do() -> None:
-    v0, ppo = recipes.load("simplerl_zero_ppo").critic, recipes.load("one_shot_pi1_ppo").critic
+    v0, ppo = loader.load("simplerl_zero_ppo").critic, loader.load("one_shot_pi1_ppo").critic
     assert v0 and ppo
     assert (v0.optimizer.betas, v0.optimizer.weight_decay, v0.optimizer.warmup) == (
         (0.9, 0.95),
@@ -191,7 +191,7 @@ def test_critics_learn_as_their_sources_do() -> None:
 
 
 def test_the_warm_up_of_the_first_simplerl_is_3_percent_of_its_updates() -> None:
-    recipe = recipes.load("simplerl_zero_ppo")
+    recipe = loader.load("simplerl_zero_ppo")
     updates = recipe.run.steps * recipe.learn.parts(recipe.rollout)
     assert recipe.optimizer.warmup - 1 < 0.03 * updates <= recipe.optimizer.warmup
 
@@ -221,7 +221,7 @@ REWARDS = {
 
 @pytest.mark.parametrize("name", FULL)
 def test_a_recipe_pays_what_its_source_pays(name: str) -> None:
-    first, *others = recipes.load(name).reward
+    first, *others = loader.load(name).reward
     pay = registry.find("reward", first.name, "reward").bind(first.params, "reward")
     assert (
         tuple(pay(verdict).value for verdict in (RIGHT, WRONG, UNPARSED, UNFORMED)) == REWARDS[name]
@@ -234,10 +234,10 @@ def test_a_recipe_pays_what_its_source_pays(name: str) -> None:
 
 
 def test_dapo_refills_a_step_from_as_many_problems_as_the_script() -> None:
-    recipe = recipes.load("dapo")
+    recipe = loader.load("dapo")
     assert bound("gather", recipe.gather) == ("refill", {"max_attempts": 30})
     assert 30 * recipe.rollout.problems == 10 * 3 * 512
-    assert [recipes.load(name).gather.name for name in FULL if name != "dapo"] == ["once"] * (
+    assert [loader.load(name).gather.name for name in FULL if name != "dapo"] == ["once"] * (
         len(FULL) - 1
     )
 
@@ -251,27 +251,27 @@ def test_dapo_refills_a_step_from_as_many_problems_as_the_script() -> None:
     ],
 )
 def test_the_problems_of_one_shot_are_rows_of_the_pool(name: str, rows: list[int]) -> None:
-    source = recipes.load(name).train[0]
+    source = loader.load(name).train[0]
     pool = [Problem(f"dsr_sub/{row}", "math", "q", "1") for row in range(1209)]
     chosen = registry.find("select", source.select.name, "select").bind(
         source.select.params, "select"
     )(pool)
     assert [problem.id for problem in chosen] == [f"dsr_sub/{row}" for row in rows]
     assert source.data.params["path"] == "data/train/one_shot_rlvr/dsr_sub.parquet"
-    assert recipes.load("one_shot_dsr_sub").train[0].select.name == "all"
+    assert loader.load("one_shot_dsr_sub").train[0].select.name == "all"
 
 
 def test_the_curriculum_has_a_stage_for_3_to_7_people_each_from_the_policy_before() -> None:
-    recipe = recipes.load("logic_rl_curriculum")
-    people = [stage.train[0].data.params["path"] for stage in recipes.staged(recipe)]
+    recipe = loader.load("logic_rl_curriculum")
+    people = [stage.train[0].data.params["path"] for stage in staging.staged(recipe)]
     assert people == [f"data/kk/instruct/{n}ppl/train.parquet" for n in range(3, 8)]
     assert [stage.reference for stage in recipe.stages] == ["kept", *["renewed"] * 4]
     assert [stage.steps for stage in recipe.stages] == [900 // 8] * 5
 
 
 def test_the_two_stages_differ_in_problems_and_sampling() -> None:
-    recipe = recipes.load("logic_rl_two_stage")
-    first, second = recipes.staged(recipe)
+    recipe = loader.load("logic_rl_two_stage")
+    first, second = staging.staged(recipe)
     sampling = [(s.rollout.temperature, s.rollout.top_p, s.rollout.top_k) for s in (first, second)]
     assert sampling == [(1.0, 1.0, 0), (1.2, 0.65, 0)]
     assert [s.train[0].data.params["path"][17:21] for s in (first, second)] == ["3ppl", "5ppl"]
@@ -280,7 +280,7 @@ def test_the_two_stages_differ_in_problems_and_sampling() -> None:
 
 
 def test_recommended_is_the_consensus() -> None:
-    found = facts(recipes.load("recommended"))
+    found = facts(loader.load("recommended"))
     assert (found["deviation"], found["reduction"], found["clip"]) == (
         False,
         ("token", {}),
@@ -299,7 +299,7 @@ def test_recommended_is_the_consensus() -> None:
         ["no_signal"],
     )
     assert 8 <= found["batch"][1] <= 16
-    assert recipes.needs_of(recipes.load("recommended")) == frozenset()  # no second forward pass
+    assert checks.needs_of(loader.load("recommended")) == frozenset()  # no second forward pass
 
 
 @pytest.mark.parametrize("name", [*FULL, *TWINS])
@@ -308,8 +308,8 @@ def test_rlvr_show_prints_a_recipe_and_its_cost(
 ) -> None:
     assert cli.main(["show", name]) == 0
     text = capsys.readouterr().out
-    assert recipes.load(yaml.safe_load(text)) == recipes.load(name)
-    assert text.count("# cost of ") == max(1, len(recipes.load(name).stages))
+    assert loader.load(yaml.safe_load(text)) == loader.load(name)
+    assert text.count("# cost of ") == max(1, len(loader.load(name).stages))
 
 
 # --- What the headers say
@@ -344,9 +344,9 @@ SHOWN = [(name, words) for name in FULL for words in commands(name)]
 )
 def test_every_command_of_a_header_is_understood_and_changes_the_recipe(words: list[str]) -> None:
     assert words[:2] == ["rlvr", "train"]
-    changed = recipes.load(words[2], words[3:])
-    assert changed != recipes.load(words[2])
-    assert recipes.load(yaml.safe_load(recipes.dump(changed)), {"run.name": words[2]}) == changed
+    changed = loader.load(words[2], words[3:])
+    assert changed != loader.load(words[2])
+    assert loader.load(yaml.safe_load(loader.dump(changed)), {"run.name": words[2]}) == changed
 
 
 def test_headers_show_the_variants_of_the_papers() -> None:
@@ -368,7 +368,7 @@ def test_headers_show_the_variants_of_the_papers() -> None:
         for where, words in SHOWN
         if where == "simplerl_zoo" and "model.name=Qwen/Qwen2.5-32B" in words
     )
-    assert kl_of(recipes.load(large[2], large[3:])) == ("loss", "k3", 1e-3, 10.0)
+    assert kl_of(loader.load(large[2], large[3:])) == ("loss", "k3", 1e-3, 10.0)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -393,7 +393,7 @@ def test_the_puzzles_of_logic_rl_are_asked_word_for_word_and_their_golds_read(pe
     import pyarrow.parquet as parquet
 
     path = DATA / "knights" / f"{people}ppl_test.parquet"
-    source = recipes.load("logic_rl_grpo", {"train.0.data.path": str(path)}).train[0]
+    source = loader.load("logic_rl_grpo", {"train.0.data.path": str(path)}).train[0]
     problems, rows = read_problems(source, "train.0"), parquet.read_table(path).to_pylist()
     texts = [plain(problem, None, **source.prompt.params) for problem in problems]  # type: ignore[arg-type]
     assert [text.text for text in texts] == [row["prompt"][0]["content"] for row in rows]
@@ -406,7 +406,7 @@ def test_the_puzzles_of_logic_rl_are_asked_word_for_word_and_their_golds_read(pe
 @needs_data
 @pytest.mark.parametrize("name", ["simplerl_zero_ppo", "simplerl_zoo"])
 def test_the_held_out_files_of_simplerl_are_read(name: str) -> None:
-    for row in recipes.load(name).eval.sets:
+    for row in loader.load(name).eval.sets:
         assert row.data
         here = row.data.model_copy(
             update={
@@ -426,9 +426,9 @@ def test_the_held_out_files_of_simplerl_are_read(name: str) -> None:
 @needs_data
 def test_the_rows_of_one_shot_are_read_from_the_pool_as_from_their_own_files() -> None:
     pool = {"train.0.data.path": str(DATA / "one_shot" / "dsr_sub.parquet")}
-    assert len(read_problems(recipes.load("one_shot_dsr_sub", pool).train[0], "train.0")) == 1208
+    assert len(read_problems(loader.load("one_shot_dsr_sub", pool).train[0], "train.0")) == 1208
     for name, gold in (("pi1", "12.8"), ("pi13", r"\frac{4}{3}")):
-        source = recipes.load(f"one_shot_{name}", pool).train[0]
+        source = loader.load(f"one_shot_{name}", pool).train[0]
         chosen = registry.find("select", "ids", "select").bind(source.select.params, "select")(
             read_problems(source, "train.0")
         )
@@ -436,7 +436,7 @@ def test_the_rows_of_one_shot_are_read_from_the_pool_as_from_their_own_files() -
             "train.0.data.path": str(DATA / "one_shot" / f"{name}_r128.parquet"),
             "train.0.select": "all",
         }
-        rows = read_problems(recipes.load(f"one_shot_{name}", own).train[0], "train.0")
+        rows = read_problems(loader.load(f"one_shot_{name}", own).train[0], "train.0")
         assert len(chosen) == len(rows) == 128
         assert {(p.question, p.answer) for p in (*chosen, *rows)} == {(rows[0].question, gold)}
         assert rows[0].question.endswith("output the final answer within \\boxed{}.")
@@ -468,12 +468,12 @@ def algorithm(recipe: Recipe) -> dict[str, Any]:
         "critic": critic
         and (rule(critic.optimizer), critic.clip, critic.reduction.name, critic.lam),
         "references": list(dict.fromkeys(stage.reference for stage in recipe.stages)),
-        "heats": {(s.rollout.temperature, s.rollout.top_p) for s in recipes.staged(recipe)},
+        "heats": {(s.rollout.temperature, s.rollout.top_p) for s in staging.staged(recipe)},
         "verify": recipe.verify,
     }
 
 
-def rule(options: recipes.Optimizer) -> tuple[Any, ...]:
+def rule(options: schema.Optimizer) -> tuple[Any, ...]:
     return (
         options.betas,
         options.eps,
@@ -486,7 +486,7 @@ def rule(options: recipes.Optimizer) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("name", FULL)
 def test_a_twin_extends_its_parent_and_keeps_the_algorithm(name: str) -> None:
-    parent, twin = recipes.load(name), recipes.load(f"{name}_small")
+    parent, twin = loader.load(name), loader.load(f"{name}_small")
     assert algorithm(twin) == algorithm(parent)
     assert yaml.safe_load((FOLDER / f"{name}_small.yaml").read_text())["extends"] == name
     assert bound("gather", twin.gather)[1].get("max_attempts", 1) <= 3
@@ -494,9 +494,9 @@ def test_a_twin_extends_its_parent_and_keeps_the_algorithm(name: str) -> None:
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_twin_is_small_and_needs_nothing_but_the_package(name: str) -> None:
-    recipe = recipes.load(name)
+    recipe = loader.load(name)
     assert recipe.model.name == "smollm2-135m-instruct" and not recipe.model.gradient_checkpointing
-    for stage in recipes.staged(recipe):
+    for stage in staging.staged(recipe):
         assert (
             stage.rollout.problems * stage.rollout.samples <= 64 and stage.rollout.max_tokens <= 152
         )
@@ -509,7 +509,7 @@ def test_a_twin_is_small_and_needs_nothing_but_the_package(name: str) -> None:
 
 def shortened(name: str, folder: Path, model: Path) -> dict[str, Any]:
     """Overrides that leave one step of every stage, with the tiny model."""
-    recipe = recipes.load(name)
+    recipe = loader.load(name)
     stages = {f"stages.{i}.steps": 1 for i in range(len(recipe.stages))} or {"run.steps": 1}
     cold = {"cold_start.steps": 1, "cold_start.problems": 2} if recipe.cold_start else {}
     count = {"train.0.data.count": 16} if recipe.train[0].data.name != "inline" else {}
@@ -529,7 +529,7 @@ def test_a_twin_takes_a_real_step(name: str, tmp_path: Path, tiny_model: Path) -
     summary = rlvr.train(
         name, overrides=[], **{key.replace(".", "__"): value for key, value in overrides.items()}
     )
-    recipe = recipes.load(name, overrides)
+    recipe = loader.load(name, overrides)
     assert summary["steps"] == recipe.run.steps + bool(recipe.cold_start)
     metrics = [yaml.safe_load(line) for line in (tmp_path / name / "metrics.jsonl").open()]
     reinforced = [row for row in metrics if row["phase"] != "cold_start"]

@@ -16,11 +16,16 @@ from typing import Any
 import pytest
 from fake_run import hacked, healthy, unfinished
 
-from rlvr import charts, cli
+from rlvr import cli
 from rlvr.errors import UserError
-from rlvr.findings import alarms, headline, load, phenomena, saturation
-from rlvr.report import compare, template, time_spent, write_report
-from rlvr.trackers import JsonLines
+from rlvr.report import charts
+from rlvr.report.findings import alarms, headline
+from rlvr.report.phenomena import phenomena
+from rlvr.report.rendering import template
+from rlvr.report.run_page import compare, time_spent, write_report
+from rlvr.report.trends import saturation
+from rlvr.storage.jsonl import JsonLines
+from rlvr.storage.run_data import load
 
 
 @pytest.fixture(scope="module")

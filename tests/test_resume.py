@@ -496,9 +496,9 @@ def test_resume_after_a_kill_that_left_half_a_line_and_half_a_checkpoint(place: 
 
 def test_resume_repeats_and_skips_no_problem(place: Place) -> None:
     """Against the order of the data itself, not against another run."""
-    from rlvr import recipe
-    from rlvr.build import read_problems
-    from rlvr.gather import Sources
+    from rlvr.build.problems import read_problems
+    from rlvr.config import loader as recipe
+    from rlvr.data.sources import Sources
 
     variant = "five problems"
     place.stop(variant, "order", 3)

@@ -16,17 +16,19 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import rlvr
-from rlvr import models, plan
-from rlvr import recipe as recipes
-from rlvr.batch import Tokens
-from rlvr.build import build, load
+from rlvr.build import estimate
+from rlvr.build.models import load
+from rlvr.build.run import build
+from rlvr.config import loader
 from rlvr.errors import RunError, UserError
-from rlvr.findings import alarms
-from rlvr.findings import load as load_run
-from rlvr.policy import Policy
-from rlvr.report import write_report
+from rlvr.models import export
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Policy
+from rlvr.report.findings import alarms
+from rlvr.report.run_page import write_report
 from rlvr.step import State, StepResult, attempt, train_step
-from rlvr.trackers import JsonLines
+from rlvr.storage.jsonl import JsonLines
+from rlvr.storage.run_data import load as load_run
 from rlvr.types import Problem, Response, Status, Verdict
 
 PPO: dict[str, Any] = {
@@ -45,7 +47,7 @@ def variety(response: str) -> float:
 
 
 def stepped(folder: Path, steps: int, reward: Any = variety, **sections: Any) -> list[StepResult]:
-    run = build(recipes.load(tiny.recipe(folder, **sections)), None, reward).run
+    run = build(loader.load(tiny.recipe(folder, **sections)), None, reward).run
     state, found = State(0, run.sources.start()), []
     for _ in range(steps):
         found.append(train_step(run, state))
@@ -118,7 +120,7 @@ def test_a_greedy_answer_that_cannot_be_verified_costs_its_group_and_not_the_run
 ) -> None:
     source = {"data": {**tiny.SUMS, "count": 16}, "task": f"{__name__}:judge"}
     run = build(
-        recipes.load(tiny.recipe(tiny_model, advantage="remax", train=[source])), None, variety
+        loader.load(tiny.recipe(tiny_model, advantage="remax", train=[source])), None, variety
     ).run
     ASKED.clear()
     assert [group.trained for group in train_step(run, State(0, run.sources.start())).groups] == [
@@ -207,7 +209,7 @@ def test_the_warm_up_of_the_critic_is_counted_in_steps_also_where_stages_make_ot
 def test_a_stage_is_refused_what_all_stages_share(tiny_model: Path, key: str, value: Any) -> None:
     shared = "critic.optimizer.states" if key == "critic.optimizer" else key
     with pytest.raises(UserError, match=rf"stages\.0\.{shared}: is the same for all stages"):
-        recipes.load(tiny.recipe(tiny_model, stages=[{"steps": 1, key: value}], **PPO))
+        loader.load(tiny.recipe(tiny_model, stages=[{"steps": 1, key: value}], **PPO))
 
 
 def test_problems_rest_also_where_refilling_leaves_their_groups_out(tiny_model: Path) -> None:
@@ -249,17 +251,17 @@ def test_a_reference_that_cannot_be_renewed_is_refused(tiny_model: Path) -> None
     with pytest.raises(
         UserError, match=r"model\.lora: the reference is the model without adapters"
     ):
-        recipes.load(
+        loader.load(
             tiny.recipe(tiny_model, stages=rows, model={"name": str(tiny_model), "lora": {}})
         )
     named = {"name": str(tiny_model), "reference": str(tiny_model)}
     with pytest.raises(UserError, match=r"stages\.1\.reference: .*model\.reference"):
-        recipes.load(tiny.recipe(tiny_model, stages=rows, model=named))
+        loader.load(tiny.recipe(tiny_model, stages=rows, model=named))
 
 
 def test_adapters_may_have_a_named_reference_after_a_cold_start(tiny_model: Path) -> None:
     model = {"name": str(tiny_model), "reference": str(tiny_model), "lora": {}}
-    assert recipes.load(
+    assert loader.load(
         tiny.recipe(tiny_model, cold_start={"steps": 1}, loss=KL, model=model)
     ).model.lora
 
@@ -270,7 +272,7 @@ def test_adapters_may_have_a_named_reference_after_a_cold_start(tiny_model: Path
 def test_the_critic_checkpoints_its_layers_as_the_policy_does(tiny_model: Path) -> None:
     model = {"name": str(tiny_model), "compute": "float32", "gradient_checkpointing": True}
     learner = build(
-        recipes.load(tiny.recipe(tiny_model, model=model, **PPO)), None, variety
+        loader.load(tiny.recipe(tiny_model, model=model, **PPO)), None, variety
     ).run.learner
     assert learner.critic is not None
     for module in (learner.policy.module, learner.critic.model.module):
@@ -286,7 +288,7 @@ def test_a_bfloat16_model_counts_tokens_and_rewards_in_float32(tiny_model: Path)
         "loss": KL,
         "model": {"name": str(tiny_model), "dtype": "bfloat16"},
     }
-    run = build(recipes.load(tiny.recipe(tiny_model, **sections)), None, variety).run
+    run = build(loader.load(tiny.recipe(tiny_model, **sections)), None, variety).run
     scored = run.learner.score(attempt(run, 0, 0, run.sources.start())[0])
     wide = [
         scored.reward,
@@ -306,7 +308,7 @@ def test_a_bfloat16_model_counts_tokens_and_rewards_in_float32(tiny_model: Path)
 def adapted(folder: Path, **options: Any) -> Policy:
     """The policy with adapters that are not zero."""
     model = {"name": str(folder), "compute": "float32", "lora": {"rank": 4, **options}}
-    policy = load(recipes.load(tiny.recipe(folder, model=model))).policy
+    policy = load(loader.load(tiny.recipe(folder, model=model))).policy
     draw = torch.Generator().manual_seed(0)
     for master in policy.master:
         master.data = torch.randn(master.shape, generator=draw) * 0.5
@@ -350,7 +352,7 @@ def test_adapters_on_transposed_layers_are_merged_as_they_train(
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     tiny.tokenizer().save_pretrained(tmp_path / "gpt2")
     policy = adapted(tmp_path / "gpt2", targets=targets)
-    models.export(policy, tmp_path / "exported")
+    export.export(policy, tmp_path / "exported")
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     sequences = [Tokens((5, 6, 7, 8), (9, 10, 11)), Tokens((5, 6), (12, 13))]
     found = Policy(exported, torch.float32, 64, tiny.tokenizer()).logprobs(sequences, 1.0)
@@ -361,7 +363,7 @@ def test_an_exported_model_keeps_its_ends_of_text(tiny_model: Path, tmp_path: Pa
     pytest.importorskip("peft")
     folder = shutil.copytree(tiny_model, tmp_path / "several")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
-    models.export(adapted(folder), tmp_path / "exported")
+    export.export(adapted(folder), tmp_path / "exported")
     kept = json.loads((tmp_path / "exported" / "generation_config.json").read_text())
     assert kept["eos_token_id"] == [1, 2]
 
@@ -397,24 +399,24 @@ def test_a_mistake_is_told_by_its_own_key(
     tiny_model: Path, sections: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        recipes.load(tiny.recipe(tiny_model, **sections))
+        loader.load(tiny.recipe(tiny_model, **sections))
 
 
 def test_a_misspelt_key_is_found_also_where_another_is_missing(tmp_path: Path) -> None:
     (tmp_path / "lost.yaml").write_text("extend: demo\nrollout: {samples: 3}\n")
     with pytest.raises(UserError, match="extend: unknown key"):
-        recipes.load(tmp_path / "lost.yaml")
+        loader.load(tmp_path / "lost.yaml")
 
 
 def test_recipes_that_extend_each_other_by_a_roundabout_way_are_refused(tmp_path: Path) -> None:
     for name, base in (("a", "b"), ("b", "a")):
         (tmp_path / f"{name}.yaml").write_text(f"extends: ../{tmp_path.name}/{base}.yaml\n")
     with pytest.raises(UserError, match="extends itself"):
-        recipes.load(tmp_path / "a.yaml")
+        loader.load(tmp_path / "a.yaml")
 
 
 def test_a_critic_without_a_finite_gradient_names_a_key_that_exists(tiny_model: Path) -> None:
-    learner = build(recipes.load(tiny.recipe(tiny_model, **PPO)), None, variety).run.learner
+    learner = build(loader.load(tiny.recipe(tiny_model, **PPO)), None, variety).run.learner
     assert learner.critic is not None
     updates = learner.critic.updates
     with pytest.raises(RunError, match=r"lower critic\.optimizer\.lr"):
@@ -441,7 +443,7 @@ def test_a_second_model_that_is_not_there_is_refused_by_its_key_before_problems_
         tiny_model, **sections, train=[{"data": {"name": "file", "path": "/nowhere.jsonl"}}]
     )
     with pytest.raises(UserError, match=rf"^{where}: no folder"):
-        build(recipes.load(made), None, variety)
+        build(loader.load(made), None, variety)
 
 
 def test_a_second_model_with_other_tokens_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -452,7 +454,7 @@ def test_a_second_model_with_other_tokens_is_refused(tiny_model: Path, tmp_path:
     (other / "tokenizer.json").write_text(json.dumps(words))
     with pytest.raises(UserError, match=r"critic\.model: .* has other tokens than the policy"):
         build(
-            recipes.load(tiny.recipe(tiny_model, **{**PPO, "critic": {"model": str(other)}})),
+            loader.load(tiny.recipe(tiny_model, **{**PPO, "critic": {"model": str(other)}})),
             None,
             variety,
         )
@@ -465,14 +467,14 @@ def test_show_knows_the_size_of_a_runs_model_of_a_named_reference_and_of_the_cri
     model = {"name": str(tmp_path / "run"), "lora": {}, "reference": str(tiny_model)}
     assert (
         "reference"
-        in plan.estimate(recipes.load(tiny.recipe(tiny_model, model=model, loss=KL)))[-1]
+        in estimate.estimate(loader.load(tiny.recipe(tiny_model, model=model, loss=KL)))[-1]
     )
     sizes = []
     for states in ("full", "8bit"):
         critic = {"model": None, "optimizer": {"states": states}}
         model = {"name": "smollm2-135m-instruct"}
-        line = plan.estimate(
-            recipes.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic}))
+        line = estimate.estimate(
+            loader.load(tiny.recipe(tiny_model, model=model, **{**PPO, "critic": critic}))
         )[-1]
         sizes.append(float(line.partition("critic ")[2].partition(",")[0]))
     assert sizes[1] < sizes[0]

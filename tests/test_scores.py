@@ -7,13 +7,14 @@ from itertools import combinations
 
 import pytest
 
-from rlvr import scores
-from rlvr.evals import sample_row, summarise
+from rlvr.evaluation.summary import summarise
+from rlvr.metrics import statistics, text_quality
+from rlvr.storage.records import sample_row
 from rlvr.types import Draw, Finish, Problem, Prompt, Rollout, Status, Verdict
 
 
 def test_the_examples_in_the_docstrings_are_true() -> None:
-    found = doctest.testmod(scores)
+    found = doctest.testmod(text_quality)
     assert found.attempted >= 3 and found.failed == 0
 
 
@@ -22,7 +23,9 @@ def test_pass_at_k_is_the_share_of_the_subsets_that_hold_a_right_answer() -> Non
         answers = [i < c for i in range(n)]
         for k in range(1, n + 1):
             subsets = list(combinations(answers, k))
-            assert scores.pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+            assert statistics.pass_at_k(n, c, k) == pytest.approx(
+                sum(map(any, subsets)) / len(subsets)
+            )
 
 
 def rollout(name: str, index: int, text: str) -> Rollout:
@@ -57,8 +60,8 @@ def test_an_evaluation_with_several_samples_has_pass_at_k_and_the_majority() -> 
 
 
 def test_signs_in_a_text() -> None:
-    assert scores.keywords("However, let me try again. Waiting") == 3
-    assert not scores.reflects("I wait") and scores.reflects("let us ReCheck it")
-    assert scores.repetition("one two three four five") == 0
-    assert scores.repetition("a b c d a b c d", 4) == pytest.approx(1 - 4 / 5)
-    assert scores.repetition("short") == 0 and scores.foreign("12 + 3") == 0
+    assert text_quality.keywords("However, let me try again. Waiting") == 3
+    assert not text_quality.reflects("I wait") and text_quality.reflects("let us ReCheck it")
+    assert text_quality.repetition("one two three four five") == 0
+    assert text_quality.repetition("a b c d a b c d", 4) == pytest.approx(1 - 4 / 5)
+    assert text_quality.repetition("short") == 0 and text_quality.foreign("12 + 3") == 0

@@ -20,7 +20,9 @@ import tiny
 import yaml
 from golden import FOLDER, cases, needs_golden
 
-from rlvr import cli, recipe, registry, select
+from rlvr import cli, registry
+from rlvr.config import loader
+from rlvr.data import rankings, run_history, selection
 from rlvr.errors import UserError
 from rlvr.seeds import permutation
 from rlvr.tasks.files import file
@@ -84,7 +86,7 @@ def check_published(case: dict[str, Any], rule: Callable[..., list[tuple[str, fl
     """
     if not PUBLISHED.is_file():
         pytest.skip(f"no published history in {ONE_SHOT}")
-    ranking = rule(select.read_history(PUBLISHED))
+    ranking = rule(run_history.read_history(PUBLISHED))
     assert len(ranking) == case["inputs"]["n_examples"]
     for row in [row for rows in case["outputs"].values() for row in rows]:
         name, score = ranking[row["rank"] - 1]
@@ -96,17 +98,17 @@ def check_published(case: dict[str, Any], rule: Callable[..., list[tuple[str, fl
 
 def check_real_histories(case: dict[str, Any]) -> None:
     given, wanted = case["inputs"]["histories"], case["outputs"]
-    assert dict(select.historical_variance(given)) == pytest.approx(wanted["std"], rel=1e-9)
+    assert dict(rankings.historical_variance(given)) == pytest.approx(wanted["std"], rel=1e-9)
     if PUBLISHED.is_file():
-        published = select.read_history(PUBLISHED)
+        published = run_history.read_history(PUBLISHED)
         assert {name: list(published[name]) for name in given} == given
-        ranking = ids(select.historical_variance(published))
+        ranking = ids(rankings.historical_variance(published))
         assert {name: ranking.index(name) + 1 for name in given} == wanted["rank"]
 
 
 def check_synthetic(case: dict[str, Any]) -> None:
     given = {name: case["inputs"]["histories"][name] for name in case["inputs"]["key_order"]}
-    for rule, key in ((select.historical_variance, "std"), (select.lim, "lim")):
+    for rule, key in ((rankings.historical_variance, "std"), (rankings.lim, "lim")):
         found = rule(given)
         wanted = case["outputs"][key]
         assert dict(found) == pytest.approx(wanted, rel=1e-9, abs=1e-10)
@@ -123,7 +125,7 @@ def check_collected(case: dict[str, Any]) -> None:
             mine = [score for other, score in scores if other == index]
             copies = [mine[at : at + n] for at in range(0, len(mine), n)]
             records += [visit(step, str(index), sum(copy) / n, n) for copy in copies]
-    found = select.visits(records, "records")
+    found = run_history.visits(records, "records")
     rounded = {
         name: {step: math.floor(share * n + 1e-9) / n for step, share in at.items()}
         for name, at in found.items()
@@ -139,9 +141,9 @@ def check_collected(case: dict[str, Any]) -> None:
 
 CHECKS: Mapping[str, Callable[[dict[str, Any]], None]] = {
     "historical_std/real_top30_last10": lambda case: check_published(
-        case, select.historical_variance
+        case, rankings.historical_variance
     ),
-    "limr/real_top30_last5": lambda case: check_published(case, select.lim),
+    "limr/real_top30_last5": lambda case: check_published(case, rankings.lim),
     "historical_std/real_histories": check_real_histories,
     "synthetic": check_synthetic,
     "collect_accuracy": check_collected,
@@ -162,7 +164,7 @@ def test_golden_selection(case: dict[str, Any]) -> None:
 def test_historical_variance_ranks_by_the_deviation_of_all_visits_and_leaves_ties_in_the_order_of_the_file() -> (
     None
 ):
-    assert select.historical_variance(HISTORIES) == [
+    assert rankings.historical_variance(HISTORIES) == [
         ("c", 0.5),
         ("a", 0.25),
         ("d", 0.25),
@@ -170,17 +172,17 @@ def test_historical_variance_ranks_by_the_deviation_of_all_visits_and_leaves_tie
         ("e", 0.0),
     ]
     backwards = dict(reversed(HISTORIES.items()))
-    assert ids(select.historical_variance(backwards)) == ["c", "d", "a", "e", "b"]
+    assert ids(rankings.historical_variance(backwards)) == ["c", "d", "a", "e", "b"]
 
 
 def test_lim_compares_with_the_mean_curve_over_the_visits_that_all_have() -> None:
     # Two visits count; means 1/3 and 2/3; the denominator is 4/9 + 1/9.
-    found = dict(select.lim({"x": [0.0, 1.0, 0.0], "y": [1.0, 1.0, 0.0], "z": [0.0, 0.0]}))
+    found = dict(rankings.lim({"x": [0.0, 1.0, 0.0], "y": [1.0, 1.0, 0.0], "z": [0.0, 0.0]}))
     assert found == pytest.approx({"x": 1 - Fraction(2, 5), "y": 0.0, "z": 0.0}, abs=1e-12)
 
 
 def test_lim_of_problems_that_are_always_right_is_one() -> None:
-    assert select.lim({"x": [1.0, 1.0], "y": [1.0]}) == [("x", 1.0), ("y", 1.0)]
+    assert rankings.lim({"x": [1.0, 1.0], "y": [1.0]}) == [("x", 1.0), ("y", 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -197,19 +199,19 @@ def test_lim_of_problems_that_are_always_right_is_one() -> None:
 def test_pass_rate_keeps_a_band_and_ranks_by_nearness(
     options: dict[str, Any], wanted: list[tuple[str, float]]
 ) -> None:
-    assert select.pass_rate(HISTORIES, **options) == wanted
+    assert rankings.pass_rate(HISTORIES, **options) == wanted
 
 
 def test_random_is_a_function_of_the_seed() -> None:
-    found = [ids(select.shuffled(HISTORIES, seed=seed)) for seed in range(8)]
+    found = [ids(rankings.shuffled(HISTORIES, seed=seed)) for seed in range(8)]
     assert found[0] == ["abcde"[i] for i in permutation(5, 0, "select")]
-    assert found[3] == ids(select.shuffled(HISTORIES, seed=3))
+    assert found[3] == ids(rankings.shuffled(HISTORIES, seed=3))
     assert len(set(map(tuple, found))) > 4
 
 
 def test_random_from_a_history_and_random_in_a_recipe_agree() -> None:
-    assert [p.id for p in select.at_random(problems("abcde"), take=5, seed=7)] == ids(
-        select.shuffled(HISTORIES, seed=7)
+    assert [p.id for p in selection.at_random(problems("abcde"), take=5, seed=7)] == ids(
+        rankings.shuffled(HISTORIES, seed=7)
     )
 
 
@@ -235,10 +237,10 @@ def test_uncertainty_is_the_entropy_of_the_answers_of_a_problem(tmp_path: Path) 
     alone = write(tmp_path / "run/samples/eval-heldout-000000.jsonl", unseen)
     wanted = [("four", math.log(4)), ("two", math.log(2)), ("same", 0.0)]
     for place in ("run", "run/samples"):
-        found = select.uncertainty(select.read_answers(tmp_path / place))
+        found = rankings.uncertainty(run_history.read_answers(tmp_path / place))
         assert ids(found) == ids(wanted)
         assert dict(found) == pytest.approx(dict(wanted))
-    assert ids(select.uncertainty(select.read_answers(alone))) == ["same", "other"]
+    assert ids(rankings.uncertainty(run_history.read_answers(alone))) == ["same", "other"]
 
 
 def test_the_history_of_a_run_joins_the_copies_of_a_step_and_passes_over_a_half_written_line(
@@ -253,7 +255,7 @@ def test_the_history_of_a_run_joins_the_copies_of_a_step_and_passes_over_a_half_
     log = write(tmp_path / "history.jsonl", rows)
     log.write_text(log.read_text() + '{"step": 4, "id": "x", "accu')
     for place in (tmp_path, log):
-        assert select.read_history(place) == {"x": (0.5, 5 / 49), "y": (1.0,)}
+        assert run_history.read_history(place) == {"x": (0.5, 5 / 49), "y": (1.0,)}
 
 
 # --- the command
@@ -309,9 +311,9 @@ def test_the_command_takes_a_range_of_ranks_and_writes_a_file(
 
 METHODS: dict[str, tuple[list[str], list[str]]] = {
     "historical_variance": ([], ["c", "a", "d", "b", "e"]),
-    "lim": ([], ids(select.lim(HISTORIES))),
+    "lim": ([], ids(rankings.lim(HISTORIES))),
     "pass_rate": (["--low", "0.2", "--high", "0.8", "--target", "0.75"], ["d", "c", "a"]),
-    "random": (["--seed", "5"], ids(select.shuffled(HISTORIES, seed=5))),
+    "random": (["--seed", "5"], ids(rankings.shuffled(HISTORIES, seed=5))),
 }
 
 
@@ -471,7 +473,7 @@ def chosen(rows: Sequence[Problem], name: str, **params: Any) -> list[str]:
         ("historical_variance", {"top": 1, "repeat": 3}, "ccc"),
         ("historical_variance", {"top": 2, "start": 2, "repeat": 2}, "aadd"),
         ("historical_variance", {"top": 2, "repeat": [3, 1]}, "ccca"),
-        ("lim", {"top": 2}, "".join(ids(select.lim(HISTORIES))[:2])),
+        ("lim", {"top": 2}, "".join(ids(rankings.lim(HISTORIES))[:2])),
         ("pass_rate", {"low": 0.2, "high": 0.8, "top": 2, "target": 0.75}, "dc"),
         ("pass_rate", {"low": 0.2, "high": 0.8}, "cad"),
         ("pass_rate", {"of": "last", "top": 1, "target": 0.5}, "a"),
@@ -583,7 +585,7 @@ def test_a_mistake_in_a_recipe_is_found_when_it_is_read(
     params: dict[str, Any], said: list[str]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        recipe.load({"train": {"data": "arithmetic", "select": params}})
+        loader.load({"train": {"data": "arithmetic", "select": params}})
     assert "\n" not in str(caught.value)
     assert not [word for word in said if word not in str(caught.value)], str(caught.value)
 
@@ -624,7 +626,7 @@ def test_the_recipe_of_the_page_takes_the_first_published_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "selection.md").read_text(), re.S)
-    (source,) = recipe.load(yaml.safe_load(block)).train
+    (source,) = loader.load(yaml.safe_load(block)).train
     monkeypatch.chdir(ONE_SHOT)
     given = registry.find("data", source.data.name, "data").bind(source.data.params, "data")()
     assert chosen(given, source.select.name, **source.select.params) == ["dsr_sub/124"] * 128

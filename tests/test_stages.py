@@ -13,11 +13,11 @@ import tiny
 import torch
 
 import rlvr
-from rlvr import recipe as recipes
-from rlvr.build import build
+from rlvr.build.run import build
+from rlvr.config import loader
+from rlvr.data.sources import AdaptiveSampling, Sources
 from rlvr.errors import UserError
-from rlvr.gather import Sources, overlong
-from rlvr.recipe import Adaptive
+from rlvr.rollouts.filters import overlong
 from rlvr.step import State, train_step
 from rlvr.types import Finish, Problem, Reward, Sample, SampleGroup, Status, Verdict
 
@@ -87,7 +87,7 @@ def test_the_optimiser_goes_on_from_one_stage_to_the_next(tiny_model: Path) -> N
     found = []
     for rows in (same, []):
         built = build(
-            recipes.load(
+            loader.load(
                 tiny.recipe(tiny_model, stages=rows, reward_kl={"coef": 0.1, "target": 0.1})
             ),
             None,
@@ -138,13 +138,13 @@ def test_a_wrong_stage_is_refused_before_anything_is_loaded(
     tiny_model: Path, row: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        recipes.load(tiny.recipe(tiny_model, stages=[row]))
+        loader.load(tiny.recipe(tiny_model, stages=[row]))
 
 
 def test_a_named_reference_is_not_renewed(tiny_model: Path) -> None:
     model = {"name": str(tiny_model), "reference": str(tiny_model)}
     with pytest.raises(UserError, match=r"stages\.1\.reference: model\.reference names"):
-        recipes.load(
+        loader.load(
             tiny.recipe(
                 tiny_model, model=model, stages=[{"steps": 1}, {"steps": 1, "reference": "renewed"}]
             )
@@ -153,10 +153,10 @@ def test_a_named_reference_is_not_renewed(tiny_model: Path) -> None:
 
 def test_the_length_of_a_staged_run_is_that_of_its_stages(tiny_model: Path) -> None:
     made = stages(tiny_model)
-    assert recipes.load(made).run.steps == 5
+    assert loader.load(made).run.steps == 5
     with pytest.raises(UserError, match=r"run.steps.*stages.0.steps"):
-        recipes.load(made, ["run.steps=3"])
-    assert recipes.load(made, ["stages.1.steps=1"]).run.steps == 3
+        loader.load(made, ["run.steps=3"])
+    assert loader.load(made, ["stages.1.steps=1"]).run.steps == 3
 
 
 # --- Orders and rests
@@ -182,7 +182,7 @@ def group(problem: Problem, correct: int, of: int = 4) -> SampleGroup:
 
 def test_problems_that_are_always_or_never_solved_rest() -> None:
     """p0 solved always, p1 never, the others sometimes: both are passed over twice, then come back."""
-    sources = Sources((tuple(PROBLEMS[:4]),), (1.0,), 0, (True,), (Adaptive(rest=2),))
+    sources = Sources((tuple(PROBLEMS[:4]),), (1.0,), 0, (True,), (AdaptiveSampling(rest=2),))
     state = sources.start()
     draws, state = sources.draw(state, 4)
     state = sources.seen(state, [group(p, n) for p, n in zip(PROBLEMS, (4, 0, 2, 3), strict=False)])
@@ -195,7 +195,7 @@ def test_problems_that_are_always_or_never_solved_rest() -> None:
 
 
 def test_a_source_where_all_problems_rest_still_gives_problems() -> None:
-    sources = Sources((tuple(PROBLEMS[:2]),), (1.0,), 0, (True,), (Adaptive(rest=3),))
+    sources = Sources((tuple(PROBLEMS[:2]),), (1.0,), 0, (True,), (AdaptiveSampling(rest=3),))
     draws, state = sources.draw(sources.start(), 2)
     state = sources.seen(state, [group(d.problem, 4) for d in draws])
     draws, _ = sources.draw(state, 2)
@@ -225,7 +225,7 @@ def test_what_rests_survives_a_resume(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_response_cut_at_the_limit_carries_no_loss_and_counts_in_its_group(
     tiny_model: Path,
 ) -> None:
-    recipe = recipes.load(
+    recipe = loader.load(
         tiny.recipe(
             tiny_model, filter="overlong", rollout={"problems": 4, "samples": 8, "max_tokens": 30}
         )
@@ -243,7 +243,7 @@ def test_a_response_cut_at_the_limit_carries_no_loss_and_counts_in_its_group(
     tokens = sum(
         len(s.rollout.token_ids) for g in cut for s in g.samples if s.rollout.finish is Finish.STOP
     )
-    from rlvr.batch import pack
+    from rlvr.training.batch import pack
 
     advantage = run.advantage(scored, run.world)
     assert pack(cut, scored, advantage).total_tokens == tokens
@@ -258,7 +258,7 @@ def attempted(run: Any) -> Any:
 
 
 def test_token_rewards_of_a_sample_without_trained_tokens_go_nowhere() -> None:
-    from rlvr.batch import Scored
+    from rlvr.training.batch import Scored
 
     zeros = torch.zeros(4)
     scored = Scored(
@@ -272,13 +272,13 @@ def test_token_rewards_of_a_sample_without_trained_tokens_go_nowhere() -> None:
 
 
 def test_the_greedy_answer_is_a_baseline_and_is_not_trained_on(tiny_model: Path) -> None:
-    run = build(recipes.load(tiny.recipe(tiny_model, advantage="remax")), None, variety).run
+    run = build(loader.load(tiny.recipe(tiny_model, advantage="remax")), None, variety).run
     result = train_step(run, State(0, run.sources.start()))
     assert {len(g.samples) for g in result.groups} == {4}
     from rlvr.types import Sampling
 
     for found in result.groups:
-        fresh = build(recipes.load(tiny.recipe(tiny_model)), None, variety).run
+        fresh = build(loader.load(tiny.recipe(tiny_model)), None, variety).run
         greedy = fresh.rollouts(
             [found.samples[0].rollout.prompt], Sampling(1, 6, temperature=0.0), 0
         )
@@ -307,7 +307,7 @@ def test_a_recipe_extends_another_key_by_key(tmp_path: Path) -> None:
     (tmp_path / "over.yaml").write_text(
         "extends: base.yaml\nmodel: b\nrollout: {samples: 4}\nreward_kl: null\nadvantage: rloo\n"
     )
-    found = recipes.load(tmp_path / "over.yaml")
+    found = loader.load(tmp_path / "over.yaml")
     assert (found.model.name, found.model.dtype) == ("b", "float64")
     assert (found.rollout.samples, found.rollout.problems) == (4, 5)
     assert (
@@ -320,11 +320,11 @@ def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> N
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(UserError, match="extends itself"):
-        recipes.load(tmp_path / "a.yaml")
+        loader.load(tmp_path / "a.yaml")
     with pytest.raises(UserError, match=r"unknown recipe 'demoo'.*did you mean 'demo'"):
-        recipes.load({"extends": "demoo"})
+        loader.load({"extends": "demoo"})
     with pytest.raises(UserError, match="should be the name or file"):
-        recipes.load({"extends": 3})
+        loader.load({"extends": 3})
 
 
 # --- Mini-batches in prompts or samples
@@ -345,7 +345,7 @@ def test_a_mini_batch_is_said_in_prompts_or_in_samples(
     made = tiny.recipe(
         tiny_model, rollout={"problems": 4, "samples": 4, "max_tokens": 6}, learn=learn
     )
-    run = build(recipes.load(made), None, variety).run
+    run = build(loader.load(made), None, variety).run
     seen: list[Any] = []
     update = run.learner.update
     run.learner.update = lambda part: seen.append(part) or update(part)  # type: ignore[method-assign]
@@ -367,4 +367,4 @@ def test_mini_batches_that_do_not_come_out_even_are_refused(
     tiny_model: Path, learn: Any, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        recipes.load(tiny.recipe(tiny_model, learn=learn))
+        loader.load(tiny.recipe(tiny_model, learn=learn))

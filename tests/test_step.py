@@ -16,11 +16,16 @@ import tiny
 import torch
 from torch import Tensor
 
-from rlvr import batch, gather, metrics, step, types, world
-from rlvr import recipe as recipes
-from rlvr.batch import Batch
-from rlvr.build import Built, build
+from rlvr import step, types
+from rlvr.build.run import Built, build
+from rlvr.config import loader
+from rlvr.distributed import world
+from rlvr.metrics import mergeable
+from rlvr.models import packing
+from rlvr.rollouts import gather
 from rlvr.step import Run, State, StepResult, attempt, train_step
+from rlvr.training import batch
+from rlvr.training.batch import Batch
 from rlvr.types import Problem, Response, Sample, flatten
 
 # Anything that chooses a way: an `if` of any form, a loop with an end of its own, `and`/`or`, a
@@ -37,7 +42,7 @@ def variety(response: str) -> float:
 def made(
     folder: Path, reward: Any = variety, problems: list[Problem] | None = None, **sections: object
 ) -> Built:
-    return build(recipes.load(tiny.recipe(folder, **sections)), problems, reward)
+    return build(loader.load(tiny.recipe(folder, **sections)), problems, reward)
 
 
 def start(run: Run) -> State:
@@ -125,7 +130,7 @@ def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
     run = made(tiny_model, rollout={"problems": 4, "samples": 3, "max_tokens": 9}).run
     sequences = batch.tokens_of(samples_of(stepped(run)[0]))
     predicted: dict[int, list[tuple[int, int]]] = {}
-    for part in batch.passes(sequences, budget, shared):
+    for part in packing.passes(sequences, budget, shared):
         assert part.input_ids.numel() <= budget or len(part.input_ids) == 1
         pairs = zip(
             part.input_ids[part.row, part.column].tolist(), part.target.tolist(), strict=True
@@ -189,7 +194,7 @@ def test_advantages_follow_the_groups(tiny_model: Path) -> None:
 
 
 def test_the_types_of_the_stages_are_frozen() -> None:
-    modules = (types, batch, step, gather, metrics, world)
+    modules = (types, batch, step, gather, mergeable, world)
     found = [
         c
         for m in modules

@@ -31,10 +31,12 @@ import tiny
 import yaml
 
 import rlvr
-from rlvr import arms, cli, tree
-from rlvr.build import read_problems
+from rlvr import cli, resources
+from rlvr.build.problems import read_problems
+from rlvr.distributed.lifetime import end_with_parent
 from rlvr.errors import RunError, UserError
-from rlvr.evals import crossed_interval
+from rlvr.metrics.statistics import crossed_interval
+from rlvr.sweeps import planning, runner
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = '''
@@ -80,6 +82,7 @@ class Forked:
         stdin: int,
         stdout: Any,
         stderr: Any,
+        env: Any,
         pass_fds: Any,
         process_group: int,
     ) -> None:
@@ -96,9 +99,11 @@ class Forked:
             os.dup2(stdout.fileno() if stdout else 1, 1)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             status = 1
-            sys.argv = ["-c", *words[3:]]
+            sys.argv = ["rlvr", *words[3:]]
+            os.environ |= env
             try:
-                arms.train_unit()
+                end_with_parent()
+                sys.exit(cli.main(sys.argv[1:]))
             except SystemExit as stop:
                 status = int(stop.code or 0)
             finally:
@@ -162,7 +167,7 @@ def _main(words: Sequence[str], cwd: str, env: dict[str, str], kill_at: int) -> 
     for number, name in ((1, "out.txt"), (2, "err.txt")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    arms.subprocess = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE)  # type: ignore[assignment]
+    runner.subprocess = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE)  # type: ignore[assignment]
     if kill_at:
         _strike_before_write(kill_at)
     status = cli.main(words)
@@ -427,7 +432,7 @@ def test_a_run_waits_for_the_one_whose_history_it_selects_from(
     """The chosen problem is the first of the ranking of the full run, in whatever order the arms
     stand.
     """
-    from rlvr.select import ranked
+    from rlvr.data.run_history import ranked
 
     chosen = {"name": "historical_variance", "history": "runs/two/full-{seed}", "top": 1}
     arms_ = {
@@ -560,7 +565,7 @@ def test_what_a_folder_may_not_hold(
 ) -> None:
     place = Place.make(tmp_path, tiny_model)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(arms, "PATIENCE", 0.0)
+    monkeypatch.setattr(runner, "PATIENCE", 0.0)
     place.folder.mkdir(parents=True)
     with (place.folder / ".lock").open("w") as lock:
         lock.write("4711")
@@ -585,9 +590,9 @@ def test_options_that_make_no_sense(given: dict[str, Any]) -> None:
 def test_a_run_folder_of_something_else_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "a-0").mkdir()
     (tmp_path / "a-0" / "notes.txt").write_text("mine")
-    unit = arms.Unit("a", 0, tmp_path / "a-0", SimpleNamespace())  # type: ignore[arg-type]
+    unit = planning.Unit("a", 0, tmp_path / "a-0", SimpleNamespace())  # type: ignore[arg-type]
     with pytest.raises(RunError, match=r"holds notes\.txt but no recipe\.yaml"):
-        arms._clear(unit)
+        runner._clear(unit)
     assert (tmp_path / "a-0" / "notes.txt").exists()
 
 
@@ -620,9 +625,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", tree.shipped("sweep"))
+@pytest.mark.parametrize("name", resources.shipped("sweep"))
 def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim(name: str) -> None:
-    plan = arms.read(name)
+    plan = planning.read(name)
     base = {
         unit.seed: unit.recipe.model_dump(mode="json", exclude={"run"})
         for unit in plan.of(plan.baseline)
@@ -632,7 +637,7 @@ def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim
     for unit in plan.units:
         if unit.arm == plan.baseline:
             continue
-        claimed = [key for key, _ in arms.overrides_of(plan.sweep.arms[unit.arm])]
+        claimed = [key for key, _ in planning.overrides_of(plan.sweep.arms[unit.arm])]
         found = differences(base[unit.seed], unit.recipe.model_dump(mode="json", exclude={"run"}))
         for key in claimed:
             assert any(one == key or one.startswith(f"{key}.") for one in found), (
@@ -650,20 +655,20 @@ def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in tree.shipped("sweep") if not name.endswith("_small")]
+    "name", [name for name in resources.shipped("sweep") if not name.endswith("_small")]
 )
 def test_a_shipped_sweep_has_a_small_twin_with_the_same_arms(name: str) -> None:
-    whole, small = arms.read(name), arms.read(f"{name}_small")
+    whole, small = planning.read(name), planning.read(f"{name}_small")
     assert list(whole.sweep.arms) == list(small.sweep.arms)
     assert small.baseline == whole.baseline
     assert {unit.recipe.model.name for unit in small.units} == {"smollm2-135m-instruct"}
     known: dict[str, Any] = {}
     for unit in small.units:
-        arms._check_sources(unit.recipe, known, read_problems, set(unit.waits))
+        runner._check_sources(unit.recipe, known, read_problems, set(unit.waits))
 
 
 def test_the_experiment_selects_from_the_full_run_of_the_same_seed() -> None:
-    plan = arms.read("one_shot_experiment_small")
+    plan = planning.read("one_shot_experiment_small")
     for unit in plan.units:
         waits = (
             [] if unit.arm in ("full", "random_problem") else [plan.folder / f"full-{unit.seed}"]
@@ -674,8 +679,8 @@ def test_the_experiment_selects_from_the_full_run_of_the_same_seed() -> None:
 
 
 def test_the_ablation_of_the_paper_has_its_terms() -> None:
-    rows = {arm: [] for arm in arms.read("one_shot_terms").sweep.arms}
-    for unit in arms.read("one_shot_terms").units:
+    rows = {arm: [] for arm in planning.read("one_shot_terms").sweep.arms}
+    for unit in planning.read("one_shot_terms").units:
         terms = [term.name for term in unit.recipe.loss.terms]
         rows[unit.arm] = [
             *terms,
@@ -695,7 +700,7 @@ def test_the_ablation_of_the_paper_has_its_terms() -> None:
 
 
 def test_a_wrong_label_takes_the_place_of_the_gold() -> None:
-    from rlvr.select import by_id
+    from rlvr.data.selection import by_id
     from rlvr.types import Problem
 
     problems = [Problem("a", "math", "7 + 8?", "15"), Problem("b", "math", "1 + 1?", "2")]

@@ -13,7 +13,8 @@ import pytest
 
 from rlvr.errors import RunError, UserError
 from rlvr.registry import find
-from rlvr.trackers import JsonLines, flatten
+from rlvr.run.trackers import flatten
+from rlvr.storage.jsonl import JsonLines
 
 STEP = {
     "step": 3,

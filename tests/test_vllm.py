@@ -20,15 +20,18 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from rlvr import decode, seeds
-from rlvr import recipe as recipes
-from rlvr.batch import Tokens
-from rlvr.build import load
+from rlvr import seeds
+from rlvr.build.models import load
+from rlvr.config import loader
+from rlvr.engines.local import Decoder
 from rlvr.engines.vllm import Apart, Vllm, _chunks, vllm
+from rlvr.engines.weight_check import Proof
 from rlvr.errors import RunError, UserError
-from rlvr.policy import Policy, Proof
+from rlvr.models.packing import Tokens
+from rlvr.models.policy import Policy
 from rlvr.types import Finish, Generation, Request, Sampling
 
 needs_vllm = pytest.mark.skipif(
@@ -93,8 +96,8 @@ def engine(kind: str) -> Vllm:
     )
 
 
-def local(module: Any) -> decode.Decoder:
-    made = decode.Decoder(module, tiny.tokenizer(), torch.float32, 128)
+def local(module: Any) -> Decoder:
+    made = Decoder(module, tiny.tokenizer(), torch.float32, 128)
     made.load(module.named_parameters(), 0)
     return made
 
@@ -221,13 +224,13 @@ def test_a_run_learns_and_a_skipped_transfer_ends_it(
     )
     train(recipe)
     rows = [
-        recipes.yaml.safe_load(line)
+        yaml.safe_load(line)
         for line in (tmp_path / "runs/vllm/metrics.jsonl").read_text().splitlines()
     ]
     assert len(rows) == 3 and all(
         0 <= row["mismatch"] < 1e-3 and row["mismatch_extreme"] == 0 for row in rows
     )
-    loaded = load(recipes.load(recipe))
+    loaded = load(loader.load(recipe))
     with torch.no_grad():
         for parameter in loaded.policy.master:
             parameter.mul_(1.02)
@@ -246,7 +249,7 @@ def test_each_of_two_processes_has_an_engine(tmp_path: Path) -> None:
             run={"name": name, "steps": 2, "folder": str(tmp_path / "runs"), "threads": 1},
             rollout={"engine": engine, "problems": 2, "samples": 4, "max_tokens": 8},
         )
-        (tmp_path / f"{name}.yaml").write_text(recipes.yaml.safe_dump(recipe))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
         command = [sys.executable, "-m", "rlvr", "train", f"{name}.yaml", "--nproc", str(processes)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -315,7 +318,7 @@ def test_without_vllm_the_message_says_what_to_install(tiny_model: Path) -> None
     with pytest.raises(
         UserError, match=r"^rollout.engine: vllm needs its package: pip install 'rlvr\[vllm\]'"
     ):
-        load(recipes.load(tiny.recipe(tiny_model, rollout={"engine": "vllm"})))
+        load(loader.load(tiny.recipe(tiny_model, rollout={"engine": "vllm"})))
 
 
 def test_float64_and_one_model_over_several_processes_are_refused(

@@ -18,11 +18,13 @@ import yaml
 from test_resume import Ended, assert_same, facts, in_process, rows
 from worlds import in_world
 
-from rlvr import recipe as recipes
-from rlvr.batch import Tokens, pack, passes
-from rlvr.build import build
+from rlvr.build.run import build
+from rlvr.config import loader, schema
+from rlvr.distributed.world import ALONE, World, whole
 from rlvr.errors import UserError
-from rlvr.metrics import Metrics
+from rlvr.metrics.mergeable import Metrics
+from rlvr.models.packing import Tokens, passes
+from rlvr.training.batch import pack
 from rlvr.types import (
     Draw,
     Finish,
@@ -35,7 +37,6 @@ from rlvr.types import (
     Status,
     Verdict,
 )
-from rlvr.world import ALONE, World, whole
 
 PPO: dict[str, Any] = {
     "advantage": "gae",
@@ -101,12 +102,12 @@ def learned(
     """Gradients of every update, metrics, and the weights after a step on the same groups."""
     model = {"name": folder, "shard": shard, "dtype": case["dtype"]}
     model |= {key: case[key] for key in ("compute", "gradient_checkpointing") if key in case}
-    sections = {key: value for key, value in case.items() if key in recipes.Recipe.model_fields}
+    sections = {key: value for key, value in case.items() if key in schema.Recipe.model_fields}
     tree = tiny.recipe(
         Path(folder), learn={"minibatches": 3, "tokens_per_pass": 40}, **sections
     ) | {"model": model}
     tree["rollout"] = {"problems": 5, "samples": 3, "max_tokens": 9}
-    run = build(recipes.load(tree), world=world).run
+    run = build(loader.load(tree), world=world).run
     found: list[dict[str, torch.Tensor]] = []
     clip = torch.nn.utils.clip_grad_norm_
 
@@ -495,4 +496,4 @@ def test_world_refuses_what_cannot_be_split(
 ) -> None:
     sections["model"] = {"name": str(tiny_model), **sections["model"]}
     with pytest.raises(UserError, match=fault):
-        recipes.load({**tiny.recipe(tiny_model), **sections})
+        loader.load({**tiny.recipe(tiny_model), **sections})

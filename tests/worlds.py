@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from test_resume import PRELOAD, _importable
 
-from rlvr.world import placed
+from rlvr.distributed.world import placed
 
 
 def in_world(size: int, function: Callable[..., Any], *args: Any, joined: bool = True) -> list[Any]:

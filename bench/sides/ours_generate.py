@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from common import measure, options, prompts
 
-from rlvr import models
-from rlvr.build import load_engine
-from rlvr.recipe import Model, Spec
+from rlvr.build.models import load_engine
+from rlvr.config.schema import Model, Spec
+from rlvr.models import kv_cache
 from rlvr.types import Request, Sampling
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         for i, ids in enumerate(prompts(args.prompts, args.prompt_length, vocabulary))
     ]
 
-    spent, attend = [0.0], models.Prompts.attend
+    spent, attend = [0.0], kv_cache.Prompts.attend
 
     def clocked(*given: Any) -> torch.Tensor:
         start = time.perf_counter()
@@ -40,7 +40,7 @@ def main() -> None:
         taken, spent[0] = spent[0], 0.0
         return {"attention": taken}
 
-    models.Prompts.attend = clocked  # type: ignore[method-assign]
+    kv_cache.Prompts.attend = clocked  # type: ignore[method-assign]
 
     def work(tokens: int = args.tokens) -> int:
         return sum(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from common import measure, options, prompts, responses
 
-from rlvr import recipe
-from rlvr.batch import Batch, Tokens
-from rlvr.build import build
+from rlvr.build.run import build
+from rlvr.config import loader
+from rlvr.models.packing import Tokens
+from rlvr.training.batch import Batch
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
         "train": {"data": {"name": "inline", "rows": [{"question": "1+1", "answer": "2"}]}},
         "optimizer": {"lr": 1e-6},
     }
-    learner = build(recipe.load(asked)).run.learner
+    learner = build(loader.load(asked)).run.learner
     vocabulary = learner.policy.module.config.vocab_size
     rows = prompts(args.prompts, args.prompt_length, vocabulary)
     answers = responses(args.prompts * args.samples, args.tokens, vocabulary, bool(args.varied))

@@ -23,14 +23,17 @@ from pydantic import Field
 
 from rlvr.errors import RunError, UserError, optional
 from rlvr.registry import register
-from rlvr.tree import asset
+from rlvr.resources import asset
 from rlvr.types import Finish, Generation, Request, Sampling
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SETTINGS: Mapping[str, str] = asset("vllm")
+
+SETTINGS: Mapping[str, str] = asset("engines/vllm")
+
+
 # So many bytes of weights are handed to the workers at a time.
 CHUNK_BYTES = 2**28
 
@@ -58,7 +61,7 @@ def vllm(
     `sleep` the memory of a GPU is given back between calls. With `engines` so many live apart from
     each process of the run, in Ray actors on GPUs of their own.
     """
-    from rlvr.decode import end_tokens
+    from rlvr.engines.local import end_tokens
 
     dtype = str(compute).removeprefix("torch.")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not engines
@@ -363,7 +366,7 @@ def _sampler() -> type:
     from vllm.v1.sample.logits_processor import LogitsProcessor
     from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-    from rlvr.decode import choose
+    from rlvr.engines.sampling import choose
 
     class Sampler(LogitsProcessor):
         """Leaves each row one token, the one that its key and position choose, with its

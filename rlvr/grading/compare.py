@@ -14,8 +14,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rlvr.grading import realset
-from rlvr.grading.latex import MAX_LENGTH, Node, lex, parse
+from rlvr.grading import intervals
+from rlvr.grading.lexer import lex
+from rlvr.grading.parser import MAX_LENGTH, Node, parse
 from rlvr.grading.units import named_units, plain_words, things
 from rlvr.grading.values import (
     Undecided,
@@ -29,9 +30,15 @@ from rlvr.grading.values import (
 )
 
 MAX_ITEMS = 64
+
+
 _MARKS = "()[].:!\"' "  # around words
+
+
 # of what has no value
 _FAULTS = (Undecided, ArithmeticError, ValueError, TypeError, RecursionError)
+
+
 _INTEGER = re.compile(r"-?[0-9]{1,60}")
 
 
@@ -360,11 +367,11 @@ def _rule_region(gold: Node, answer: Node) -> bool | None:
         return None
     if gold.kind == "group" and gold.name == "()" and answer.kind == "setop":
         return False  # the gold may be a pair, to which nothing can be joined
-    left, right = realset.region(gold), realset.region(answer)
+    left, right = intervals.region(gold), intervals.region(answer)
     if left is None or right is None:
         return None
     names = {name for name in (left.variable, right.variable) if name}
-    return len(names) < 2 and realset.same_region(left, right)
+    return len(names) < 2 and intervals.same_region(left, right)
 
 
 def _is_region(node: Node) -> bool:

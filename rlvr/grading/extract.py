@@ -13,18 +13,32 @@ from typing import Literal, NamedTuple
 
 Form = Literal["box", "answer", "hash", "number"]
 
+
 MAX_ANSWER = 20_000  # a longer "answer" is a text, not an answer
+
+
 MAX_NESTED = 8  # boxes in a box
+
+
 MAX_TAGGED = 20_000  # tags also hold boards and lists of moves
+
+
 END_MARKERS = ("<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
+
 
 # A run of backslashes is one token, so that `\{` and `\\{` are told apart without looking back.
 _BRACES = re.compile(r"(?P<slash>\\++)(?:(?P<box>(?:boxed|fbox)\s*+\{)|[{}])?|(?P<brace>[{}])")
+
+
 # What may stand between two boxes of one list.
 _BETWEEN = re.compile(
     r"(?:[\s$~&,;]|\\[ ,;:!()\[\]]|\\q?quad\b|\\text *\{[ ,]*(?:and|or)[ ,]*\}|\band\b|\bor\b){0,24}+"
 )
+
+
 _BOX_ONLY = re.compile(r"\\+(?:boxed|fbox)\s*+\{")
+
+
 _NUMBER = re.compile(
     r"(?<![0-9.)}\]])-?\\[dt]?frac\{-?[0-9]{1,40}\}\{[0-9]{1,40}\}"
     r"|(?:(?<![0-9a-zA-Z)}\]])[-\u2212])?"
@@ -163,7 +177,11 @@ _FINDERS = {"box": last_box, "answer": last_answer_tag, "hash": last_hash, "numb
 
 
 _TAG = re.compile(r"</?(?:think|answer)>")
+
+
 _ORDER = ["<think>", "</think>", "<answer>", "</answer>"]
+
+
 _FENCE = "`"  # a code fence around the whole is typography, not text
 
 

@@ -6,13 +6,19 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
-from rlvr.grading.latex import MINUS_ONE, NOTATION, UNIT_SPELLINGS, Node, parse
+from rlvr.grading.lexer import NOTATION, UNIT_SPELLINGS
+from rlvr.grading.parser import MINUS_ONE, Node, parse
 from rlvr.grading.values import exact
 
 Units = tuple[tuple[str, Fraction], ...]
 
+
 _MEANING = frozenset(NOTATION["never_units"].split())  # words that change what a number says
+
+
 _PLAIN = re.compile(r"[A-Za-z°%](?:[A-Za-z°%/ .·*]|\^-?[0-9])*")
+
+
 _NONE = frozenset({"?am", "?pm", "?AM", "?PM", "?a.m", "?p.m"})
 
 

@@ -18,16 +18,32 @@ from typing import Any
 
 import mpmath
 
-from rlvr.grading.latex import Node
+from rlvr.grading.parser import Node
 
 SMALL = 8  # test points near 1; those after them are whole numbers
+
+
 POINTS = 20
+
+
 DIGITS = 50
+
+
 GUARD = 20  # digits that rounding may cost
+
+
 TINY = 1e-30
+
+
 MAX_BITS = 20_000  # of a number: 2^1009 is fine, 9^(9^9) is not
+
+
 MAX_FACTORIAL = 1500
+
+
 NEAR = Fraction(1, 10**6)  # a decimal with six digits stands for what it approximates this well
+
+
 _LOCAL = threading.local()
 
 
@@ -140,6 +156,8 @@ def _whole_root(number: int, degree: int) -> int:
 
 
 _PAIRS = frozenset({"root", "binom", "log_"})
+
+
 _ANY = frozenset({"max", "min", "gcd", "lcm"})
 
 

@@ -11,17 +11,25 @@ from typing import Literal, get_args
 
 from rlvr.errors import UserError
 from rlvr.registry import register
+from rlvr.resources import asset
 from rlvr.seeds import Split, key_of, side_of
-from rlvr.tree import asset
 from rlvr.types import Problem
 
 Kind = Literal["add", "sub", "mul", "div", "two_step", "word", "word_two_step"]
+
+
 Level = Literal[1, 2, 3]
 
+
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+
+
 TRIES = 600  # so many draws in a row without a new question: the cell is taken for exhausted
 
-_NUMBERS = asset("arithmetic")
+
+_NUMBERS = asset("tasks/arithmetic")
+
+
 RANGES, TERMS, FACTORS, FORMS = (_NUMBERS[part] for part in ("ranges", "terms", "factors", "forms"))
 
 
@@ -153,7 +161,9 @@ def _fill(wording: str, rng: random.Random, **numbers: int) -> str:
     return wording.format(n=name, m=other, o=rng.choice(THINGS), **numbers)
 
 
-_WORDS = asset("wordings")
+_WORDS = asset("tasks/wordings")
+
+
 NAMES, THINGS, ONE_STEP, TWO_STEP = (
     _WORDS[part] for part in ("names", "things", "one_step", "two_step")
 )

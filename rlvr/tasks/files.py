@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeGuard
 from rlvr.errors import UserError, optional, suggest
 from rlvr.grading.extract import last_box
 from rlvr.registry import register
-from rlvr.tree import asset
+from rlvr.resources import asset
 from rlvr.types import Problem
 
 
@@ -76,14 +76,25 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"row {index}", row) for index, row in enumerate(table.to_pylist()))
 
 
-_COLUMNS = asset("columns")
+_COLUMNS = asset("tasks/columns")
+
+
 QUESTIONS, ANSWERS, KEPT = (_COLUMNS[part] for part in ("question", "answer", "kept"))
+
+
 TRUTH = "reward_model.ground_truth"  # verl's gold
+
+
 PUZZLE = "solution_text_format"  # Logic-RL's gold: lines such as "(1) Zoey is a knight"
+
+
 # every other key of `columns` names an entry of meta
 FIELDS = ("id", "question", "answer", "solution")
 
+
 Row = Mapping[str, Any]
+
+
 # what becomes of a row whose answer is empty; dropping renumbers no other
 Unanswered = Literal["refuse", "drop"]
 

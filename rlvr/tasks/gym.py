@@ -14,27 +14,42 @@ from typing import Any
 
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import answers_in
-from rlvr.grading.latex import parse
-from rlvr.grading.symbolic import ENVIRONMENT, Died, Killable, Late, serve
+from rlvr.grading.math_verify import ENVIRONMENT
+from rlvr.grading.parser import parse
 from rlvr.grading.units import read_number
 from rlvr.grading.values import exact, walk
+from rlvr.grading.worker import Died, Killable, Late, serve
 from rlvr.registry import register
+from rlvr.resources import asset
 from rlvr.seeds import Split, side_of
 from rlvr.tasks.math import Forms
-from rlvr.tree import asset
 from rlvr.types import Problem, Response, Status, Verdict
 
 SECONDS = 5.0  # for one answer
+
+
 MAKE_SECONDS = 120.0  # for CHUNK problems
+
+
 CHUNK = 200
+
+
 MEMORY = 4 << 30  # address space in bytes: an answer such as 1e999999999 must not fill the machine
+
+
 NO_GOLD = "(whatever its scorer accepts)"
+
+
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 
-_SETS = asset("gym")
+
+_SETS = asset("tasks/gym")
+
+
 # Their scorers (0.1.25) hand the text of the model to eval or to SymPy's parse_expr, which both
 # execute it.
 UNSAFE = frozenset(_SETS["unsafe"])
+
 
 Info = Mapping[str, Any]
 
@@ -77,6 +92,7 @@ OWN: dict[str, Callable[[str, str, Info], bool]] = {
     for how in (_board, _calculation, _number, _same)
     for name in _SETS[how.__name__.strip("_")]
 }
+
 
 _WORKER = Killable(__file__, ENVIRONMENT)
 
@@ -213,13 +229,12 @@ def calculate(text: str) -> tuple[Fraction, list[int]] | None:
 
 
 MAX_CALCULATION = 200
+
+
 _BRACKETS = str.maketrans("[]", "()")
+
+
 _OPERATIONS = frozenset({"number", "add", "mul", "div", "neg", "group"})
-
-
-# The helper process, in which reasoning-gym runs. Its PYTHONHASHSEED is fixed, because the order of
-# sets decides some of the library's problems; to score an answer its problem is made again from
-# seed and index, because the scorers need more than JSON can carry.
 
 
 def _answer(request: Any) -> Any:

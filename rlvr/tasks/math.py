@@ -12,19 +12,27 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlvr.grading import symbolic
+from rlvr.grading import math_verify
 from rlvr.grading.compare import Match, canonical, compare
 from rlvr.grading.extract import Form, after_thinking, answers_in, final_turn, last_box
-from rlvr.grading.latex import parse
-from rlvr.grading.symbolic import Died, Late
+from rlvr.grading.parser import parse
 from rlvr.grading.values import exact, walk
+from rlvr.grading.worker import Died, Late
 from rlvr.registry import register
 from rlvr.types import Problem, Response, Status, Verdict
 
 Forms = Annotated[tuple[Form, ...], Field(min_length=1)]
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 Seconds = Annotated[float, Field(gt=0)]
+
+
 GATE_SECONDS = 0.5
+
+
 STRING_ONLY = "string_only"  # in a problem's meta: its gold has no meaning that could be compared
 
 
@@ -35,7 +43,7 @@ def math(
     *,
     extract: Forms = ("box",),
     tolerance: Share = 0.0,
-    seconds: Seconds = symbolic.SECONDS,
+    seconds: Seconds = math_verify.SECONDS,
 ) -> Verdict | Future[Verdict]:
     r"""Compare the answer of the first form that is present with the gold answer.
 
@@ -69,11 +77,11 @@ def math(
             match.rule,
             Status.UNPARSEABLE if match.rule == "unparseable" else Status.WRONG,
         )
-    refused = symbolic.guard(problem.answer, answer)
+    refused = math_verify.guard(problem.answer, answer)
     if refused:
         return verdict(False, f"guard:{refused}", Status.UNPARSEABLE)
     future: Future[Verdict] = Future()
-    asked = symbolic.ask(problem.answer, answer, seconds)
+    asked = math_verify.ask(problem.answer, answer, seconds)
     asked.add_done_callback(lambda done: future.set_result(_settled(done, verdict)))
     return future
 
@@ -104,6 +112,8 @@ def _matched(problem: Problem, answer: str, tolerance: float) -> Match:
 _LETTER = re.compile(
     r"[\s$({\[]*(?:\\\\?(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({\[]*([A-Za-z])(?![A-Za-z])"
 )
+
+
 _STATED = re.compile(
     r"(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?\W{0,3}([A-Z])(?![A-Za-z])"
 )
@@ -153,12 +163,12 @@ def gate(problem: Problem) -> str:
         return "it does not equal its own rewrite"
     if node is not None:
         return ""
-    if symbolic.guard(gold, gold):
+    if math_verify.guard(gold, gold):
         return "it is no expression that can be read"
     try:
         return (
             ""
-            if symbolic.ask(gold, gold, GATE_SECONDS).result()
+            if math_verify.ask(gold, gold, GATE_SECONDS).result()
             else "it is no expression that can be read"
         )
     except (Late, Died):

@@ -1,0 +1,3 @@
+"""A recipe: its sections, how YAML files are laid over one another, and every check that needs no model.
+Imports no room.
+"""

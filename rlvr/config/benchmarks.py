@@ -1,0 +1,29 @@
+"""Benchmarks: one row each, saying where the problems come from, how they are asked and how answers
+are judged.
+
+A published set is read from its file below `--data DIR` (or RLVR_DATA_DIR), else from the hub. What
+a row says of sampling is what the papers used: One-Shot-RLVR (section 4.5 of its appendix) takes
+eight samples at temperature 0.6 of AIME and AMC and greedy answers of the rest, at most 3,072
+tokens; Logic-RL temperature 1 and 8,192 tokens. docs/evaluation.md has them all in one table.
+"""
+
+from __future__ import annotations
+
+from rlvr.config.schema import EvalSet, Spec
+from rlvr.registry import register
+from rlvr.resources import asset
+
+BOXED = Spec(name="chat", params={"suffix": " Put the final answer in \\boxed{}."})
+
+
+def _published(row: EvalSet) -> None:
+    """Register a published set as a benchmark."""
+
+    def benchmark() -> EvalSet:
+        return row
+
+    register("benchmark", row.name)(benchmark)
+
+
+for _row in asset("config/benchmarks"):
+    _published(EvalSet.model_validate(_row))

@@ -1,0 +1,314 @@
+"""The sections of a recipe, frozen and strict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+from rlvr.errors import UserError
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) and "name" in cls.model_fields else value
+
+
+class Spec(BaseModel):
+    """A plug-in with its parameters; in a recipe a bare string equals `{name: …}`."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "name" not in value:
+            raise ValueError("should be a name or a mapping with the key 'name'")
+        if isinstance(value, Mapping) and set(value) != {"name", "params"}:
+            return {
+                "name": value["name"],
+                "params": {k: v for k, v in value.items() if k != "name"},
+            }
+        return value
+
+    @model_serializer
+    def _write(self) -> dict[str, Any]:
+        return {"name": self.name, **self.params}
+
+    def without(self, key: str) -> Spec:
+        """The plug-in without a parameter that is not its own."""
+        return Spec(name=self.name, params={k: v for k, v in self.params.items() if k != key})
+
+
+class Run(Section):
+    """`steps` counts updates by reinforcement; a cold start adds its own before them."""
+
+    name: str | None = None
+    folder: str = "runs"
+    seed: int = 0
+    steps: int = Field(default=100, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+
+
+class Lora(Section):
+    """Adapters of that rank on the named layers; the rest of the model stays as it is (LoRA, Hu et
+    al., 2021).
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class Model(Section):
+    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes
+    bf16 where it is fast. `name` may be another run's folder; `reference` is the policy before
+    training unless it names a model; `offload` keeps master weights and optimiser in the memory of
+    the CPU; `shard` splits policy, critic and reference over the processes (FSDP2), `auto` on GPUs
+    where there is nothing against it.
+    """
+
+    name: str = "smollm2-135m-instruct"
+    reference: str | None = None
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    compute: Literal["auto", "float64", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    gradient_checkpointing: bool = False
+    lora: Lora | None = None
+    offload: bool = False
+    shard: Literal["auto", "none", "full"] = "auto"
+
+
+class Adaptive(Section):
+    """A problem whose accuracy at its last visit was not between the bounds is passed over the next
+    `rest` times.
+    """
+
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=1.0, ge=0, le=1)
+    rest: int = Field(default=1, ge=1)
+
+
+class Source(Section):
+    """Where problems come from, how they are asked and verified, and how often they are drawn."""
+
+    data: Spec
+    task: Spec | None = None
+    prompt: Spec = Spec(name="chat")
+    weight: float = Field(default=1.0, gt=0)
+    select: Spec = Spec(name="all")
+    order: Literal["shuffled", "given"] = "shuffled"
+    adaptive: Adaptive | None = None
+
+
+class Rollout(Section):
+    """`problems` a step times `samples` each; `score_temperature` 1.0 scores as SimpleRL v0 did."""
+
+    engine: Spec = Spec(name="local")
+    problems: int = Field(default=8, ge=1)
+    samples: int = Field(default=8, ge=1)
+    max_tokens: int = Field(default=256, ge=1)
+    max_prompt_tokens: int = Field(default=1024, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    score_temperature: float | None = Field(default=None, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    stop: tuple[str, ...] = ()
+
+
+class Verify(Section):
+    """What a failure of the verifier itself counts as, the share of failures at which the run
+    stops, what becomes of golds that cannot be compared by meaning, and on which share of problems
+    an echo may happen to be right.
+    """
+
+    error: Literal["mask", "wrong"] = "mask"
+    timeout: Literal["mask", "wrong"] = "wrong"
+    stop_above: float = Field(default=0.2, gt=0, le=1)
+    gate: Literal["mark", "drop", "off"] = "mark"
+    echo_limit: float = Field(default=0.15, ge=0, le=1)
+
+
+class Optimizer(Section):
+    """AdamW; `states` 8bit needs torchao."""
+
+    lr: float = Field(default=1e-6, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Spec = Spec(name="constant")
+    warmup: int = Field(default=0, ge=0)
+    clip: float | None = Field(default=1.0, gt=0)
+    states: Literal["full", "8bit"] = "full"
+
+
+class Critic(Section):
+    """The value model of PPO: a full model of its own (`model`, or as the policy begins) with its
+    own optimiser. Its values are clipped to +-`clip` of the old ones; `warmup` steps are its own
+    before the policy moves; `lam` is the lambda of its target where that is not the estimator's
+    (VAPO: 1).
+    """
+
+    model: str | None = None
+    optimizer: Optimizer = Optimizer(lr=1e-5)
+    clip: float | None = Field(default=0.5, gt=0)
+    reduction: Spec = Spec(name="token")
+    warmup: int = Field(default=0, ge=0)
+    lam: float | None = Field(default=None, ge=0, le=1)
+
+
+class Loss(Section):
+    """The terms are summed per token and reduced with weights that are fixed before the batch is
+    split; a term may name a `reduction` of its own. `correction` weighs the policy terms against
+    the gap between engine and learner; where the recipe names none and the engine computes apart,
+    it is `importance`.
+    """
+
+    terms: tuple[Spec, ...] = Field(default=(Spec(name="clip"),), min_length=1)
+    reduction: Spec = Spec(name="token")
+    correction: Spec = Spec(name="none")
+
+
+class RewardKl(Section):
+    """A penalty in the reward of every token, `coef` times an estimate of the KL to the reference;
+    with a `target` the coefficient adapts to it over `horizon` samples. `clip` bounds the reward
+    before the penalty.
+    """
+
+    coef: float = Field(default=..., ge=0)
+    estimator: Literal["k1", "abs", "k2", "k3"] = "k1"
+    clamp: float | None = Field(default=None, gt=0)
+    clip: float | None = Field(default=None, gt=0)
+    target: float | None = Field(default=None, gt=0)
+    horizon: int = Field(default=10_000, ge=1)
+
+
+class Learn(Section):
+    """A mini-batch is a share of the step's samples, so many of its samples, or so many problems
+    with all theirs; `tokens_per_pass` bounds one forward pass and never changes the result.
+    """
+
+    epochs: int = Field(default=1, ge=1)
+    minibatches: int | None = Field(default=None, ge=1)
+    minibatch_samples: int | None = Field(default=None, ge=1)
+    minibatch_prompts: int | None = Field(default=None, ge=1)
+    tokens_per_pass: int = Field(default=2048, ge=1)
+
+    def parts(self, ask: Rollout) -> int:
+        """How many mini-batches a step has; raises UserError where they do not come out even."""
+        given = {k: v for k in MINIBATCH if (v := getattr(self, k)) is not None}
+        if len(given) > 1:
+            raise UserError(f"learn: {' and '.join(given)} say the same thing; keep one of them")
+        whole = ask.problems if self.minibatch_prompts else ask.problems * ask.samples
+        name, size = next(iter(given.items()), ("minibatches", 1))
+        if whole % size:
+            what = (
+                "problems (rollout.problems)"
+                if self.minibatch_prompts
+                else "samples (problems x samples)"
+            )
+            raise UserError(f"learn.{name}: {size} does not divide the {whole} {what} of a step")
+        return size if name == "minibatches" else whole // size
+
+
+MINIBATCH = ("minibatches", "minibatch_samples", "minibatch_prompts")
+
+
+class ColdStart(Section):
+    """Supervised steps on the solutions of the training sources, before reinforcement begins."""
+
+    steps: int = Field(default=..., ge=1)
+    problems: int = Field(default=16, ge=1)
+    optimizer: Optimizer = Optimizer(lr=1e-4)
+
+
+class Stage(BaseModel):
+    """A stretch of `steps` with keys of its own: any of the recipe's but those of the model and of
+    the run as a whole, as sections or dotted. Optimiser and counters go on; with `reference:
+    renewed` the KL is from here on to the policy as it enters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    name: str | None = None
+    steps: int = Field(default=..., ge=1)
+    reference: Literal["kept", "renewed"] = "kept"
+
+
+class EvalSet(Section):
+    """A held-out set, or where `data` is left out the benchmark of that name with the keys that are
+    given; the summary leads with the first one. How it is sampled goes before what `eval` says;
+    `limit` asks its first problems only.
+    """
+
+    name: str
+    data: Spec | None = None
+    task: Spec | None = None
+    prompt: Spec = Spec(name="chat")
+    limit: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    stop: tuple[str, ...] = ()
+
+
+class Eval(Section):
+    """When and how the held-out sets are asked; `every` 0 evaluates before and after only.
+    `second_verifier` counts where math-verify judges otherwise.
+    """
+
+    sets: tuple[EvalSet, ...] = ()
+    every: int = Field(default=0, ge=0)
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    second_verifier: bool = True
+
+
+class Checkpoint(Section):
+    """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep`
+    stay, and that of the step with the highest pass@1 on the held-out set `best`. In the
+    `background` a thread writes a copy while the next steps are made (None: where there is a GPU,
+    since on a processor the copy takes memory that training needs).
+    """
+
+    every: int = Field(default=0, ge=0)
+    keep: int = Field(default=1, ge=1)
+    best: str | None = None
+    background: bool | None = None
+
+
+class Recipe(Section):
+    """A whole training run; see `rlvr show` for every key and its value."""
+
+    run: Run = Run()
+    model: Model = Model()
+    cold_start: ColdStart | None = None
+    train: tuple[Source, ...] = Field(default=..., min_length=1)
+    rollout: Rollout = Rollout()
+    verify: Verify = Verify()
+    reward: tuple[Spec, ...] = (Spec(name="correct"),)
+    reward_scale: Literal["none", "running"] = "none"
+    reward_kl: RewardKl | None = None
+    gather: Spec = Spec(name="once")
+    filter: tuple[Spec, ...] = ()
+    advantage: Spec = Spec(name="grpo")
+    loss: Loss = Loss()
+    learn: Learn = Learn()
+    optimizer: Optimizer = Optimizer()
+    critic: Critic | None = None
+    stages: tuple[Stage, ...] = ()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    trackers: tuple[Spec, ...] = ()

@@ -1,0 +1,3 @@
+"""Models of transformers as policy, reference and critic: loading, attention, packing, sharding, export.
+Imports distributed.
+"""

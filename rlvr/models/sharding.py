@@ -1,0 +1,70 @@
+"""Split a model over the ranks with FSDP2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rlvr.models.packing import Pass
+
+
+class _Call(nn.Module):
+    """A whole forward pass as a module: FSDP2 gathers the weights outside the layers around it."""
+
+    def __init__(self, module: nn.Module, outputs_of: Callable[..., tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.module = module
+        self.outputs_of = outputs_of
+
+    def forward(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
+        # FSDP2 hangs its hooks on no view
+        return tuple(out.clone() for out in self.outputs_of(part, *options))
+
+
+def shard_model(
+    module: nn.Module,
+    outputs_of: Callable[..., tuple[Tensor, ...]],
+    *,
+    size: int,
+    device: torch.device,
+    compute: torch.dtype,
+    offload: bool,
+) -> nn.Module:
+    """Split every weight over `size` ranks and return the forward pass as a module; gradients are
+    sums over the ranks, as the losses are.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import (
+        CPUOffloadPolicy,
+        MixedPrecisionPolicy,
+        OffloadPolicy,
+        fully_shard,
+    )
+
+    to_cpu = offload and device.type != "cpu"
+    dtype = next(module.parameters()).dtype
+    mesh = init_device_mesh(device.type, (size,))
+    precision = MixedPrecisionPolicy(compute, dtype, cast_forward_inputs=False)
+    placement = CPUOffloadPolicy() if to_cpu else OffloadPolicy()
+    call = _Call(module, outputs_of)
+    for part in (*_layers_of(module), call):
+        sharded = fully_shard(
+            part,
+            reshard_after_forward=True,
+            mesh=mesh,
+            mp_policy=precision,
+            offload_policy=placement,
+        )
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    return call
+
+
+def _layers_of(module: nn.Module) -> list[nn.Module]:
+    """Return the modules that transformers says must not be split: the decoder layers."""
+    kinds: set[str] = set()
+    for part in module.modules():
+        kinds.update(getattr(part, "_no_split_modules", None) or ())
+    return [part for part in module.modules() if type(part).__name__ in kinds]

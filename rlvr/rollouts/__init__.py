@@ -1,0 +1,3 @@
+"""From prompts to rewarded groups.
+Imports data, distributed, engines, metrics, rewards and tasks.
+"""

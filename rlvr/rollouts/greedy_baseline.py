@@ -1,0 +1,49 @@
+"""The reward of a greedy answer as a baseline (ReMax, Li et al., 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rlvr.rewards.rewarder import Rewarder
+from rlvr.rollouts.generate import Rollouts
+from rlvr.rollouts.verify import Verifier
+from rlvr.types import Context, Prompt, SampleGroup, Sampling
+
+
+def no_baseline(
+    groups: Sequence[SampleGroup], prompts: Sequence[Prompt], context: Context
+) -> Sequence[SampleGroup]:
+    """For estimators that take no baseline from the policy itself."""
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyBaseline:
+    """The reward of the policy's greedy answer to each problem (ReMax, Li et al., 2023); it is
+    never trained on.
+    """
+
+    rollouts: Rollouts
+    verifier: Verifier
+    reward: Rewarder
+    max_tokens: int
+    stop: tuple[str, ...]
+
+    def __call__(
+        self, groups: Sequence[SampleGroup], prompts: Sequence[Prompt], context: Context
+    ) -> Sequence[SampleGroup]:
+        """The groups with their baselines; a group whose greedy answer could not be verified is not
+        trained on.
+        """
+        greedy = Sampling(1, self.max_tokens, temperature=0.0, stop=self.stop)
+        answers = self.verifier.groups(
+            self.rollouts(prompts, greedy, context.seed, context.step, "greedy"), 1
+        )
+        found = [self.reward(answer, context) for answer in answers]
+        return [
+            replace(group, baseline=one.samples[0].reward.value)
+            if one.samples
+            else replace(group, baseline=0.0, trained=False)
+            for group, one in zip(groups, found, strict=True)
+        ]

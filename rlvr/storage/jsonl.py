@@ -1,0 +1,135 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlvr.errors import RunError, UserError
+
+
+class JsonLines:
+    """A file of one JSON object a line that survives a crash: a record is on the disk when `append`
+    returns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self._drop_broken_tail()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record; where the disk refuses, the file is left as it was and RunError is
+        raised.
+        """
+        data = encode(record)
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(data):  # an unbuffered write may be short
+                written += self._file.write(data[written:]) or 0
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            raise _refused(self.path, error) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _drop_broken_tail(self) -> None:
+        """Make the file end in a whole line, so that the next record does not melt into half of
+        another.
+        """
+        self._file.seek(0)
+        data = self._file.readall() or b""
+        body = data.rstrip()
+        start = body.rfind(b"\n") + 1
+        if body and _parse(body[start:]) is None:
+            self._file.truncate(start)
+        elif not data.endswith(b"\n") and body:
+            self._file.write(b"\n")
+
+    @staticmethod
+    def read(path: Path) -> list[dict[str, Any]]:
+        """All records; a half-written last line is passed over, a broken line elsewhere raises
+        UserError.
+        """
+        lines = Path(path).read_bytes().rstrip().split(b"\n")
+        records = []
+        for number, line in enumerate(lines, start=1):
+            record = _parse(line)
+            if record is not None:
+                records.append(record)
+            elif line.strip() and number < len(lines):
+                raise UserError(
+                    f"{path}, line {number}: is not a JSON object; repair or remove the line"
+                )
+        return records
+
+    @staticmethod
+    def write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the file by these records at one stroke; raises RunError."""
+        write_whole(path, b"".join(map(encode, records)))
+
+    @staticmethod
+    def cut(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Keep only the records that `keep` approves; a file that is not there stays so."""
+        if Path(path).exists():
+            JsonLines.write(path, [record for record in JsonLines.read(path) if keep(record)])
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace a file at one stroke: a crash leaves the old or the new one; raises RunError."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> RunError:
+    return RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays")
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """One JSON line; NaN and infinities become null because JSON has no word for them.
+
+    >>> encode({"step": 1, "loss": float("nan")})
+    b'{"step": 1, "loss": null}\\n'
+    """
+    return (
+        json.dumps(replace_non_finite(record), ensure_ascii=False, allow_nan=False).encode(
+            "utf-8", "replace"
+        )
+        + b"\n"
+    )
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:  # JSON and UTF-8 errors both
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def replace_non_finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: replace_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_non_finite(item) for item in value]
+    return value

@@ -1,0 +1,3 @@
+"""Sets of problems and the verifiers of their answers; one file adds one.
+Imports grading.
+"""
