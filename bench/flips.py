@@ -17,7 +17,7 @@ from harness import record
 from rlvr import registry
 from rlvr.build.models import load_engine
 from rlvr.config import loader
-from rlvr.config.schema import Model, Spec
+from rlvr.config.schema import ModelConfig, Spec
 from rlvr.data.prompts import Renderer
 from rlvr.types import Draw, Generation, Sampling
 
@@ -39,7 +39,7 @@ def share(dtype: str, options: argparse.Namespace) -> float:
     """The share of samples whose tokens are not the same in every wave size."""
     demo = loader.load("demo")
     rollouts = load_engine(
-        Model(dtype="float64" if dtype == "float64" else "float32", compute=dtype),
+        ModelConfig(dtype="float64" if dtype == "float64" else "float32", compute=dtype),
         Spec(name="local"),
     )
     data, prompt = demo.eval.sets[0].data, demo.train[0].prompt

@@ -68,7 +68,7 @@ def ours(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], 
     """Our samples with the texts of their prompts, and the record; a run that was ended goes on."""
     from rlvr.build.models import load_engine
     from rlvr.build.problems import benchmark_of, read_problems
-    from rlvr.config.schema import Model, Spec
+    from rlvr.config.schema import ModelConfig, Spec
     from rlvr.run import evaluate as held_out
     from rlvr.types import Draw, Sampling
 
@@ -79,7 +79,7 @@ def ours(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], 
     row = row.model_copy(
         update={"data": Spec(name="shipped", params={**row.data.params, "folder": str(args.data)})}
     )
-    tokenizer = load_engine(Model(name=MODEL), Spec(name="local")).tokenizer
+    tokenizer = load_engine(ModelConfig(name=MODEL), Spec(name="local")).tokenizer
     benchmark = benchmark_of(row, read_problems(row, "gsm8k"), tokenizer, 4096, Sampling())
     samples = {
         s["id"]: s

@@ -122,7 +122,7 @@ def ours(pairs: list[tuple[str, str]]) -> list[float]:
     """Our verdicts with empty caches; the milliseconds of each."""
     from rlvr.grading import compare, values
     from rlvr.grading import parser as latex
-    from rlvr.tasks.judge import judge_safely, settle
+    from rlvr.tasks.judge import judge_safely, wait_all
     from rlvr.tasks.math import math
     from rlvr.types import Problem, Response
 
@@ -131,7 +131,7 @@ def ours(pairs: list[tuple[str, str]]) -> list[float]:
     judged = [
         judge_safely(math, Problem("p", "math", "", gold), Response(text)) for gold, text in pairs
     ]
-    return [verdict.ms for verdict in settle(judged)]
+    return [verdict.ms for verdict in wait_all(judged)]
 
 
 def library(gold: str, text: str) -> bool:

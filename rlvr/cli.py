@@ -264,7 +264,7 @@ def _select(options: argparse.Namespace) -> None:
 
 
 def _audit(options: argparse.Namespace) -> None:
-    from rlvr.evaluation.agreement import audit, lines_of, write_page
+    from rlvr.evaluation.agreement import audit_responses, lines_of, write_page
 
     if options.benchmarks:
         from rlvr.run.evaluate import overlaps
@@ -272,7 +272,7 @@ def _audit(options: argparse.Namespace) -> None:
         for name, found in overlaps(options.path, _benchmarks(options.benchmarks), options.data):
             print(found.line(name))
         return
-    found = audit(options.path)
+    found = audit_responses(options.path)
     print("\n".join(lines_of(found)))
     folder = options.path if options.path.is_dir() else Path()
     print(f"page: {write_page(found, options.path.name, options.out or folder / 'audit.html')}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ def cold_step(cold: ColdStart, state: State) -> StepResult:
     """Problems -> prompts and solutions -> batch -> update -> new weights in the engine."""
     draws, after = cold.sources.draw(state.source, cold.problems)
     prompts = cold.render(draws)
-    batch = solved(
+    batch = batch_of_solutions(
         [Tokens(p.token_ids, solution_ids(p, cold.render.tokenizer)) for p in prompts], cold.learner
     )
     metrics = cold.learner.update(batch)
@@ -43,7 +44,7 @@ def cold_step(cold: ColdStart, state: State) -> StepResult:
     return StepResult(State(state.step + 1, after), metrics, (), ())
 
 
-def solution_ids(prompt: Prompt, tokenizer: object) -> tuple[int, ...]:
+def solution_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
     """The solution as the model should have written it: without what the prompt already opened,
     with the end of text.
     """
@@ -54,11 +55,11 @@ def solution_ids(prompt: Prompt, tokenizer: object) -> tuple[int, ...]:
     return (*ids, tokenizer.eos_token_id)  # type: ignore[attr-defined]
 
 
-def solved(sequences: Sequence[Tokens], learner: Learner) -> Batch:
+def batch_of_solutions(sequences: Sequence[Tokens], learner: Learner) -> Batch:
     """Given responses as a batch whose advantages are zero.   [N] sequences"""
     lengths = torch.tensor([len(s.response) for s in sequences])
     count, policy = int(lengths.sum()), learner.policy
-    zeros = torch.zeros(count, dtype=policy.wide, device=policy.device)
+    zeros = torch.zeros(count, dtype=policy.accum_dtype, device=policy.device)
     return Batch(
         sequences=tuple(sequences),
         group=tuple(range(len(sequences))),

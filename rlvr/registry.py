@@ -46,6 +46,14 @@ HOMES: Mapping[str, str] = {
 }
 
 
+# Keys of recipes that once had another name.
+RENAMED = {
+    "alone": "singleton",
+    "floor": "min_variance",
+    "rest": "cooldown",
+    "slack": "count_eps",
+}
+
 # What the parameters of many plug-ins are.
 Count = Annotated[int, Field(ge=1)]
 
@@ -133,7 +141,10 @@ def _explained(error: ValidationError, where: str, schema: type[BaseModel]) -> s
     path = ".".join(map(str, [where, *fault["loc"]] if where else fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _fields_at(schema, fault["loc"][:-1])
-        return f"{path}: unknown key{suggest(str(fault['loc'][-1]), known)}"
+        key = str(fault["loc"][-1])
+        if RENAMED.get(key) in known:
+            return f"{path}: unknown key; it is called '{RENAMED[key]}' now"
+        return f"{path}: unknown key{suggest(key, known)}"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     keys = ", ".join(_fields_at(schema, fault["loc"]))
     wanted = {"model_type": f"a mapping of keys ({keys})", "tuple_type": "a list"}.get(
@@ -176,7 +187,15 @@ def _schema_of(function: Callable[..., Any], name: str) -> type[BaseModel]:
 def _load_home(home: str) -> None:
     module = importlib.import_module(home)
     for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        importlib.import_module(f"{home}.{found.name}")
+        if _registers(f"{home}.{found.name}"):
+            importlib.import_module(f"{home}.{found.name}")
+
+
+def _registers(name: str) -> bool:
+    """Return whether a module registers anything; the others of a room may load torch."""
+    spec = importlib.util.find_spec(name)
+    source = spec.origin if spec else None
+    return source is not None and "@register(" in Path(source).read_text(encoding="utf-8")
 
 
 def _external(kind: str, name: str, where: str) -> Plugin:

@@ -47,13 +47,13 @@ def uniform(*parts: int | str) -> float:
     return float(uniforms(np.array([key_of(*parts)], np.uint64), np.zeros(1, np.uint64))[0])
 
 
-Split = Literal["train", "test"]
+TrainOrTest = Literal["train", "test"]
 
 
 TEST_SHARE = 0.25
 
 
-def side_of(name: str, text: str) -> Split:
+def side_of(name: str, text: str) -> TrainOrTest:
     """The split that a generated problem belongs to, by the hash of its text, whatever seed it was
     made with.
 

@@ -19,12 +19,12 @@ from rlvr.distributed.world import World
 from rlvr.metrics.mergeable import Metrics
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.rollouts.describe import describe
-from rlvr.rollouts.gather import Attempt, Gathered
+from rlvr.rollouts.gather import Attempt, CollectedGroups
 from rlvr.rollouts.generate import Rollouts
 from rlvr.rollouts.verify import Verifier
-from rlvr.training.batch import Scored, Split, pack
+from rlvr.training.batch import MinibatchPlan, Scored, pack
 from rlvr.training.learner import Learner
-from rlvr.types import Context, Prompt, SampleGroup, Sampling
+from rlvr.types import Context, Prompt, RewardedGroup, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Run:
 
     seed: int
     problems: int
-    split: Split
+    split: MinibatchPlan
     world: World
     sources: Sources
     render: Renderer
@@ -41,9 +41,11 @@ class Run:
     sampling: Sampling
     verifier: Verifier
     reward: Rewarder
-    baseline: Callable[[Sequence[SampleGroup], Sequence[Prompt], Context], Sequence[SampleGroup]]
-    gather: Callable[[Attempt, SourceState, int], Gathered]
-    keep: Callable[[Sequence[SampleGroup]], Sequence[SampleGroup]]
+    baseline: Callable[
+        [Sequence[RewardedGroup], Sequence[Prompt], Context], Sequence[RewardedGroup]
+    ]
+    gather: Callable[[Attempt, SourceState, int], CollectedGroups]
+    keep: Callable[[Sequence[RewardedGroup]], Sequence[RewardedGroup]]
     learner: Learner
     advantage: Callable[[Scored, World], Tensor]
 
@@ -66,30 +68,30 @@ class StepResult:
 
     state: State
     metrics: Metrics
-    groups: Sequence[SampleGroup]
+    groups: Sequence[RewardedGroup]
     advantages: Sequence[float]
 
 
-def attempt(
+def sample_groups(
     run: Run, step: int, number: int, source: SourceState
-) -> tuple[Sequence[SampleGroup], SourceState]:
+) -> tuple[Sequence[RewardedGroup], SourceState]:
     """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a
     step.   -> [P] groups
 
     Each rank asks its share of the problems; from then on all of them have all groups.
     """
     draws, after = run.sources.draw(source, run.problems)
-    prompts = run.render(run.world.share(draws))
+    prompts = run.render(run.world.local_shard(draws))
     rollouts = run.rollouts(prompts, run.sampling, run.seed, step, number)
     groups = run.verifier.groups(rollouts, run.sampling.samples)
     context = Context(run.seed, step, run.sampling.max_tokens)
     rewarded = [run.reward(group, context) for group in groups]
-    return run.world.joined(run.baseline(rewarded, prompts, context)), after
+    return run.world.all_gather(run.baseline(rewarded, prompts, context)), after
 
 
 def train_step(run: Run, state: State) -> StepResult:
     """Groups -> scores -> advantages -> batch -> updates -> new weights in the engine."""
-    gathered = run.gather(partial(attempt, run, state.step), state.source, run.problems)
+    gathered = run.gather(partial(sample_groups, run, state.step), state.source, run.problems)
     groups = run.keep(gathered.groups)
     scored = run.learner.score(groups)
     advantage = run.advantage(scored, run.world)

@@ -167,7 +167,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class VerifiedSample:
     """A rollout and the facts about it, as a reward sees them."""
 
     rollout: Rollout
@@ -175,13 +175,13 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class VerifiedGroup:
     """All samples of one drawn problem."""
 
     problem: Problem
-    members: tuple[Member, ...]  # [G]
+    members: tuple[VerifiedSample, ...]  # [G]
     # left out because the verifier failed, not the answer; counted and logged
-    failed: tuple[Member, ...] = ()
+    failed: tuple[VerifiedSample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class SampleGroup:
+class RewardedGroup:
     """A rewarded group. `trained` is false where a filter found that it cannot change the weights;
     it is still counted. `baseline` is the reward of a greedy answer, None where no estimator asks
     for one.
@@ -228,7 +228,7 @@ class SampleGroup:
     problem: Problem
     samples: tuple[Sample, ...]  # [G]
     trained: bool = True
-    failed: tuple[Member, ...] = ()
+    failed: tuple[VerifiedSample, ...] = ()
     baseline: float | None = None
 
     @property
@@ -237,6 +237,6 @@ class SampleGroup:
         return len({sample.reward.value for sample in self.samples}) > 1
 
 
-def flatten(groups: Sequence[SampleGroup]) -> list[Sample]:
+def flatten(groups: Sequence[RewardedGroup]) -> list[Sample]:
     """The samples of all groups, in order.   [P] groups -> [P*G] samples"""
     return [sample for group in groups for sample in group.samples]

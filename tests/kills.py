@@ -142,7 +142,7 @@ class Bench:
     def left(self, name: str) -> dict[str, Any]:
         """Everything that a finished run leaves but its times."""
         folder = self.folder / "runs" / name
-        last = checkpoint.saved(folder / "checkpoints")[-1]
+        last = checkpoint.list_checkpoints(folder / "checkpoints")[-1]
         tensors = {
             key: tensor.numpy().tobytes() for key, tensor in checkpoint.tensors(last).items()
         }

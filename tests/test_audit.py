@@ -13,9 +13,9 @@ import tiny
 import rlvr
 from rlvr import cli
 from rlvr.data.controls import CONTROLS, check_controls, control_scores
-from rlvr.data.gate import gated
+from rlvr.data.gate import check_golds
 from rlvr.errors import UserError
-from rlvr.evaluation.agreement import audit, lines_of, write_page
+from rlvr.evaluation.agreement import audit_responses, lines_of, write_page
 from rlvr.evaluation.grade import grade
 from rlvr.registry import find
 from rlvr.tasks.arithmetic import arithmetic
@@ -99,10 +99,10 @@ def test_the_gate_marks_or_drops_and_lists() -> None:
         Problem("b", "math", "", PROSE),
         *knights(people=2, count=2),
     ]
-    kept, refused = gated(problems, "mark")
+    kept, refused = check_golds(problems, "mark")
     assert [row.id for row in refused] == ["b"] and len(kept) == 4 and kept[1].meta["string_only"]
-    assert [p.id for p in gated(problems, "drop")[0]] == ["a", kept[2].id, kept[3].id]
-    assert gated(problems, "off") == (tuple(problems), ())
+    assert [p.id for p in check_golds(problems, "drop")[0]] == ["a", kept[2].id, kept[3].id]
+    assert check_golds(problems, "off") == (tuple(problems), ())
 
 
 @pytest.mark.parametrize("task", ["math", "knights"])
@@ -172,7 +172,7 @@ def test_an_audit_of_a_file_and_of_a_run(
         line(PROSE, "x"),
     ]
     file.write_text("\n".join(rows), encoding="utf-8")
-    found = audit(file)
+    found = audit_responses(file)
     table = {name: figures for name, *figures in found.table()}
     assert (
         table["library"] == [3, 1, 0] and table["number"] == [2, 1, 1] and len(found.refused) == 1
@@ -197,4 +197,4 @@ def test_an_audit_of_a_file_and_of_a_run(
 def test_a_file_without_a_response_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="nothing to audit"):
-        audit(tmp_path / "empty.jsonl")
+        audit_responses(tmp_path / "empty.jsonl")

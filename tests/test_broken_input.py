@@ -20,7 +20,7 @@ from test_resume import Ended, assert_same, in_process, rows
 
 import rlvr
 from rlvr import cli
-from rlvr.distributed.world import ALONE
+from rlvr.distributed.world import SINGLE_PROCESS
 from rlvr.errors import RunError, UserError
 from rlvr.run import checkpoint
 
@@ -535,7 +535,9 @@ def test_a_broken_group_reward_ends_the_run_which_is_resumed_when_it_is_mended(
         "too many": "8",
     }.get(how, "") in said
     assert shell.steps() == [1, 2, 3]
-    assert [path.name for path in checkpoint.saved(shell.run / "checkpoints")] == ["step-000002"]
+    assert [path.name for path in checkpoint.list_checkpoints(shell.run / "checkpoints")] == [
+        "step-000002"
+    ]
     shell.broken(None)
     ended = shell.train("--resume")
     assert ended.status == 0, ended.err
@@ -678,7 +680,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
 ) -> None:
     folder = saved(tmp_path)
     damage(folder / "step-000004" / name)
-    found, lines = checkpoint.latest(folder)
+    found, lines = checkpoint.find_latest(folder)
     assert found is not None
     assert found.position == {"step": 2}
     assert found.learner["updates"] == 2
@@ -689,7 +691,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
 
 
 def test_a_whole_checkpoint_is_taken_without_a_word(tmp_path: Path) -> None:
-    found, lines = checkpoint.latest(saved(tmp_path))
+    found, lines = checkpoint.find_latest(saved(tmp_path))
     assert found is not None
     assert found.position == {"step": 4}
     assert lines == []
@@ -702,11 +704,11 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(
     shell.broken(None)
     assert shell.train("run.name=whole").status == 0
     assert shell.train().status == 0
-    assert [path.name for path in checkpoint.saved(shell.run / "checkpoints")] == [
+    assert [path.name for path in checkpoint.list_checkpoints(shell.run / "checkpoints")] == [
         "step-000004",
         "step-000005",
     ]
-    damage(checkpoint.saved(shell.run / "checkpoints")[1] / "__0_0.distcp")
+    damage(checkpoint.list_checkpoints(shell.run / "checkpoints")[1] / "__0_0.distcp")
     ended = shell.train("--resume")
     assert ended.status == 0, ended.err
     assert "step-000005 is damaged" in " ".join(ended.out.split())
@@ -717,7 +719,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(
 def test_a_run_starts_from_its_beginning_where_every_checkpoint_is_damaged(shell: Shell) -> None:
     assert shell.train("run.name=whole").status == 0
     assert shell.train().status == 0
-    for path in checkpoint.saved(shell.run / "checkpoints"):
+    for path in checkpoint.list_checkpoints(shell.run / "checkpoints"):
         flip(path / "learner.pt")
     ended = shell.train("--resume")
     assert ended.status == 0, ended.err
@@ -732,7 +734,7 @@ def test_a_damaged_checkpoint_does_not_push_out_the_good_ones_that_follow(shell:
     """The damaged one is of a later step than those that the resumed run saves."""
     shell.broken(None)
     assert shell.train("checkpoint.keep=1").status == 0
-    for path in checkpoint.saved(shell.run / "checkpoints"):
+    for path in checkpoint.list_checkpoints(shell.run / "checkpoints"):
         flip(path / "__0_0.distcp")
     shell.broken("raises")
     one_line(shell.train("--resume", "checkpoint.keep=1"), 1)
@@ -750,7 +752,10 @@ def test_the_last_checkpoints_are_kept_and_no_others(tmp_path: Path) -> None:
         checkpoint.save(
             tmp_path, {"w": torch.ones(2)}.items(), {}, {"step": step}, keep=2, best=None
         )
-    assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000004", "step-000005"]
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
+        "step-000004",
+        "step-000005",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000005"]
 
 
@@ -761,16 +766,16 @@ def test_a_checkpoint_in_the_background_is_of_the_moment_when_it_was_asked_for(
 
     begin, go = checkpoint._begin, threading.Event()
     monkeypatch.setattr(checkpoint, "_begin", lambda *given: (go.wait(30), begin(*given)))
-    saver = checkpoint.Saver(tmp_path, 2, ALONE, background=True)
+    saver = checkpoint.Saver(tmp_path, 2, SINGLE_PROCESS, background=True)
     weight, learner = torch.ones(2), {"moments": torch.ones(2)}
     saver([("w", weight)], learner, {"step": 1}, None)
     weight.fill_(2.0)  # the next update
     learner["moments"].fill_(2.0)
-    assert checkpoint.saved(tmp_path) == []
+    assert checkpoint.list_checkpoints(tmp_path) == []
     go.set()
     saver([("w", weight)], learner, {"step": 2}, None)
     saver.close()
-    first, second = checkpoint.saved(tmp_path)
+    first, second = checkpoint.list_checkpoints(tmp_path)
     assert checkpoint.tensors(first)["w"].tolist() == [1.0, 1.0]
     assert torch.load(first / "learner.pt")["moments"].tolist() == [1.0, 1.0]
     assert checkpoint.tensors(second)["w"].tolist() == [2.0, 2.0]
@@ -779,7 +784,7 @@ def test_a_checkpoint_in_the_background_is_of_the_moment_when_it_was_asked_for(
 def test_what_fails_in_the_background_is_raised_by_the_next_checkpoint(tmp_path: Path) -> None:
     import torch
 
-    saver = checkpoint.Saver(tmp_path, 1, ALONE, background=True)
+    saver = checkpoint.Saver(tmp_path, 1, SINGLE_PROCESS, background=True)
     saver([("w", torch.ones(2))], {}, {"step": 1}, None)
     saver.wait()
     (tmp_path / ".unfinished").write_text("a file where a folder has to be made")
@@ -830,7 +835,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_leaves_what_was_saved(
     shell.broken("disk")
     said = one_line(shell.apart(**sections), 1)
     assert all(word in said for word in words), said
-    good, damaged = checkpoint.latest(shell.run / "checkpoints")
+    good, damaged = checkpoint.find_latest(shell.run / "checkpoints")
     assert good is not None
     assert not damaged
     assert good.position["step"] == (2 if options["step"] == 3 else 4)
@@ -894,7 +899,7 @@ def test_a_disk_without_a_byte_left_keeps_the_last_good_checkpoint(shell: Shell)
         said = one_line(shell.apart("checkpoint.keep=9", "checkpoint.every=1"), 1)
         assert "checkpoint" in said
         assert "No space left" in said
-        good, damaged = checkpoint.latest(shell.run / "checkpoints")
+        good, damaged = checkpoint.find_latest(shell.run / "checkpoints")
         assert good is not None
         assert not damaged
         assert str(good.path.name) in said

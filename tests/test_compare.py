@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rlvr.grading import math_verify
 from rlvr.grading.compare import compare
 from rlvr.grading.parser import parse
-from rlvr.tasks.judge import judge_safely, settle
+from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.tasks.math import STRING_ONLY, gate, math
 from rlvr.types import Problem, Response, Status, Verdict
 
@@ -39,7 +39,7 @@ def verdicts(rows: list[dict]) -> list[Verdict]:
     pairs = [
         (Problem(row["id"], "math", "", row["gold"]), Response(row["prediction"])) for row in rows
     ]
-    return settle([judge_safely(math, *pair) for pair in pairs])
+    return wait_all([judge_safely(math, *pair) for pair in pairs])
 
 
 @needs_grading
@@ -142,7 +142,7 @@ def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread
     answer = Response(r"\boxed{\sum_{k=1}^{9999} k^k}")
     found: list[Verdict] = []
     threads = [
-        threading.Thread(target=lambda r=r: found.extend(settle([judge_safely(math, slow, r)])))
+        threading.Thread(target=lambda r=r: found.extend(wait_all([judge_safely(math, slow, r)])))
         for r in (answer, Response(r"\boxed{\sum_{k=1}^{10} k^k + T}"))
     ]
     for thread in threads:

@@ -40,10 +40,10 @@ from transformers import (
 )
 
 from rlvr import seeds
-from rlvr.engines import local
+from rlvr.engines import decoder as decoding
 from rlvr.engines import sampling as sampling_
-from rlvr.engines.local import Decoder
-from rlvr.engines.sampling import choose
+from rlvr.engines.decoder import Decoder
+from rlvr.engines.sampling import sample_tokens
 from rlvr.models import kv_cache, loading
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Policy
@@ -248,9 +248,9 @@ def test_weights_are_laid_out_while_responses_are_generated_and_say_the_same(
     if dtype is torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("this processor does not multiply bf16")
     laid = list[int]()
-    lay = local._Linear.lay
+    lay = decoding._Linear.lay
     monkeypatch.setattr(
-        local._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1]
+        decoding._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1]
     )
     module = made(CONFIGS["qwen2"]()).float()  # with biases
     module.generation_config.eos_token_id = ENDS
@@ -272,9 +272,9 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = list[int]()
-    attend = kv_cache.Prompts.attend
+    attend = kv_cache.SharedPromptCache.attend
     monkeypatch.setattr(
-        kv_cache.Prompts,
+        kv_cache.SharedPromptCache,
         "attend",
         lambda self, *x: (kept.append(len(self.mask)), attend(self, *x))[1],
     )
@@ -306,9 +306,9 @@ def test_attention_in_parts_is_that_over_the_whole(
     # keys that all lie far off, as large biases make them
     lowered[0], lowered[3] = lowered[0] + 9, lowered[3] + 9
     first, said, query, key, value = (part.double() for part in lowered)
-    layer = kv_cache.Kept()
+    layer = kv_cache.KvCacheLayer()
     layer.update(*lowered[:2])
-    shared, alive = kv_cache.Prompts.shared([layer], tokens, mine), torch.arange(6)
+    shared, alive = kv_cache.SharedPromptCache.shared([layer], tokens, mine), torch.arange(6)
     for step in range(steps):
         layer.update(lowered[3][alive, :, step : step + 1], lowered[4][alive, :, step : step + 1])
         if step in (3, kv_cache.BLOCK + 1):
@@ -368,7 +368,7 @@ def test_a_sample_does_not_depend_on_when_the_finished_leave(
 ) -> None:
     engine, asked = decoder(ends=ENDS), requests(4)
     whole = engine.generate(asked, SAMPLING)
-    monkeypatch.setattr(local, "FINISHED_SHARE", share)
+    monkeypatch.setattr(decoding, "FINISHED_SHARE", share)
     assert same(engine.generate(asked, SAMPLING), whole)
 
 
@@ -446,7 +446,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *rows: Sequence[int]) -> None:
     ) -> tuple[Tensor, Tensor]:
         return torch.tensor([rows[key][position] for key in keys]), torch.zeros(len(keys))
 
-    monkeypatch.setattr(local, "choose", answer)
+    monkeypatch.setattr(decoding, "choose", answer)
 
 
 def ids(text: str) -> list[int]:
@@ -581,7 +581,7 @@ def test_an_engine_in_bf16_holds_rounded_weights_and_leaves_the_module_alone() -
 def drawn(
     logits: Tensor, sampling: Sampling, count: int = 10_000, position: int = 0
 ) -> tuple[Tensor, Tensor]:
-    return choose(logits[None].expand(count, -1), range(count), position, sampling)
+    return sample_tokens(logits[None].expand(count, -1), range(count), position, sampling)
 
 
 def random_logits(size: int, seed: int, spread: float = 2.0) -> Tensor:
@@ -685,7 +685,7 @@ def test_log_probabilities_are_of_the_whole_vocabulary_at_the_temperature(
 def test_temperature_zero_takes_the_likeliest_token() -> None:
     logits = torch.stack([random_logits(300, seed) for seed in range(50)])
     assert torch.equal(
-        choose(logits, range(50), 0, Sampling(temperature=0.0))[0], logits.argmax(-1)
+        sample_tokens(logits, range(50), 0, Sampling(temperature=0.0))[0], logits.argmax(-1)
     )
 
 
@@ -697,7 +697,7 @@ def test_the_sampler_writes_into_no_logits() -> None:
     ):
         logits = random_logits(300, 0).float()[None].repeat(40, 1)
         before = logits.clone()
-        choose(logits, range(40), 0, sampling)
+        sample_tokens(logits, range(40), 0, sampling)
         assert torch.equal(logits, before)
 
 

@@ -20,28 +20,28 @@ from test_formats import verl
 
 import rlvr
 from rlvr.errors import RunError, UserError
-from rlvr.rewards.adapters import guarded, lift
+from rlvr.rewards.adapters import adapt_signature, checked_reward
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.types import (
     Context,
     Draw,
     Finish,
-    Group,
-    Member,
     Problem,
     Prompt,
     Reward,
+    RewardedGroup,
     Rollout,
-    SampleGroup,
     Status,
     Verdict,
+    VerifiedGroup,
+    VerifiedSample,
 )
 
 CONTEXT = Context(0, 1, 16)
 META = {"data_source": "sums", "extra_info": {"index": 124, "split": "train"}, "level": 3}
 
 
-def group(*texts: str, answer: str = "15", meta: dict[str, Any] | None = None) -> Group:
+def group(*texts: str, answer: str = "15", meta: dict[str, Any] | None = None) -> VerifiedGroup:
     """Samples of one problem whose prompt ends in an opened tag."""
     problem = Problem("p", "math", "7 + 8?", answer, META if meta is None else meta)
     prompt = Prompt(Draw(problem, 0), (5,), "user: 7 + 8? model: <think>", "<think>")
@@ -49,11 +49,13 @@ def group(*texts: str, answer: str = "15", meta: dict[str, Any] | None = None) -
         Rollout(prompt, i, (1, 2), (0.0, 0.0), (1, 1), text, Finish.STOP, 0)
         for i, text in enumerate(texts)
     ]
-    return Group(problem, tuple(Member(rollout, Verdict(Status.WRONG)) for rollout in rollouts))
+    return VerifiedGroup(
+        problem, tuple(VerifiedSample(rollout, Verdict(Status.WRONG)) for rollout in rollouts)
+    )
 
 
 def rewards(function: Callable[..., Any], *texts: str, **options: Any) -> list[Reward]:
-    return guarded("mine", function)(group(*texts, **options), CONTEXT)
+    return checked_reward("mine", function)(group(*texts, **options), CONTEXT)
 
 
 def values(function: Callable[..., Any], *texts: str, **options: Any) -> list[float]:
@@ -302,15 +304,17 @@ def test_a_parameter_that_nobody_has_is_refused_before_anything_is_called(
     function: Callable[..., Any], words: list[str]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        lift(function, "mine")
+        adapt_signature(function, "mine")
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in ["reward 'mine'", *words])
 
 
 def test_an_empty_group_is_not_asked() -> None:
     problem = Problem("p", "math", "q", "1")
-    rewarder = Rewarder([("mine", 1.0, guarded("mine", lambda queries: queries[0]))])
-    assert rewarder(Group(problem, ()), CONTEXT) == SampleGroup(problem, (), trained=False)
+    rewarder = Rewarder([("mine", 1.0, checked_reward("mine", lambda queries: queries[0]))])
+    assert rewarder(VerifiedGroup(problem, ()), CONTEXT) == RewardedGroup(
+        problem, (), trained=False
+    )
 
 
 def test_an_object_with_a_call_works_like_a_function() -> None:

@@ -16,7 +16,7 @@ from test_files import refused, write
 
 import rlvr
 from rlvr.data import prompts
-from rlvr.data.gate import gated
+from rlvr.data.gate import check_golds
 from rlvr.errors import UserError
 from rlvr.registry import find
 from rlvr.tasks.files import file, from_json, inline, to_json
@@ -345,7 +345,7 @@ def test_the_one_shot_files_load_unchanged() -> None:
 def test_the_puzzle_files_load_unchanged_and_their_golds_verify(name: str) -> None:
     problems = file(path=str(DATA / "knights" / f"{name}.parquet"))
     assert len(problems) == (900 if name.endswith("train") else 100)
-    assert gated(problems, "mark")[1] == ()
+    assert check_golds(problems, "mark")[1] == ()
     for problem in problems:
         assert problem.task == "knights"
         rendered = render(problem, column="prompt")

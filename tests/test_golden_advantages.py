@@ -45,21 +45,21 @@ ESTIMATORS = {
     "grpo": lambda c: {
         "std": c.get("norm_adv_by_std", True),
         "eps": c.get("eps", 1e-6),
-        "alone": "reward",
+        "singleton": "reward",
     },
     "grpo_vectorized": lambda c: {
         "std": c["norm_adv_by_std"],
         "eps": c["eps"],
-        "floor": c["variance_floor"],
-        "alone": "reward",
+        "min_variance": c["variance_floor"],
+        "singleton": "reward",
     },
-    "rloo": lambda c: {"alone": "reward"},
+    "rloo": lambda c: {"singleton": "reward"},
     "rloo_vectorized": lambda c: {},
     "reinforce_plus_plus": lambda c: {"gamma": c["gamma"]},
-    "reinforce_plus_plus_baseline": lambda c: {"alone": "reward"},
+    "reinforce_plus_plus_baseline": lambda c: {"singleton": "reward"},
     "remax": lambda c: {},
-    "opo": lambda c: {"alone": "reward"},
-    "gpg": lambda c: {"norm": c["f_norm"], "alone": "reward"},
+    "opo": lambda c: {"singleton": "reward"},
+    "gpg": lambda c: {"norm": c["f_norm"], "singleton": "reward"},
     "grpo_passk": lambda c: {},
     "gae": lambda c: {"gamma": c["gamma"], "lam": c["lam"]},
 }
@@ -100,8 +100,8 @@ def test_estimators_of_verl_and_its_forks(case: dict[str, Any]) -> None:
     tokens = from_token_rewards(case, flat, **more)
     name = config["estimator"]
     estimate = getattr(advantage, OURS.get(name, name))
-    slack = {"slack": 1e-8} if "verl_" in case["name"] and name in ("gae", *SLACK) else {}
-    ours = estimate(tokens, World(), **ESTIMATORS[name](config), **slack)
+    count_eps = {"count_eps": 1e-8} if "verl_" in case["name"] and name in ("gae", *SLACK) else {}
+    ours = estimate(tokens, World(), **ESTIMATORS[name](config), **count_eps)
     close(case, flat.rows(ours), case["outputs"]["advantages"], flat.padded)
     if name == "gae":
         returns = advantage.gae_of(tokens, config["gamma"], config["lam"]) + flat.flat(
@@ -162,7 +162,7 @@ def test_kl_in_the_reward(case: dict[str, Any]) -> None:
     )
     # OpenRLHF takes a negative coefficient for none
     coef = max(config.get("beta", config.get("kl_coef")), 0.0)
-    shaped, current = reward_shaping.penalised(
+    shaped, current = reward_shaping.penalise_kl(
         tokens, coef, estimator=names.get(estimator, estimator), clamp=clamp, clip=clip
     )
     close(
@@ -187,7 +187,7 @@ def test_the_coefficient_adapts(case: dict[str, Any]) -> None:
         case["outputs"]["coef_after_each_update"],
         strict=True,
     ):
-        coef = reward_shaping.adapted(
+        coef = reward_shaping.adapt_coefficient(
             coef, current, config["n_steps"], target=target, horizon=config["horizon"]
         )
         assert coef == pytest.approx(wanted, rel=1e-9)
@@ -280,7 +280,7 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
         low, high = config["reward_clip_range"] or (None, None)
         assert high is None or low == -high
         old, ref = (flat.flat(given[name]) for name in ("old_log_probs", "ref_log_prob"))
-        tokens, _ = reward_shaping.penalised(
+        tokens, _ = reward_shaping.penalise_kl(
             replace(tokens, old_logprob=old, ref_logprob=ref), config["beta"], clip=high
         )
         found = advantage.rloo(tokens, World())
@@ -295,8 +295,8 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
 def test_a_step_whose_groups_were_all_filtered_leaves_the_coefficient_as_it_is() -> None:
     none = torch.zeros(0, dtype=torch.float64)
     owner = torch.zeros(0, dtype=torch.long)
-    shaped, current = reward_shaping.penalised(
+    shaped, current = reward_shaping.penalise_kl(
         Scored(none, owner, owner, none, none, none, none), 0.1
     )
     assert current == 0.0 and shaped.token_reward.shape == (0,)
-    assert reward_shaping.adapted(0.1, current, 0, target=1.0, horizon=100) == 0.1
+    assert reward_shaping.adapt_coefficient(0.1, current, 0, target=1.0, horizon=100) == 0.1

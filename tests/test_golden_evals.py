@@ -15,7 +15,7 @@ from rlvr.grading.compare import compare
 from rlvr.grading.extract import last_box
 from rlvr.metrics import statistics, text_quality, votes
 from rlvr.storage.records import sample_row
-from rlvr.tasks.judge import settle
+from rlvr.tasks.judge import wait_all
 from rlvr.tasks.math import math
 from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict
 
@@ -66,7 +66,7 @@ def judged(sample: dict[str, Any], preds: Sequence[str]) -> list[dict[str, Any]]
         {"category": sample["type"]},
     )
     texts = [rf"\boxed{{{pred}}}" if pred else "" for pred in preds]
-    verdicts = settle([math(problem, Response(text)) for text in texts])
+    verdicts = wait_all([math(problem, Response(text)) for text in texts])
     return [row(problem, i, t, v) for i, (t, v) in enumerate(zip(texts, verdicts, strict=True))]
 
 

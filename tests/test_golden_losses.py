@@ -89,7 +89,7 @@ def forward(logits: Tensor, labels: Tensor, temperature: float) -> Forward:
 Weights = tuple[Callable[[Batch], Tensor], dict[str, float]]
 
 
-def reduced(mode: str, config: dict[str, Any], flat: Flat, slack: float) -> Weights:
+def reduced(mode: str, config: dict[str, Any], flat: Flat, count_eps: float) -> Weights:
     """Our reduction for an aggregation of verl's, and the denominators it is given there."""
     world = config.get("global_batch_info") or {}
     ranks = world.get("dp_size", 1)
@@ -99,7 +99,7 @@ def reduced(mode: str, config: dict[str, Any], flat: Flat, slack: float) -> Weig
     if mode == "token-mean":
         return (lambda b: reductions.token_mean(b)), {"tokens": tokens}
     if mode == "seq-mean-token-mean":
-        return (lambda b: reductions.sequence_mean(b, slack=slack)), {"samples": samples}
+        return (lambda b: reductions.sequence_mean(b, count_eps=count_eps)), {"samples": samples}
     if mode == "seq-mean-token-sum":
         return reductions.sequence_sum, {"samples": samples}
     length = world.get("loss_scale_factor", flat.padded.shape[1])
@@ -138,8 +138,8 @@ def test_policy_losses_and_their_gradients(case: dict[str, Any]) -> None:
     by_sequence = gspo or config.get("loss") == "sapo" or config.get("token_level_loss") is False
     by_sequence = by_sequence or case["name"].startswith("openrlhf_v0")
     mode = "seq-mean-token-mean" if by_sequence else config.get("loss_agg_mode", "token-mean")
-    slack = 1e-8 if case["name"].startswith(("verl", "openrlhf011")) else 0.0
-    weigh, totals = reduced(mode, config, flat, slack)
+    count_eps = 1e-8 if case["name"].startswith(("verl", "openrlhf011")) else 0.0
+    weigh, totals = reduced(mode, config, flat, count_eps)
     batch = flat.batch(advantage=given["advantages"], old=given["old_log_prob"], **totals)
     if "rollout_is_weights" in given:
         batch = loss_with(batch, flat.flat(given["rollout_is_weights"]))
@@ -200,7 +200,7 @@ def test_importance_weights(case: dict[str, Any]) -> None:
             "level": config["level"],
             "high": config["threshold"],
             "normalise": config["batch_normalize"],
-            "slack": 1e-8,
+            "count_eps": 1e-8,
         }
         close(
             case,
@@ -400,7 +400,7 @@ def whole_reduction(case: dict[str, Any], flat: Flat) -> Weights:
         return (
             (reductions.token_mean, {})
             if by_token
-            else ((lambda b: reductions.sequence_mean(b, slack=1e-8)), {})
+            else ((lambda b: reductions.sequence_mean(b, count_eps=1e-8)), {})
         )
     kind = config["loss_type"]
     if kind == "bnpo":
@@ -428,7 +428,7 @@ def verl_micro(config: dict[str, Any], flat: Flat) -> Weights:
             "samples": float(parts)
         }
     return (
-        (lambda b: reductions.sequence_mean(b, slack=1e-8))
+        (lambda b: reductions.sequence_mean(b, count_eps=1e-8))
         if "mean-token-mean" in mode
         else reductions.sequence_sum
     ), {"samples": samples}

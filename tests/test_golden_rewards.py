@@ -21,21 +21,21 @@ from rlvr.errors import UserError
 from rlvr.grading.compare import compare
 from rlvr.grading.extract import last_box
 from rlvr.rewards import functions
-from rlvr.tasks.judge import judge_safely, settle
+from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.tasks.knights import check_knights
 from rlvr.tasks.math import math
 from rlvr.types import (
     Context,
     Draw,
     Finish,
-    Group,
-    Member,
     Problem,
     Prompt,
     Response,
     Rollout,
     Status,
     Verdict,
+    VerifiedGroup,
+    VerifiedSample,
 )
 
 GOLDEN = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
@@ -128,7 +128,7 @@ def verdict(text: str, gold: object, forms: tuple[str, ...]) -> Verdict:
     judged = judge_safely(
         lambda p, r: math(p, r, extract=forms), Problem("p", "math", "", answer), Response(text)
     )  # type: ignore[arg-type]
-    return settle([judged])[0]
+    return wait_all([judged])[0]
 
 
 def unexplained(rows: Iterator[tuple[str, str, object, object]], rules: list[Rule]) -> list[tuple]:
@@ -267,15 +267,15 @@ def test_length_and_repetition_penalties_against_the_references() -> None:
                 assert found.value == pytest.approx(total, rel=1e-9)
 
 
-def group(*answers: str | None) -> Group:
+def group(*answers: str | None) -> VerifiedGroup:
     members = [
-        Member(
+        VerifiedSample(
             replace(rollout(3), index=i),
             Verdict(Status.WRONG if a else Status.NO_ANSWER, a, bool(a)),
         )
         for i, a in enumerate(answers)
     ]
-    return Group(Problem("p", "math", "", "5"), tuple(members))
+    return VerifiedGroup(Problem("p", "math", "", "5"), tuple(members))
 
 
 def test_the_majority_is_counted_by_meaning_and_nobody_wins_without_an_answer() -> None:

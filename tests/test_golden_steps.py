@@ -24,7 +24,7 @@ from rlvr.training.batch import Batch, score
 from rlvr.training.critic import Critic
 from rlvr.training.learner import Learner
 from rlvr.training.objective import Objective
-from rlvr.training.optimizer import Rate, Updates
+from rlvr.training.optimizer import LrSchedule, OptimizerStepper
 from rlvr.types import (
     Draw,
     Finish,
@@ -32,8 +32,8 @@ from rlvr.types import (
     Problem,
     Prompt,
     Reward,
+    RewardedGroup,
     Sample,
-    SampleGroup,
     Sampling,
     Status,
     Verdict,
@@ -94,11 +94,11 @@ def adamw(parameters: list[Any], config: dict[str, Any]) -> Watched:
     return Watched(parameters, **{**options, "betas": tuple(options["betas"])}, fused=True)
 
 
-def updates_of(model: Any, config: dict[str, Any]) -> Updates:
-    return Updates(
+def updates_of(model: Any, config: dict[str, Any]) -> OptimizerStepper:
+    return OptimizerStepper(
         model,
         adamw(model.master, config),
-        Rate(config["optimizer"]["lr"], 0, 1, lambda at: 1),
+        LrSchedule(config["optimizer"]["lr"], 0, 1, lambda at: 1),
         config["grad_clip"],
     )
 
@@ -125,8 +125,8 @@ def test_value_losses_and_their_gradients(case: dict[str, Any]) -> None:
     flat = Flat(given["response_mask"], dtype_of(case))
     by_sequence = case["name"].startswith("openrlhf_v0") or config.get("token_level_loss") is False
     mode = "seq-mean-token-mean" if by_sequence else config.get("loss_agg_mode", "token-mean")
-    slack = 1e-8 if case["name"].startswith(("verl", "openrlhf011")) else 0.0
-    weigh, totals = reduced(mode, config, flat, slack)
+    count_eps = 1e-8 if case["name"].startswith(("verl", "openrlhf011")) else 0.0
+    weigh, totals = reduced(mode, config, flat, count_eps)
     batch = flat.batch(advantage=None, value=given["values"], returns=given["returns"], **totals)
     value = flat.flat(given["vpreds"]).requires_grad_()
     error, clipped = loss.value_loss(value, batch, config["cliprange_value"])
@@ -297,7 +297,7 @@ def test_what_is_trained_of_a_response(case: dict[str, Any]) -> None:
     ]
     found = Rollouts(Replayed(responses, end), decoded)(prompts, Sampling(), 0)
     samples = [Sample(r, Verdict(Status.WRONG), Reward(0.0, {})) for r in found]
-    groups = [SampleGroup(s.rollout.prompt.problem, (s,)) for s in samples]
+    groups = [RewardedGroup(s.rollout.prompt.problem, (s,)) for s in samples]
     scored = score(groups, None, None, torch.float64, torch.device("cpu"))
     masks = scored.mask.split([len(r.token_ids) for r in found])
     for mask, rollout, kind, ids, expected in zip(

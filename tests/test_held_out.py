@@ -18,9 +18,9 @@ import rlvr
 from rlvr import cli, registry
 from rlvr.build.problems import read_problems
 from rlvr.data import prompts
-from rlvr.data.contamination import overlap
-from rlvr.data.gate import gated
-from rlvr.engines.local import Decoder
+from rlvr.data.contamination import find_overlap
+from rlvr.data.gate import check_golds
+from rlvr.engines.decoder import Decoder
 from rlvr.errors import UserError
 from rlvr.metrics import statistics
 from rlvr.report.evaluation_page import beside
@@ -64,7 +64,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_a_published_set_has_its_rows_and_every_gold_passes_the_gate(name: str) -> None:
     problems = problems_of(name)
     assert len(problems) == ROWS[name]
-    assert [row.gold for row in gated(problems, "mark")[1]] == GATED.get(name, [])
+    assert [row.gold for row in check_golds(problems, "mark")[1]] == GATED.get(name, [])
 
 
 # Golds of the files that have no meaning to compare by, and are compared as text: Python, a
@@ -496,7 +496,10 @@ def test_the_last_and_the_best_checkpoint_are_kept_and_no_other(tmp_path: Path) 
 
     for step, best in ((1, 1), (2, 1), (3, 3), (4, 3), (5, 3)):
         checkpoint.save(tmp_path, [("w", torch.zeros(1))], {}, {"step": step}, 1, best=best)
-    assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000003", "step-000005"]
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == [
+        "step-000003",
+        "step-000005",
+    ]
 
 
 def test_a_best_that_is_no_held_out_set_is_refused(tiny_model: Path) -> None:
@@ -620,13 +623,13 @@ def test_overlap_finds_copies_near_copies_and_shared_words_but_not_the_phrases_o
     ]  # fmt: skip
     train = [Problem(f"t{i}", "math", f"  {story.upper()} ", "180") for i in range(128)]
     train += [Problem("u", "math", "What is 7 + 8?", "15")]
-    found = overlap(train, held)
+    found = find_overlap(train, held)
     assert set(found.exact) == {"copy"} and found.exact["copy"].startswith("t")
     assert set(found.some) == {"some"} and set(found.most) == {"near"}
     assert found.train == 2
     phrase = "A very special island is inhabited only by knights and knaves and you meet people there. Number"
     kinds = [Problem(f"k{i}", "math", f"{phrase} {i}?", "1") for i in range(30)]
-    apart = overlap(kinds[:15], kinds[15:])
+    apart = find_overlap(kinds[:15], kinds[15:])
     assert not apart.exact and not apart.most and not apart.some
 
 

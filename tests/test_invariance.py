@@ -32,7 +32,7 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from rlvr import registry
-from rlvr.build.models import load
+from rlvr.build.models import load_policy
 from rlvr.build.run import build
 from rlvr.config import loader
 from rlvr.distributed.world import World
@@ -44,19 +44,19 @@ from rlvr.rollouts.filters import no_signal
 from rlvr.step import State, train_step
 from rlvr.training import loss, reductions
 from rlvr.training.advantage import grpo
-from rlvr.training.batch import Batch, Split, pack
+from rlvr.training.batch import Batch, MinibatchPlan, pack
 from rlvr.training.learner import Learner
 from rlvr.training.objective import Objective
-from rlvr.training.optimizer import Rate, Updates
+from rlvr.training.optimizer import LrSchedule, OptimizerStepper
 from rlvr.types import (
     Draw,
     Finish,
     Problem,
     Prompt,
     Reward,
+    RewardedGroup,
     Rollout,
     Sample,
-    SampleGroup,
     Status,
     Verdict,
 )
@@ -146,7 +146,7 @@ def learner_of(
     bound = [(name, TERMS[name]) for name in terms]
     objective = Objective(bound, (REDUCTIONS | POSITIONAL)[reduction], signal=frozenset(signal))
     recorder: Any = Recorder(actor.master)
-    updates = Updates(actor, recorder, Rate(1, 0, 1, lambda at: 1), None)
+    updates = OptimizerStepper(actor, recorder, LrSchedule(1, 0, 1, lambda at: 1), None)
     return Learner(actor, policy_of(1), objective, updates, temperature=TEMPERATURE, keeps_old=True)
 
 
@@ -161,7 +161,7 @@ def gradients(learner: Learner, batches: Sequence[Batch]) -> Tensor:
 
 def groups_of(
     rewards: Sequence[Sequence[float]] | None = None, equal_lengths: bool = False
-) -> list[SampleGroup]:
+) -> list[RewardedGroup]:
     """Four ragged groups of three samples of random tokens, some of them written by a tool."""
     draw = torch.Generator().manual_seed(7)
     groups = []
@@ -178,7 +178,7 @@ def groups_of(
             rollout = Rollout(prompt, i, tokens(length, draw), logprobs, mask, "", Finish.STOP, 0)
             value = rewards[g][i] if rewards else float(torch.rand((), generator=draw))
             samples.append(Sample(rollout, Verdict(Status.WRONG), Reward(value, {})))
-        groups.append(SampleGroup(problem, tuple(samples)))
+        groups.append(RewardedGroup(problem, tuple(samples)))
     return groups
 
 
@@ -186,7 +186,7 @@ def tokens(count: int, draw: torch.Generator) -> tuple[int, ...]:
     return tuple(torch.randint(3, 80, (count,), generator=draw).tolist())
 
 
-def batch_of(learner: Learner, groups: Sequence[SampleGroup], moved: float = 0.3) -> Batch:
+def batch_of(learner: Learner, groups: Sequence[RewardedGroup], moved: float = 0.3) -> Batch:
     """The batch of a later update: the old log-probabilities are the policy's no more, so that some
     ratios clip.
     """
@@ -278,7 +278,7 @@ def test_gradients_are_those_of_a_loop_over_single_samples(reduction: str, budge
     assert close(found, by_hand(learner.policy.module, batch, groups, reduction))
 
 
-def by_hand(module: Any, batch: Batch, groups: Sequence[SampleGroup], reduction: str) -> Tensor:
+def by_hand(module: Any, batch: Batch, groups: Sequence[RewardedGroup], reduction: str) -> Tensor:
     assert batch.old_logprob is not None
     module.zero_grad()
     reference, at = sharp(1), 0
@@ -350,7 +350,9 @@ def test_leaving_groups_out_changes_no_sum_over_minibatches(
     )
     kept, left = batch_of(learner, groups, moved=0), batch_of(learner, no_signal(groups), moved=0)
     assert len(left.sequences) == 12 - 3 * silent
-    sums = [gradients(learner, list(batch.minibatches(Split(2), 0))) for batch in (left, kept)]
+    sums = [
+        gradients(learner, list(batch.minibatches(MinibatchPlan(2), 0))) for batch in (left, kept)
+    ]
     assert close(*sums)
 
 
@@ -444,14 +446,14 @@ def test_a_term_that_says_so_and_no_other_is_zero_with_its_slope_without_an_adva
 def test_minibatches_take_every_sample_once_an_epoch_in_an_order_of_their_own() -> None:
     learner = learner_of(policy_of())
     batch = batch_of(learner, groups_of())
-    parts = list(batch.minibatches(Split(3, 2), 0, 5))
+    parts = list(batch.minibatches(MinibatchPlan(3, 2), 0, 5))
     assert len(parts) == 6 and {len(part.sequences) for part in parts} == {4}
     for epoch in (parts[:3], parts[3:]):
         assert sorted(s.response for part in epoch for s in part.sequences) == sorted(
             s.response for s in batch.sequences
         )
     assert parts[0].sequences != parts[3].sequences
-    assert [part.sequences for part in batch.minibatches(Split(3, 2), 0, 5)] == [
+    assert [part.sequences for part in batch.minibatches(MinibatchPlan(3, 2), 0, 5)] == [
         part.sequences for part in parts
     ]
 
@@ -466,7 +468,7 @@ def test_minibatches_carry_the_numbers_of_their_samples() -> None:
             strict=True,
         )
     )
-    for part in batch.minibatches(Split(2), 0):
+    for part in batch.minibatches(MinibatchPlan(2), 0):
         pieces = part.advantage.split([len(s.response) for s in part.sequences])
         assert all(
             torch.equal(rows[s], piece) for s, piece in zip(part.sequences, pieces, strict=True)
@@ -594,7 +596,7 @@ def test_gradient_checkpointing_computes_each_layer_twice_and_changes_no_gradien
             "compute": "float32",
             "gradient_checkpointing": checkpointing,
         }
-        actor = load(loader.load(tiny.recipe(tiny_model, model=model))).policy
+        actor = load_policy(loader.load(tiny.recipe(tiny_model, model=model))).policy
         calls.clear()
         for part in actor.passes([Tokens((5, 6, 7), (8, 9, 10))]):
             actor.forward(part, 1.0).logprob.sum().backward()
@@ -752,7 +754,7 @@ def test_checkpointed_layers_have_the_gradients_of_plain_ones_in_bf16() -> None:
             loading.checkpoint_layers(actor.module)
         (part,) = actor.passes([Tokens((5, 6, 7), (8, 9)), Tokens((5, 6, 7), (9, 8, 5))])
         actor.forward(part, 1.0).logprob.sum().backward()
-        return [parameter.grad for parameter in actor.copies if parameter.grad is not None]
+        return [parameter.grad for parameter in actor.compute_params if parameter.grad is not None]
 
     plain, again = gradients_of(False), gradients_of(True)
     assert len(plain) == len(again) > 4

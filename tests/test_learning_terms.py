@@ -25,13 +25,13 @@ from rlvr.metrics.mergeable import Metrics
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Forward, Policy
 from rlvr.rollouts.filters import no_signal
-from rlvr.rollouts.gather import Gathered, once, refill
+from rlvr.rollouts.gather import CollectedGroups, once, refill
 from rlvr.training import loss, reductions, schedules
 from rlvr.training.advantage import grpo, rloo
 from rlvr.training.batch import Batch, Scored
 from rlvr.training.learner import Learner
 from rlvr.training.objective import Objective
-from rlvr.training.optimizer import Rate, Updates
+from rlvr.training.optimizer import LrSchedule, OptimizerStepper
 from rlvr.training.tensors import group_deviation, group_mean
 from rlvr.types import (
     Draw,
@@ -39,9 +39,9 @@ from rlvr.types import (
     Problem,
     Prompt,
     Reward,
+    RewardedGroup,
     Rollout,
     Sample,
-    SampleGroup,
     Status,
     Verdict,
 )
@@ -374,25 +374,30 @@ def test_schedules_at_their_ends_and_in_the_middle() -> None:
 
 def test_the_rate_warms_up_then_follows_its_schedule() -> None:
     """Four updates of warm-up, then a line to zero over the other ten, and zero beyond."""
-    rate = Rate(peak=2.0, warmup=4, total=14, schedule=schedules.linear)
+    rate = LrSchedule(peak=2.0, warmup=4, total=14, schedule=schedules.linear)
     assert [rate.at(n) for n in range(4)] == [0.5, 1.0, 1.5, 2.0]
     assert [rate.at(n) for n in (4, 9, 13, 14, 99)] == pytest.approx([2.0, 1.0, 0.2, 0.0, 0.0])
-    assert Rate(2.0, 0, 10, schedules.linear).at(0) == 2.0
-    assert Rate(2.0, 5, 5, schedules.linear).at(5) == 2.0 and Rate(2.0, 9, 5, schedules.linear).at(
-        4
-    ) == pytest.approx(10 / 9)
+    assert LrSchedule(2.0, 0, 10, schedules.linear).at(0) == 2.0
+    assert LrSchedule(2.0, 5, 5, schedules.linear).at(5) == 2.0 and LrSchedule(
+        2.0, 9, 5, schedules.linear
+    ).at(4) == pytest.approx(10 / 9)
 
 
 # --- The optimiser step
 
 
 def learner(
-    term: Callable[..., Any], clip: float | None = None, rate: Rate | None = None, **options: Any
+    term: Callable[..., Any],
+    clip: float | None = None,
+    rate: LrSchedule | None = None,
+    **options: Any,
 ) -> Learner:
     policy = Policy(tiny.model(0, torch.float64), torch.float64, 64, tiny.tokenizer())
     optimizer = torch.optim.AdamW(policy.master, **{"lr": 0.0, "weight_decay": 0.0, **options})
     objective = Objective([("term", term)], reductions.token_mean)
-    updates = Updates(policy, optimizer, rate or Rate(1e-2, 0, 10, schedules.constant), clip)
+    updates = OptimizerStepper(
+        policy, optimizer, rate or LrSchedule(1e-2, 0, 10, schedules.constant), clip
+    )
     return Learner(policy, None, objective, updates)
 
 
@@ -414,7 +419,7 @@ def test_two_updates_are_those_of_adamw_by_hand(clip: float | None) -> None:
     `clip`, the rate.
     """
     betas, eps, decay = (0.9, 0.99), 1e-3, 0.1
-    rate = Rate(1e-2, 2, 10, schedules.constant)
+    rate = LrSchedule(1e-2, 2, 10, schedules.constant)
     made = learner(loss.supervised, clip, rate, betas=betas, eps=eps, weight_decay=decay)
     data = batch(lengths=(5,))
     weights = [p.detach().clone() for p in made.policy.master]
@@ -539,7 +544,7 @@ def test_names_with_a_slash_are_nested() -> None:
 # --- Gathering and filters
 
 
-def group(rewards: Sequence[float], name: str = "p", trained: bool = True) -> SampleGroup:
+def group(rewards: Sequence[float], name: str = "p", trained: bool = True) -> RewardedGroup:
     problem = Problem(name, "math", "q", "a")
     rollout = Rollout(
         Prompt(Draw(problem, 0), (1,), "q"), 0, (5, 6), (0.0, 0.0), (1, 1), "", Finish.STOP, 0
@@ -548,16 +553,16 @@ def group(rewards: Sequence[float], name: str = "p", trained: bool = True) -> Sa
         Sample(replace(rollout, index=i), Verdict(Status.WRONG), Reward(r, {}))
         for i, r in enumerate(rewards)
     )
-    return SampleGroup(problem, samples, trained)
+    return RewardedGroup(problem, samples, trained)
 
 
-def attempts(*drawn: Sequence[SampleGroup]) -> tuple[Callable[..., Any], list[tuple[int, int]]]:
+def attempts(*drawn: Sequence[RewardedGroup]) -> tuple[Callable[..., Any], list[tuple[int, int]]]:
     """An attempt that brings the given groups in turn, and the log of the numbers and states it was
     asked with.
     """
     asked: list[tuple[int, int]] = []
 
-    def attempt(number: int, source: SourceState) -> tuple[Sequence[SampleGroup], SourceState]:
+    def attempt(number: int, source: SourceState) -> tuple[Sequence[RewardedGroup], SourceState]:
         asked.append((number, source.drawn))
         return drawn[number], SourceState(source.drawn + 2, ())
 
@@ -570,13 +575,13 @@ START = SourceState(10, ())
 
 def test_once_takes_what_one_attempt_brings() -> None:
     attempt, asked = attempts([SILENT, LOUD])
-    assert once(attempt, START, 2) == Gathered((SILENT, LOUD), SourceState(12, ()), 1, 2)
+    assert once(attempt, START, 2) == CollectedGroups((SILENT, LOUD), SourceState(12, ()), 1, 2)
     assert asked == [(0, 10)]
 
 
 def test_refill_goes_on_until_enough_groups_have_a_signal() -> None:
     attempt, asked = attempts([SILENT, LOUD], [SILENT, SILENT], [OTHER, LOUD], [LOUD, LOUD])
-    assert refill(attempt, START, 2) == Gathered(
+    assert refill(attempt, START, 2) == CollectedGroups(
         (LOUD, OTHER), SourceState(16, ()), 3, 6, (SILENT,) * 3 + (LOUD,)
     )
     assert asked == [(0, 10), (1, 12), (2, 14)]
@@ -584,7 +589,7 @@ def test_refill_goes_on_until_enough_groups_have_a_signal() -> None:
 
 def test_refill_stops_at_its_limit_with_what_it_has() -> None:
     attempt, asked = attempts([SILENT, LOUD], [SILENT, SILENT], [OTHER, LOUD])
-    assert refill(attempt, START, 2, max_attempts=2) == Gathered(
+    assert refill(attempt, START, 2, max_attempts=2) == CollectedGroups(
         (LOUD,), SourceState(14, ()), 2, 4, (SILENT,) * 3
     )
     attempt, asked = attempts([LOUD, OTHER])

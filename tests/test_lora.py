@@ -14,7 +14,7 @@ from test_learns import gain, rewards
 from transformers import AutoModelForCausalLM
 
 import rlvr
-from rlvr.build.models import load
+from rlvr.build.models import load_policy
 from rlvr.build.run import build
 from rlvr.config import loader
 from rlvr.errors import UserError
@@ -86,11 +86,11 @@ def test_the_reward_rises_with_adapters(bold: Path) -> None:
 def test_merged_weights_give_the_log_probabilities_of_the_adapted_model(
     bold: Path, compute: str
 ) -> None:
-    policy = load(loader.load(tiny.recipe(bold, **lora(bold, compute=compute)))).policy
+    policy = load_policy(loader.load(tiny.recipe(bold, **lora(bold, compute=compute)))).policy
     draw = torch.Generator().manual_seed(0)
     for master in policy.master:
         master.data = torch.randn(master.shape, generator=draw) * 0.5
-    policy.publish()
+    policy.sync_compute_weights()
     plain, untouched = (AutoModelForCausalLM.from_pretrained(bold) for _ in range(2))
     base = policy.logprobs(SEQUENCES, 1.0)
     merged = dict(policy.weights())
@@ -114,7 +114,7 @@ def test_the_reference_is_the_model_without_adapters(tiny_model: Path) -> None:
     start = learner.policy.logprobs(SEQUENCES, 0.7)
     for master in learner.policy.master:
         master.data += 0.1
-    learner.policy.publish()
+    learner.policy.sync_compute_weights()
     assert learner.reference is not None
     assert torch.equal(learner.reference.logprobs(SEQUENCES, 0.7), start)
     assert (learner.policy.logprobs(SEQUENCES, 0.7) - start).abs().max() > 1e-3
@@ -130,7 +130,7 @@ def test_the_exported_model_is_plain_and_a_resume_goes_on(tiny_model: Path, tmp_
         for i, steps in enumerate(parts):
             rlvr.train(made, reward=variety, resume=i > 0, overrides=[f"run.steps={steps}"])
         exported = AutoModelForCausalLM.from_pretrained(tmp_path / name / "model")
-        assert not lora_.adapters(exported)
+        assert not lora_.adapter_weights(exported)
         found.append(exported.state_dict())
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
     start = tiny.model().state_dict()
@@ -140,7 +140,7 @@ def test_the_exported_model_is_plain_and_a_resume_goes_on(tiny_model: Path, tmp_
 def test_a_wrong_target_is_one_line(tiny_model: Path) -> None:
     made = tiny.recipe(tiny_model, **lora(tiny_model))
     with pytest.raises(UserError, match=r"model\.lora\.targets"):
-        load(loader.load(made, {"model.lora.targets": ["nothing_like_this"]}))
+        load_policy(loader.load(made, {"model.lora.targets": ["nothing_like_this"]}))
 
 
 def test_adapters_cannot_follow_a_renewed_reference(tiny_model: Path) -> None:

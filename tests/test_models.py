@@ -9,7 +9,7 @@ import tiny
 import torch
 
 import rlvr
-from rlvr.build.models import load
+from rlvr.build.models import load_policy
 from rlvr.build.run import build
 from rlvr.config import loader
 from rlvr.errors import RunError, UserError
@@ -25,7 +25,7 @@ def gradients(tiny_model: Path, checkpointing: bool) -> tuple[list[torch.Tensor]
     them.
     """
     options = {"name": str(tiny_model), "dtype": "float64", "gradient_checkpointing": checkpointing}
-    policy = load(loader.load(tiny.recipe(tiny_model, model=options))).policy
+    policy = load_policy(loader.load(tiny.recipe(tiny_model, model=options))).policy
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         for part in policy.passes(SEQUENCES):
@@ -48,7 +48,7 @@ def test_the_engine_of_a_checkpointed_policy_decodes_as_before(tiny_model: Path)
             "compute": "float32",
             "gradient_checkpointing": checkpointing,
         }
-        engine = load(loader.load(tiny.recipe(tiny_model, model=options))).rollouts.engine
+        engine = load_policy(loader.load(tiny.recipe(tiny_model, model=options))).rollouts.engine
         answers.append(engine.generate([Request((5, 6, 7), (1, 2))], Sampling(2, 8)))
     assert answers[0] == answers[1]
 
@@ -56,7 +56,7 @@ def test_the_engine_of_a_checkpointed_policy_decodes_as_before(tiny_model: Path)
 def test_a_model_that_cannot_be_saved_ends_the_run_in_one_line(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    policy = load(loader.load(tiny.recipe(tiny_model))).policy
+    policy = load_policy(loader.load(tiny.recipe(tiny_model))).policy
     (tmp_path / "model").write_text("in the way")
     with pytest.raises(RunError, match=r"^cannot save the model .*model: [^\n]*$"):
         export.export(policy, tmp_path / "model")
@@ -88,7 +88,7 @@ def test_the_folder_of_a_run_is_a_model_and_a_reference(tiny_model: Path, tmp_pa
     options = {"name": str(tmp_path / "first"), "compute": "float32", "reference": str(tiny_model)}
     terms = {"terms": ["clip", {"name": "kl", "coef": 0.1}]}
     learner = build(loader.load(tiny.recipe(tiny_model, model=options, loss=terms))).run.learner
-    plain = load(loader.load(tiny.recipe(tiny_model))).policy.logprobs(SEQUENCES, 1.0)
+    plain = load_policy(loader.load(tiny.recipe(tiny_model))).policy.logprobs(SEQUENCES, 1.0)
     assert learner.reference is not None and torch.equal(
         learner.reference.logprobs(SEQUENCES, 1.0), plain
     )

@@ -25,7 +25,7 @@ from rlvr.training.advantage import gae, gae_of
 from rlvr.training.batch import Batch, pack, tokens_of, trained
 from rlvr.training.batch import score as scored_of
 from rlvr.training.critic import Critic
-from rlvr.training.optimizer import Rate, Updates
+from rlvr.training.optimizer import LrSchedule, OptimizerStepper
 
 PPO: dict[str, Any] = {
     "advantage": {"name": "gae", "lam": 1.0},
@@ -154,9 +154,9 @@ def test_the_target_of_the_critic_is_the_unwhitened_advantage_plus_the_value(
 
 
 def first(run: Any) -> Any:
-    from rlvr.step import attempt
+    from rlvr.step import sample_groups
 
-    return attempt(run, 0, 0, run.sources.start())[0]
+    return sample_groups(run, 0, 0, run.sources.start())[0]
 
 
 # --- Invariance of the critic's gradient
@@ -176,7 +176,7 @@ def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "toke
         "micro": partial(reductions.micro_token_mean, size=3),
     }
     recorder: Any = Recorder(model.master)
-    updates = Updates(model, recorder, Rate(1, 0, 1, lambda at: 1), None)
+    updates = OptimizerStepper(model, recorder, LrSchedule(1, 0, 1, lambda at: 1), None)
     return Critic(model, updates, partial(gae_of, gamma=1.0, lam=0.9), reduce[reduction], 0.2, 0)
 
 

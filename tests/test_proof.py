@@ -16,10 +16,10 @@ from torch import Tensor
 from worlds import in_world
 
 import rlvr
-from rlvr.build.models import load
+from rlvr.build.models import load_policy
 from rlvr.config import loader, staging
 from rlvr.distributed.world import World
-from rlvr.engines.local import Decoder
+from rlvr.engines.decoder import Decoder
 from rlvr.errors import RunError, UserError
 from rlvr.registry import register
 from rlvr.types import Request, Sampling
@@ -41,7 +41,7 @@ class Apart(Decoder):
         super().load(arrived, version)
 
 
-@register("engine", "apart_for_tests", needs={"proof"})
+@register("engine", "apart_for_tests", needs={"weight_sync"})
 def apart(module: Any, tokenizer: Any, compute: torch.dtype, *, until: int = 1000) -> Apart:
     engine = Apart(module, tokenizer, compute, 128)
     engine.until = until
@@ -115,7 +115,7 @@ def test_weights_of_one_kind_that_never_arrive_are_caught_before_the_first_step(
             parameter.mul_(8 if parameter.dim() > 1 else 1)
     module.save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
-    loaded = load(loader.load(of(tmp_path / "model", tmp_path)))
+    loaded = load_policy(loader.load(of(tmp_path / "model", tmp_path)))
     engine = loaded.rollouts.engine
     assert isinstance(engine, Apart)
     with torch.no_grad():
@@ -150,13 +150,13 @@ def test_the_local_engine_is_asked_no_probe(tiny_model: Path) -> None:
 
 
 def _stale_on_one_rank(world: World, recipe: dict[str, Any]) -> str:
-    loaded = load(loader.load(recipe), world)
+    loaded = load_policy(loader.load(recipe), world)
     engine: Any = loaded.rollouts.engine
     engine.until = 1 if world.rank == 1 else 1000
     with torch.no_grad():
         for parameter in loaded.policy.master:
             parameter.mul_(1.01)
-        loaded.policy.publish()
+        loaded.policy.sync_compute_weights()
     try:
         loaded.rollouts.load(loaded.policy.weights(), version=1)
     except RunError as error:

@@ -17,8 +17,8 @@ import pytest
 from test_resume import assert_same, in_process, rows
 from test_world import MAIN, TOLERANCE, Place, assert_close, assert_near, learned, records
 
-from rlvr.distributed.launch import Crew
-from rlvr.distributed.world import ALONE, placed
+from rlvr.distributed.launch import LocalLauncher
+from rlvr.distributed.world import SINGLE_PROCESS, init_world
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -57,12 +57,12 @@ def test_a_run_on_two_nodes_is_the_run_of_one_process(place: Place, cluster: str
 
 def test_gradients_on_two_nodes_are_those_of_one_process(tiny_model: Path, cluster: str) -> None:
     ray.init(cluster, ignore_reinit_error=True)
-    meet = ray.util.get_node_ip_address(), Crew().address()[1]
+    meet = ray.util.get_node_ip_address(), LocalLauncher().address()[1]
     ends = [ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(gradients) for _ in range(2)]
     found = ray.get([end.remote(rank, meet, str(tiny_model)) for rank, end in enumerate(ends)])
     assert len({node for node, _ in found}) == 2
     for name, case in MAIN.items():
-        alone = learned(ALONE, str(tiny_model), case, "none")
+        alone = learned(SINGLE_PROCESS, str(tiny_model), case, "none")
         for _, answers in found:
             assert_close(answers[name], alone, TOLERANCE[name.split()[-1]])
 
@@ -75,7 +75,7 @@ def gradients(rank: int, meet: tuple[str, str], folder: str) -> tuple[str, dict[
         "MASTER_ADDR": meet[0],
         "MASTER_PORT": meet[1],
     }
-    with placed() as world:
+    with init_world() as world:
         answers = {name: learned(world, folder, case, "none") for name, case in MAIN.items()}
     return ray.get_runtime_context().get_node_id(), answers
 

@@ -580,3 +580,19 @@ def test_a_process_refuses_bad_input_within_3_seconds_and_without_a_traceback(
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "name"),
+    [
+        ("advantage.alone", "reward", "singleton"),
+        ("advantage.floor", 1e-6, "min_variance"),
+        ("loss.reduction.slack", 1e-8, "count_eps"),
+        ("train.0.adaptive.rest", 2, "cooldown"),
+    ],
+)
+def test_a_key_that_was_renamed_is_refused_with_its_new_name(
+    key: str, value: object, name: str
+) -> None:
+    with pytest.raises(UserError, match=f"{key}: unknown key; it is called '{name}' now"):
+        loader.load("demo", {key: value})

@@ -473,7 +473,7 @@ def algorithm(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def rule(options: schema.Optimizer) -> tuple[Any, ...]:
+def rule(options: schema.OptimizerConfig) -> tuple[Any, ...]:
     return (
         options.betas,
         options.eps,

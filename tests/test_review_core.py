@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import rlvr
 from rlvr.build import estimate
-from rlvr.build.models import load
+from rlvr.build.models import load_policy
 from rlvr.build.run import build
 from rlvr.config import loader
 from rlvr.errors import RunError, UserError
@@ -26,9 +26,9 @@ from rlvr.models.packing import Tokens
 from rlvr.models.policy import Policy
 from rlvr.report.findings import alarms
 from rlvr.report.run_page import write_report
-from rlvr.step import State, StepResult, attempt, train_step
+from rlvr.step import State, StepResult, sample_groups, train_step
 from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.run_data import load as load_run
+from rlvr.storage.run_data import read_run as load_run
 from rlvr.types import Problem, Response, Status, Verdict
 
 PPO: dict[str, Any] = {
@@ -289,7 +289,7 @@ def test_a_bfloat16_model_counts_tokens_and_rewards_in_float32(tiny_model: Path)
         "model": {"name": str(tiny_model), "dtype": "bfloat16"},
     }
     run = build(loader.load(tiny.recipe(tiny_model, **sections)), None, variety).run
-    scored = run.learner.score(attempt(run, 0, 0, run.sources.start())[0])
+    scored = run.learner.score(sample_groups(run, 0, 0, run.sources.start())[0])
     wide = [
         scored.reward,
         scored.mask,
@@ -308,7 +308,7 @@ def test_a_bfloat16_model_counts_tokens_and_rewards_in_float32(tiny_model: Path)
 def adapted(folder: Path, **options: Any) -> Policy:
     """The policy with adapters that are not zero."""
     model = {"name": str(folder), "compute": "float32", "lora": {"rank": 4, **options}}
-    policy = load(loader.load(tiny.recipe(folder, model=model))).policy
+    policy = load_policy(loader.load(tiny.recipe(folder, model=model))).policy
     draw = torch.Generator().manual_seed(0)
     for master in policy.master:
         master.data = torch.randn(master.shape, generator=draw) * 0.5

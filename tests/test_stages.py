@@ -19,7 +19,7 @@ from rlvr.data.sources import AdaptiveSampling, Sources
 from rlvr.errors import UserError
 from rlvr.rollouts.filters import overlong
 from rlvr.step import State, train_step
-from rlvr.types import Finish, Problem, Reward, Sample, SampleGroup, Status, Verdict
+from rlvr.types import Finish, Problem, Reward, RewardedGroup, Sample, Status, Verdict
 
 PROBLEMS = [Problem(f"p{i}", "math", str(i), str(i)) for i in range(6)]
 
@@ -175,14 +175,14 @@ def test_a_given_order_is_that_of_the_file() -> None:
     assert drawn(sources, [4, 4]) == [["p0", "p1", "p2", "p3"], ["p4", "p5", "p0", "p1"]]
 
 
-def group(problem: Problem, correct: int, of: int = 4) -> SampleGroup:
+def group(problem: Problem, correct: int, of: int = 4) -> RewardedGroup:
     verdicts = [Verdict(Status.CORRECT if i < correct else Status.WRONG) for i in range(of)]
-    return SampleGroup(problem, tuple(Sample(None, v, Reward(0.0, {})) for v in verdicts))  # type: ignore[arg-type]
+    return RewardedGroup(problem, tuple(Sample(None, v, Reward(0.0, {})) for v in verdicts))  # type: ignore[arg-type]
 
 
 def test_problems_that_are_always_or_never_solved_rest() -> None:
     """p0 solved always, p1 never, the others sometimes: both are passed over twice, then come back."""
-    sources = Sources((tuple(PROBLEMS[:4]),), (1.0,), 0, (True,), (AdaptiveSampling(rest=2),))
+    sources = Sources((tuple(PROBLEMS[:4]),), (1.0,), 0, (True,), (AdaptiveSampling(cooldown=2),))
     state = sources.start()
     draws, state = sources.draw(state, 4)
     state = sources.seen(state, [group(p, n) for p, n in zip(PROBLEMS, (4, 0, 2, 3), strict=False)])
@@ -195,7 +195,7 @@ def test_problems_that_are_always_or_never_solved_rest() -> None:
 
 
 def test_a_source_where_all_problems_rest_still_gives_problems() -> None:
-    sources = Sources((tuple(PROBLEMS[:2]),), (1.0,), 0, (True,), (AdaptiveSampling(rest=3),))
+    sources = Sources((tuple(PROBLEMS[:2]),), (1.0,), 0, (True,), (AdaptiveSampling(cooldown=3),))
     draws, state = sources.draw(sources.start(), 2)
     state = sources.seen(state, [group(d.problem, 4) for d in draws])
     draws, _ = sources.draw(state, 2)
@@ -207,7 +207,7 @@ def test_what_rests_survives_a_resume(tiny_model: Path, tmp_path: Path) -> None:
     source = {
         "data": {**tiny.SUMS, "count": 4},
         "task": tiny.NUMBER,
-        "adaptive": {"low": 0.3, "high": 0.6, "rest": 2},
+        "adaptive": {"low": 0.3, "high": 0.6, "cooldown": 2},
     }
     found = []
     for name, parts in (("whole", [4]), ("halves", [2, 4])):
@@ -252,9 +252,9 @@ def test_a_response_cut_at_the_limit_carries_no_loss_and_counts_in_its_group(
 
 
 def attempted(run: Any) -> Any:
-    from rlvr.step import attempt
+    from rlvr.step import sample_groups
 
-    return attempt(run, 0, 0, run.sources.start())[0]
+    return sample_groups(run, 0, 0, run.sources.start())[0]
 
 
 def test_token_rewards_of_a_sample_without_trained_tokens_go_nowhere() -> None:

@@ -23,7 +23,7 @@ from rlvr.distributed import world
 from rlvr.metrics import mergeable
 from rlvr.models import packing
 from rlvr.rollouts import gather
-from rlvr.step import Run, State, StepResult, attempt, train_step
+from rlvr.step import Run, State, StepResult, sample_groups, train_step
 from rlvr.training import batch
 from rlvr.training.batch import Batch
 from rlvr.types import Problem, Response, Sample, flatten
@@ -82,7 +82,7 @@ def same_weights(run: Run) -> bool:
 
 
 def test_the_step_has_no_branch() -> None:
-    for function in (train_step, attempt):
+    for function in (train_step, sample_groups):
         tree = ast.parse(inspect.getsource(function))
         assert not [node for node in ast.walk(tree) if isinstance(node, BRANCHES)]
         assert not [
@@ -98,7 +98,10 @@ def test_the_step_is_one_screen() -> None:
     code = {line for node in statements for line in own_lines(node)}
     assert len(code) <= 80
     assert (
-        sum(len(inspect.getsource(function).splitlines()) for function in (train_step, attempt))
+        sum(
+            len(inspect.getsource(function).splitlines())
+            for function in (train_step, sample_groups)
+        )
         <= 40
     )
 
@@ -329,7 +332,8 @@ def test_an_attempt_is_a_function_of_step_and_number(tiny_model: Path) -> None:
 
     def tokens(at: int, number: int) -> list[tuple[int, ...]]:
         return [
-            s.rollout.token_ids for s in flatten(attempt(run, at, number, run.sources.start())[0])
+            s.rollout.token_ids
+            for s in flatten(sample_groups(run, at, number, run.sources.start())[0])
         ]
 
     assert tokens(0, 0) == tokens(0, 0)

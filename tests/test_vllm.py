@@ -24,11 +24,11 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from rlvr import seeds
-from rlvr.build.models import load
+from rlvr.build.models import load_policy
 from rlvr.config import loader
-from rlvr.engines.local import Decoder
-from rlvr.engines.vllm import Apart, Vllm, _chunks, vllm
-from rlvr.engines.weight_check import Proof
+from rlvr.engines.decoder import Decoder
+from rlvr.engines.vllm import RayVllm, Vllm, _chunks, vllm
+from rlvr.engines.weight_check import WeightSyncCheck
 from rlvr.errors import RunError, UserError
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Policy
@@ -230,7 +230,7 @@ def test_a_run_learns_and_a_skipped_transfer_ends_it(
     assert len(rows) == 3 and all(
         0 <= row["mismatch"] < 1e-3 and row["mismatch_extreme"] == 0 for row in rows
     )
-    loaded = load(loader.load(recipe))
+    loaded = load_policy(loader.load(recipe))
     with torch.no_grad():
         for parameter in loaded.policy.master:
             parameter.mul_(1.02)
@@ -273,7 +273,7 @@ def test_engines_apart_answer_as_the_local_one_and_a_lost_one_ends_the_run() -> 
     there = vllm(
         model("tied", 99), tiny.tokenizer(), torch.float32, engines=2, max_length=128, cache_gb=0.25
     )
-    assert isinstance(there, Apart) and len(there.actors) == 2
+    assert isinstance(there, RayVllm) and len(there.actors) == 2
     there.load(module.named_parameters(), 7)
     assert there.version == 7
     asked = [Request((5 + i, 8, 11), tuple(range(10 * i, 10 * i + 2 + i % 2))) for i in range(5)]
@@ -285,7 +285,7 @@ def test_engines_apart_answer_as_the_local_one_and_a_lost_one_ends_the_run() -> 
     with pytest.raises(UserError, match=r"^rollout.engine.max_length"):
         there.generate(asked, Sampling(max_tokens=1000))
     # One that keeps its old weights is found by the proof, which asks each.
-    prove = Proof(Policy(module, torch.float32, 4096, tiny.tokenizer()))
+    prove = WeightSyncCheck(Policy(module, torch.float32, 4096, tiny.tokenizer()))
     prove(there)
     ray.get(
         there.actors[1].load_parts.remote([ray.put(list(model("tied", 4).named_parameters()))], 8)
@@ -318,7 +318,7 @@ def test_without_vllm_the_message_says_what_to_install(tiny_model: Path) -> None
     with pytest.raises(
         UserError, match=r"^rollout.engine: vllm needs its package: pip install 'rlvr\[vllm\]'"
     ):
-        load(loader.load(tiny.recipe(tiny_model, rollout={"engine": "vllm"})))
+        load_policy(loader.load(tiny.recipe(tiny_model, rollout={"engine": "vllm"})))
 
 
 def test_float64_and_one_model_over_several_processes_are_refused(

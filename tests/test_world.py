@@ -20,7 +20,7 @@ from worlds import in_world
 
 from rlvr.build.run import build
 from rlvr.config import loader, schema
-from rlvr.distributed.world import ALONE, World, whole
+from rlvr.distributed.world import SINGLE_PROCESS, World, full_tensor
 from rlvr.errors import UserError
 from rlvr.metrics.mergeable import Metrics
 from rlvr.models.packing import Tokens, passes
@@ -31,9 +31,9 @@ from rlvr.types import (
     Problem,
     Prompt,
     Reward,
+    RewardedGroup,
     Rollout,
     Sample,
-    SampleGroup,
     Status,
     Verdict,
 )
@@ -75,7 +75,7 @@ SHARDED = MAIN | {
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
-def scripted(equal: tuple[int, ...] = ()) -> list[SampleGroup]:
+def scripted(equal: tuple[int, ...] = ()) -> list[RewardedGroup]:
     """Five groups of three responses of 1 to 9 tokens, one of them filtered out and some of equal
     rewards.
     """
@@ -92,7 +92,7 @@ def scripted(equal: tuple[int, ...] = ()) -> list[SampleGroup]:
             rollout = Rollout(prompt, index, ids, logprobs, (1,) * len(ids), "", Finish.STOP, 0)
             reward = Reward(1.0 if number in equal else dice.random(), {})
             samples.append(Sample(rollout, Verdict(Status.WRONG), reward))
-        groups.append(SampleGroup(problem, tuple(samples), trained=number != 2))
+        groups.append(RewardedGroup(problem, tuple(samples), trained=number != 2))
     return groups
 
 
@@ -113,7 +113,11 @@ def learned(
 
     def note(parameters: list[torch.nn.Parameter], most: float) -> torch.Tensor:
         found.append(
-            {str(i): whole(p.grad).clone() for i, p in enumerate(parameters) if p.grad is not None}
+            {
+                str(i): full_tensor(p.grad).clone()
+                for i, p in enumerate(parameters)
+                if p.grad is not None
+            }
         )
         return clip(parameters, most)
 
@@ -136,7 +140,7 @@ def every_case(world: World, folder: str, shard: str, cases: dict[str, Any]) -> 
 
 @pytest.fixture(scope="module")
 def alone(tiny_model: Path) -> dict[str, Any]:
-    return every_case(ALONE, str(tiny_model), "none", CASES)
+    return every_case(SINGLE_PROCESS, str(tiny_model), "none", CASES)
 
 
 @pytest.fixture(scope="module")
@@ -221,23 +225,23 @@ def test_world_deals_every_sample_to_one_rank_and_about_as_many_tokens_to_each(
 
 def test_world_of_one_makes_no_exchange() -> None:
     items = [1, 2, 3]
-    assert ALONE.share(items) == items
-    assert ALONE.joined(items) is items
-    assert ALONE.sum({"a": 1.0}) == {"a": 1.0}
-    assert ALONE.any(True) and not ALONE.any(False)
-    assert ALONE.told(lambda: 5) == 5
-    assert ALONE.writes
+    assert SINGLE_PROCESS.local_shard(items) == items
+    assert SINGLE_PROCESS.all_gather(items) is items
+    assert SINGLE_PROCESS.all_reduce_dict({"a": 1.0}) == {"a": 1.0}
+    assert SINGLE_PROCESS.any(True) and not SINGLE_PROCESS.any(False)
+    assert SINGLE_PROCESS.broadcast(lambda: 5) == 5
+    assert SINGLE_PROCESS.writes
 
 
 def exchanges(world: World) -> dict[str, Any]:
     items = list(range(5))
     return {
-        "joined": list(world.joined([10 * i for i in world.share(items)])),
-        "sum": dict(world.sum({"both": 1.0, f"only {world.rank}": 2.0})),
+        "joined": list(world.all_gather([10 * i for i in world.local_shard(items)])),
+        "sum": dict(world.all_reduce_dict({"both": 1.0, f"only {world.rank}": 2.0})),
         "any": (world.any(world.rank == 1), world.any(False)),
-        "told": world.told(lambda: f"by rank {world.rank}"),
-        "add": world.add(torch.tensor([1.0, world.rank])).tolist(),
-        "nothing": world.add(torch.zeros(0)).tolist(),
+        "told": world.broadcast(lambda: f"by rank {world.rank}"),
+        "add": world.all_reduce(torch.tensor([1.0, world.rank])).tolist(),
+        "nothing": world.all_reduce(torch.zeros(0)).tolist(),
     }
 
 

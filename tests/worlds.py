@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from test_resume import PRELOAD, _importable
 
-from rlvr.distributed.world import placed
+from rlvr.distributed.world import init_world
 
 
 def in_world(size: int, function: Callable[..., Any], *args: Any, joined: bool = True) -> list[Any]:
@@ -58,7 +58,7 @@ def _call(
 ) -> None:
     os.environ |= place
     try:
-        with placed() if joined else nullcontext() as world:
+        with init_world() if joined else nullcontext() as world:
             answer = (True, function(world, *args) if joined else function(*args))
     except BaseException:
         answer = (False, traceback.format_exc())

@@ -11,7 +11,7 @@ import torch
 from common import measure, options, prompts
 
 from rlvr.build.models import load_engine
-from rlvr.config.schema import Model, Spec
+from rlvr.config.schema import ModelConfig, Spec
 from rlvr.models import kv_cache
 from rlvr.types import Request, Sampling
 
@@ -20,7 +20,9 @@ def main() -> None:
     args = options(prompts=8, samples=8, tokens=128, prompt_length=64)
     torch.set_num_threads(args.threads)
     wave = Spec(name="local", params={"max_sequences": args.prompts * args.samples})
-    engine = load_engine(Model(name=str(args.model), compute=args.dtype, device="cpu"), wave).engine
+    engine = load_engine(
+        ModelConfig(name=str(args.model), compute=args.dtype, device="cpu"), wave
+    ).engine
     engine.ends = frozenset()  # type: ignore[attr-defined]
     vocabulary = engine.module.config.vocab_size  # type: ignore[attr-defined]
     asked = [
@@ -28,7 +30,7 @@ def main() -> None:
         for i, ids in enumerate(prompts(args.prompts, args.prompt_length, vocabulary))
     ]
 
-    spent, attend = [0.0], kv_cache.Prompts.attend
+    spent, attend = [0.0], kv_cache.SharedPromptCache.attend
 
     def clocked(*given: Any) -> torch.Tensor:
         start = time.perf_counter()
@@ -40,7 +42,7 @@ def main() -> None:
         taken, spent[0] = spent[0], 0.0
         return {"attention": taken}
 
-    kv_cache.Prompts.attend = clocked  # type: ignore[method-assign]
+    kv_cache.SharedPromptCache.attend = clocked  # type: ignore[method-assign]
 
     def work(tokens: int = args.tokens) -> int:
         return sum(

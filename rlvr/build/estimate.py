@@ -16,7 +16,7 @@ from typing import Any
 
 from rlvr.config.checks import against_shards, needs_of
 from rlvr.config.loader import load
-from rlvr.config.schema import Optimizer, Recipe
+from rlvr.config.schema import OptimizerConfig, Recipe
 from rlvr.config.staging import stage_names, staged
 from rlvr.errors import UserError
 from rlvr.models.loading import BUILT_IN, compute_dtype, device_of, locate, quiet
@@ -186,7 +186,7 @@ def _compute(recipe: Recipe, on_gpu: bool) -> int:
     return dtype.itemsize
 
 
-def _states(options: Optimizer, master: int) -> float:
+def _states(options: OptimizerConfig, master: int) -> float:
     return 2 * master if options.states == "full" else 2
 
 

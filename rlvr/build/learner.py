@@ -13,16 +13,22 @@ from rlvr.build.binding import bind_plugin
 from rlvr.build.models import load_reference, load_value_model, make_adamw
 from rlvr.config import checks
 from rlvr.config.checks import needs_of
-from rlvr.config.schema import Optimizer, Recipe
+from rlvr.config.schema import OptimizerConfig, Recipe
 from rlvr.models.policy import Policy
-from rlvr.models.trainable import Trained
+from rlvr.models.trainable import TrainableModel
 from rlvr.models.value import ValueModel
 from rlvr.training.advantage import gae_of
 from rlvr.training.critic import Critic
 from rlvr.training.learner import Learner, Reference
 from rlvr.training.objective import Objective
-from rlvr.training.optimizer import Rate, Updates
-from rlvr.training.reward_shaping import KlInReward, RunningScale, Shaper, adapted, penalised
+from rlvr.training.optimizer import LrSchedule, OptimizerStepper
+from rlvr.training.reward_shaping import (
+    KlInReward,
+    RunningScale,
+    Shaper,
+    adapt_coefficient,
+    penalise_kl,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +128,17 @@ def _shapers(recipe: Recipe) -> list[Shaper]:
     if options is None:
         return found
     shape = functools.partial(
-        penalised, estimator=options.estimator, clamp=options.clamp, clip=options.clip
+        penalise_kl, estimator=options.estimator, clamp=options.clamp, clip=options.clip
     )
     if options.target is None:
         return [*found, KlInReward(options.coef, shape)]
-    adapt = functools.partial(adapted, target=options.target, horizon=options.horizon)
+    adapt = functools.partial(adapt_coefficient, target=options.target, horizon=options.horizon)
     return [*found, KlInReward(options.coef, shape, adapt)]
 
 
 def make_steppers(
-    model: Trained, optimizer: torch.optim.Optimizer, options: Optimizer, total: int
-) -> Updates:
-    rate = Rate(options.lr, options.warmup, total, bind_plugin("schedule", options.schedule))
+    model: TrainableModel, optimizer: torch.optim.Optimizer, options: OptimizerConfig, total: int
+) -> OptimizerStepper:
+    rate = LrSchedule(options.lr, options.warmup, total, bind_plugin("schedule", options.schedule))
     settings = {"betas": options.betas, "eps": options.eps, "weight_decay": options.weight_decay}
-    return Updates(model, optimizer, rate, options.clip, settings)
+    return OptimizerStepper(model, optimizer, rate, options.clip, settings)

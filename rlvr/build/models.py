@@ -12,17 +12,17 @@ import torch
 
 from rlvr.build.binding import bind_plugin
 from rlvr.config import checks
-from rlvr.config.checks import apart
-from rlvr.config.schema import Model, Optimizer, Recipe, Spec
-from rlvr.distributed.world import ALONE, World
+from rlvr.config.checks import needs_weight_sync
+from rlvr.config.schema import ModelConfig, OptimizerConfig, Recipe, Spec
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.engines.base import Engine
-from rlvr.engines.weight_check import Proof
+from rlvr.engines.weight_check import WeightSyncCheck
 from rlvr.errors import optional
 from rlvr.models import loading, lora
 from rlvr.models.policy import Policy
-from rlvr.models.trainable import Trained
+from rlvr.models.trainable import TrainableModel
 from rlvr.models.value import ValueModel, value_head
-from rlvr.rollouts.generate import Rollouts, unproven
+from rlvr.rollouts.generate import Rollouts, no_check
 from rlvr.training.learner import Reference
 
 
@@ -41,7 +41,7 @@ def check_model_folders(recipe: Recipe) -> None:
             loading.locate(name, where)
 
 
-def load(recipe: Recipe, world: World = ALONE) -> Loaded:
+def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:
     """The recipe's model as a policy, and its engine with the same weights."""
     module, tokenizer, compute = _module(recipe.model)
     engine: Engine = bind_plugin("engine", recipe.rollout.engine)(module, tokenizer, compute)
@@ -57,13 +57,15 @@ def load(recipe: Recipe, world: World = ALONE) -> Loaded:
     policy = Policy(module, compute, recipe.learn.tokens_per_pass, tokenizer, **held)
     if recipe.model.gradient_checkpointing:
         loading.checkpoint_layers(policy.module)
-    policy.join(world)
-    rollouts = Rollouts(engine, tokenizer, Proof(policy) if apart(recipe) else unproven)
+    policy.distribute(world)
+    rollouts = Rollouts(
+        engine, tokenizer, WeightSyncCheck(policy) if needs_weight_sync(recipe) else no_check
+    )
     rollouts.load(policy.weights(), version=0)
     return Loaded(policy, rollouts)
 
 
-def load_engine(model: Model, engine: Spec) -> Rollouts:
+def load_engine(model: ModelConfig, engine: Spec) -> Rollouts:
     """An engine alone, for evaluation."""
     module, tokenizer, compute = _module(model)
     made: Engine = bind_plugin("engine", engine)(module, tokenizer, compute)
@@ -73,7 +75,7 @@ def load_engine(model: Model, engine: Spec) -> Rollouts:
     return Rollouts(made, tokenizer)
 
 
-def _module(model: Model) -> tuple[Any, Any, torch.dtype]:
+def _module(model: ModelConfig) -> tuple[Any, Any, torch.dtype]:
     device, dtype = loading.device_of(model.device), getattr(torch, model.dtype)
     if device.type == "cpu":
         _steady_memory()
@@ -112,11 +114,11 @@ def load_value_model(recipe: Recipe, policy: Policy) -> ValueModel:
     value = ValueModel(body, head, compute, recipe.learn.tokens_per_pass, **held)
     if recipe.model.gradient_checkpointing:
         loading.checkpoint_layers(body)
-    value.join(policy.world)
+    value.distribute(policy.world)
     return value
 
 
-def make_adamw(model: Trained, options: Optimizer) -> torch.optim.Optimizer:
+def make_adamw(model: TrainableModel, options: OptimizerConfig) -> torch.optim.Optimizer:
     settings = {
         "lr": options.lr,
         "betas": options.betas,
@@ -142,5 +144,5 @@ def load_reference(recipe: Recipe, policy: Policy) -> Reference:
     reference = Policy(
         module.to(policy.device), compute, policy.tokens_per_pass, tokenizer, shard=policy.shard
     )
-    reference.join(policy.world)
+    reference.distribute(policy.world)
     return reference

@@ -10,26 +10,26 @@ from typing import Any
 
 from rlvr import registry
 from rlvr.build.binding import bind_plugin
-from rlvr.config.schema import EvalSet, Recipe, Source
-from rlvr.data.gate import Refused, gated
+from rlvr.config.schema import EvalSetConfig, Recipe, SourceConfig
+from rlvr.data.gate import RejectedGold, check_golds
 from rlvr.data.prompts import STOPS, Renderer
 from rlvr.data.sources import AdaptiveSampling, Sources
 from rlvr.errors import UserError
 from rlvr.evaluation.ask import Benchmark
-from rlvr.rewards.adapters import guarded
+from rlvr.rewards.adapters import checked_reward
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.rollouts.verify import Verifier
 from rlvr.tasks.judge import Judge, by_task
-from rlvr.types import Problem, SampleGroup, Sampling, Status
+from rlvr.types import Problem, RewardedGroup, Sampling, Status
 
 
 def read_sources(
     recipe: Recipe, given: Sequence[Problem] | None, seed: int
-) -> tuple[Sources, tuple[Refused, ...]]:
+) -> tuple[Sources, tuple[RejectedGold, ...]]:
     rows = [read_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
     if given is not None:
         rows[0] = tuple(given)
-    passed = [gated(row, recipe.verify.gate) for row in rows]
+    passed = [check_golds(row, recipe.verify.gate) for row in rows]
     empty = next((i for i, (row, _) in enumerate(passed) if not row), None)
     if empty is not None:
         why = (
@@ -55,7 +55,7 @@ def read_sources(
     return sources, tuple(r for _, refused in passed for r in refused)
 
 
-def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
+def read_problems(row: SourceConfig | EvalSetConfig, where: str) -> tuple[Problem, ...]:
     """The problems of a source or held-out set, each with an answer and the task that its row
     names.
     """
@@ -67,9 +67,9 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
     if not problems:
         raise UserError(f"{where}.data: '{row.data.name}' gave no problem")
     # the gate does so and says so; a held-out set has to be whole
-    leaves_out = isinstance(row, Source)
+    leaves_out = isinstance(row, SourceConfig)
     check_problems([p for p in problems if p.answer.strip() or not leaves_out], f"{where}.data")
-    if isinstance(row, EvalSet):
+    if isinstance(row, EvalSetConfig):
         problems = problems[: row.limit]
     for task in {p.task for p in problems} if row.task is None else ():
         registry.find("task", task, f"{where}.data")
@@ -77,16 +77,16 @@ def read_problems(row: Source | EvalSet, where: str) -> tuple[Problem, ...]:
 
 
 def benchmark_of(
-    row: EvalSet, problems: Sequence[Problem], tokenizer: Any, limit: int, asked: Sampling
+    row: EvalSetConfig, problems: Sequence[Problem], tokenizer: Any, limit: int, asked: Sampling
 ) -> Benchmark:
     """A held-out set ready to be asked."""
     judge = bind_plugin("task", row.task) if row.task else by_task
-    problems, _ = gated(problems, "mark")
+    problems, _ = check_golds(problems, "mark")
     render = Renderer([bind_plugin("prompt", row.prompt)], tokenizer, limit)
     return Benchmark(row.name, tuple(problems), judge, render, sampling_of(row, asked))
 
 
-def sampling_of(row: EvalSet, asked: Sampling) -> Sampling:
+def sampling_of(row: EvalSetConfig, asked: Sampling) -> Sampling:
     """How a held-out set is sampled: as its row says, else as `asked`; its prompt may end answers
     too.
     """
@@ -115,15 +115,15 @@ def bind_verifier(recipe: Recipe) -> Verifier:
 def bind_rewarder(recipe: Recipe, given: Callable[..., Any] | None) -> Rewarder:
     if given is not None:
         name = getattr(given, "__name__", "reward")
-        return Rewarder([(name, 1.0, guarded(name, given))])
+        return Rewarder([(name, 1.0, checked_reward(name, given))])
     rows = []
     for spec in recipe.reward:
         name, function = spec.name.rpartition(":")[2], bind_plugin("reward", spec.without("weight"))
-        rows.append((name, float(spec.params.get("weight", 1.0)), guarded(name, function)))
+        rows.append((name, float(spec.params.get("weight", 1.0)), checked_reward(name, function)))
     return Rewarder(rows)
 
 
-def bind_filters(recipe: Recipe) -> Callable[[Sequence[SampleGroup]], Sequence[SampleGroup]]:
+def bind_filters(recipe: Recipe) -> Callable[[Sequence[RewardedGroup]], Sequence[RewardedGroup]]:
     filters = [bind_plugin("filter", spec) for spec in recipe.filter]
     return lambda groups: functools.reduce(lambda kept, keep: keep(kept), filters, groups)
 

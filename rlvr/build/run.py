@@ -12,7 +12,7 @@ import torch
 
 from rlvr.build.binding import bind_plugin
 from rlvr.build.learner import Shared, make_learner, make_shared, make_steppers
-from rlvr.build.models import Loaded, check_model_folders, load, make_adamw
+from rlvr.build.models import Loaded, check_model_folders, load_policy, make_adamw
 from rlvr.build.problems import (
     benchmark_of,
     bind_filters,
@@ -26,16 +26,16 @@ from rlvr.config import staging
 from rlvr.config.checks import needs_of
 from rlvr.config.schema import Recipe
 from rlvr.data.controls import check_controls
-from rlvr.data.gate import Refused
+from rlvr.data.gate import RejectedGold
 from rlvr.data.prompts import Renderer
 from rlvr.data.sources import Sources
-from rlvr.distributed.world import ALONE, World
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.evaluation.ask import Benchmark
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.rollouts.greedy_baseline import GreedyBaseline, no_baseline
 from rlvr.seeds import key_of
 from rlvr.step import Run
-from rlvr.training.batch import Split
+from rlvr.training.batch import MinibatchPlan
 from rlvr.training.learner import Learner, Reference
 from rlvr.training.loss import supervised
 from rlvr.training.objective import Objective
@@ -65,7 +65,7 @@ class Built:
     stages: tuple[Stage, ...]
     cold: ColdStart | None
     benchmarks: tuple[Benchmark, ...]
-    refused: tuple[Refused, ...]  # problems whose gold did not pass the gate
+    refused: tuple[RejectedGold, ...]  # problems whose gold did not pass the gate
 
     @property
     def run(self) -> Run:
@@ -91,7 +91,7 @@ def build(
     recipe: Recipe,
     problems: Sequence[Problem] | None = None,
     reward: Callable[..., Any] | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Built:
     """Read the problems, load the model, bind every option. `problems` and `reward` take the
     recipe's place where given.
@@ -105,7 +105,7 @@ def build(
     held_out = [
         (row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)
     ]
-    loaded = load(recipe, world)
+    loaded = load_policy(recipe, world)
     tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
     ask, longest = recipe.eval, recipe.eval.max_tokens or recipe.rollout.max_tokens
     asked = Sampling(ask.samples, longest, ask.temperature, stop=recipe.rollout.stop)
@@ -155,7 +155,7 @@ def _run(
     return Run(
         seed=recipe.run.seed,
         problems=ask.problems,
-        split=Split(
+        split=MinibatchPlan(
             recipe.learn.parts(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None
         ),
         world=loaded.policy.world,

@@ -9,21 +9,21 @@ tokens; Logic-RL temperature 1 and 8,192 tokens. docs/evaluation.md has them all
 
 from __future__ import annotations
 
-from rlvr.config.schema import EvalSet, Spec
+from rlvr.config.schema import EvalSetConfig, Spec
 from rlvr.registry import register
 from rlvr.resources import asset
 
 BOXED = Spec(name="chat", params={"suffix": " Put the final answer in \\boxed{}."})
 
 
-def _published(row: EvalSet) -> None:
+def _published(row: EvalSetConfig) -> None:
     """Register a published set as a benchmark."""
 
-    def benchmark() -> EvalSet:
+    def benchmark() -> EvalSetConfig:
         return row
 
     register("benchmark", row.name)(benchmark)
 
 
 for _row in asset("config/benchmarks"):
-    _published(EvalSet.model_validate(_row))
+    _published(EvalSetConfig.model_validate(_row))

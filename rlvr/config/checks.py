@@ -38,11 +38,13 @@ def needs_of(recipe: Recipe) -> frozenset[str]:
     return found - {"signal"} | ({"ref", "old"} if recipe.reward_kl else set())
 
 
-def apart(recipe: Recipe) -> bool:
+def needs_weight_sync(recipe: Recipe) -> bool:
     """Whether the engine holds weights that are not in plain sight, so that their arrival has to be
     proven.
     """
-    return "proof" in registry.find("engine", recipe.rollout.engine.name, "rollout.engine").needs
+    return (
+        "weight_sync" in registry.find("engine", recipe.rollout.engine.name, "rollout.engine").needs
+    )
 
 
 def check(recipe: Recipe) -> None:

@@ -32,7 +32,7 @@ def load(
     where, found = merge.read(source, sections())
     found = wrap_single_rows(found)
     for key, value in pairs(overrides):
-        merge.assign(found, key, value, default_values())
+        merge.set_path(found, key, value, default_values())
     try:
         recipe = validate_recipe(wrap_single_rows(found))
         if recipe.stages:

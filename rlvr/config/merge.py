@@ -40,10 +40,10 @@ def read(
     if str(near) in seen:
         raise UserError(f"{where}: extends: '{base}' extends itself")
     _, under = read(near, sections, (*seen, str(near)), kind)
-    return where, laid(under, tree, sections)
+    return where, deep_merge(under, tree, sections)
 
 
-def laid(under: Tree, over: Tree, sections: Mapping[str, Any]) -> Tree:
+def deep_merge(under: Tree, over: Tree, sections: Mapping[str, Any]) -> Tree:
     """The upper tree over the lower: sections key by key, everything else replaced."""
     found = copy.deepcopy(under)
     for key, value in over.items():
@@ -53,7 +53,7 @@ def laid(under: Tree, over: Tree, sections: Mapping[str, Any]) -> Tree:
             continue
         below, value = ({"name": v} if isinstance(v, str) else v for v in (below, value))
         if isinstance(below, dict) and isinstance(value, dict):
-            value = laid(below, value, inner)
+            value = deep_merge(below, value, inner)
         found[key] = value
     return found
 
@@ -119,7 +119,7 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def dotted(tree: Tree, sections: Mapping[str, Any]) -> list[Pair]:
+def flatten(tree: Tree, sections: Mapping[str, Any]) -> list[Pair]:
     """A tree as overrides: each section comes apart into dotted keys.   {"run": {"steps": 3}} ->
     [("run.steps", 3)]
     """
@@ -127,13 +127,13 @@ def dotted(tree: Tree, sections: Mapping[str, Any]) -> list[Pair]:
     for key, value in tree.items():
         inner = sections.get(key)
         if inner is not None and isinstance(value, dict) and value:
-            found += [(f"{key}.{below}", leaf) for below, leaf in dotted(value, inner)]
+            found += [(f"{key}.{below}", leaf) for below, leaf in flatten(value, inner)]
         else:
             found.append((key, value))
     return found
 
 
-def difference(
+def first_difference(
     before: Mapping[str, Any], now: Mapping[str, Any], free: Container[str] = (), at: str = ""
 ) -> str | None:
     """The first dotted key whose value is another one, those of `free` left out; None where there
@@ -145,13 +145,13 @@ def difference(
             continue
         if not (isinstance(pair[0], Mapping) and isinstance(pair[1], Mapping)):
             return where
-        found = difference(pair[0], pair[1], free, f"{where}.")
+        found = first_difference(pair[0], pair[1], free, f"{where}.")
         if found is not None:
             return found
     return None
 
 
-def assign(tree: Tree, key: str, value: Any, defaults: Tree) -> None:
+def set_path(tree: Tree, key: str, value: Any, defaults: Tree) -> None:
     """Set a dotted key; a bare string on the way is the name of a plug-in, a number the row of a
     list.
     """

@@ -51,7 +51,7 @@ class Spec(BaseModel):
         return Spec(name=self.name, params={k: v for k, v in self.params.items() if k != key})
 
 
-class Run(Section):
+class RunConfig(Section):
     """`steps` counts updates by reinforcement; a cold start adds its own before them."""
 
     name: str | None = None
@@ -61,7 +61,7 @@ class Run(Section):
     threads: int | None = Field(default=None, ge=1)
 
 
-class Lora(Section):
+class LoraConfig(Section):
     """Adapters of that rank on the named layers; the rest of the model stays as it is (LoRA, Hu et
     al., 2021).
     """
@@ -71,7 +71,7 @@ class Lora(Section):
     targets: str | tuple[str, ...] = "all-linear"
 
 
-class Model(Section):
+class ModelConfig(Section):
     """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes
     bf16 where it is fast. `name` may be another run's folder; `reference` is the policy before
     training unless it names a model; `offload` keeps master weights and optimiser in the memory of
@@ -85,22 +85,22 @@ class Model(Section):
     compute: Literal["auto", "float64", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gradient_checkpointing: bool = False
-    lora: Lora | None = None
+    lora: LoraConfig | None = None
     offload: bool = False
     shard: Literal["auto", "none", "full"] = "auto"
 
 
-class Adaptive(Section):
+class AdaptiveConfig(Section):
     """A problem whose accuracy at its last visit was not between the bounds is passed over the next
-    `rest` times.
+    `cooldown` times.
     """
 
     low: float = Field(default=0.0, ge=0, le=1)
     high: float = Field(default=1.0, ge=0, le=1)
-    rest: int = Field(default=1, ge=1)
+    cooldown: int = Field(default=1, ge=1)
 
 
-class Source(Section):
+class SourceConfig(Section):
     """Where problems come from, how they are asked and verified, and how often they are drawn."""
 
     data: Spec
@@ -109,10 +109,10 @@ class Source(Section):
     weight: float = Field(default=1.0, gt=0)
     select: Spec = Spec(name="all")
     order: Literal["shuffled", "given"] = "shuffled"
-    adaptive: Adaptive | None = None
+    adaptive: AdaptiveConfig | None = None
 
 
-class Rollout(Section):
+class RolloutConfig(Section):
     """`problems` a step times `samples` each; `score_temperature` 1.0 scores as SimpleRL v0 did."""
 
     engine: Spec = Spec(name="local")
@@ -127,7 +127,7 @@ class Rollout(Section):
     stop: tuple[str, ...] = ()
 
 
-class Verify(Section):
+class VerifyConfig(Section):
     """What a failure of the verifier itself counts as, the share of failures at which the run
     stops, what becomes of golds that cannot be compared by meaning, and on which share of problems
     an echo may happen to be right.
@@ -140,7 +140,7 @@ class Verify(Section):
     echo_limit: float = Field(default=0.15, ge=0, le=1)
 
 
-class Optimizer(Section):
+class OptimizerConfig(Section):
     """AdamW; `states` 8bit needs torchao."""
 
     lr: float = Field(default=1e-6, ge=0)
@@ -153,7 +153,7 @@ class Optimizer(Section):
     states: Literal["full", "8bit"] = "full"
 
 
-class Critic(Section):
+class CriticConfig(Section):
     """The value model of PPO: a full model of its own (`model`, or as the policy begins) with its
     own optimiser. Its values are clipped to +-`clip` of the old ones; `warmup` steps are its own
     before the policy moves; `lam` is the lambda of its target where that is not the estimator's
@@ -161,14 +161,14 @@ class Critic(Section):
     """
 
     model: str | None = None
-    optimizer: Optimizer = Optimizer(lr=1e-5)
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5)
     clip: float | None = Field(default=0.5, gt=0)
     reduction: Spec = Spec(name="token")
     warmup: int = Field(default=0, ge=0)
     lam: float | None = Field(default=None, ge=0, le=1)
 
 
-class Loss(Section):
+class LossConfig(Section):
     """The terms are summed per token and reduced with weights that are fixed before the batch is
     split; a term may name a `reduction` of its own. `correction` weighs the policy terms against
     the gap between engine and learner; where the recipe names none and the engine computes apart,
@@ -180,7 +180,7 @@ class Loss(Section):
     correction: Spec = Spec(name="none")
 
 
-class RewardKl(Section):
+class RewardKlConfig(Section):
     """A penalty in the reward of every token, `coef` times an estimate of the KL to the reference;
     with a `target` the coefficient adapts to it over `horizon` samples. `clip` bounds the reward
     before the penalty.
@@ -194,7 +194,7 @@ class RewardKl(Section):
     horizon: int = Field(default=10_000, ge=1)
 
 
-class Learn(Section):
+class LearnConfig(Section):
     """A mini-batch is a share of the step's samples, so many of its samples, or so many problems
     with all theirs; `tokens_per_pass` bounds one forward pass and never changes the result.
     """
@@ -205,7 +205,7 @@ class Learn(Section):
     minibatch_prompts: int | None = Field(default=None, ge=1)
     tokens_per_pass: int = Field(default=2048, ge=1)
 
-    def parts(self, ask: Rollout) -> int:
+    def parts(self, ask: RolloutConfig) -> int:
         """How many mini-batches a step has; raises UserError where they do not come out even."""
         given = {k: v for k in MINIBATCH if (v := getattr(self, k)) is not None}
         if len(given) > 1:
@@ -225,15 +225,15 @@ class Learn(Section):
 MINIBATCH = ("minibatches", "minibatch_samples", "minibatch_prompts")
 
 
-class ColdStart(Section):
+class ColdStartConfig(Section):
     """Supervised steps on the solutions of the training sources, before reinforcement begins."""
 
     steps: int = Field(default=..., ge=1)
     problems: int = Field(default=16, ge=1)
-    optimizer: Optimizer = Optimizer(lr=1e-4)
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
 
-class Stage(BaseModel):
+class StageConfig(BaseModel):
     """A stretch of `steps` with keys of its own: any of the recipe's but those of the model and of
     the run as a whole, as sections or dotted. Optimiser and counters go on; with `reference:
     renewed` the KL is from here on to the policy as it enters.
@@ -245,7 +245,7 @@ class Stage(BaseModel):
     reference: Literal["kept", "renewed"] = "kept"
 
 
-class EvalSet(Section):
+class EvalSetConfig(Section):
     """A held-out set, or where `data` is left out the benchmark of that name with the keys that are
     given; the summary leads with the first one. How it is sampled goes before what `eval` says;
     `limit` asks its first problems only.
@@ -263,12 +263,12 @@ class EvalSet(Section):
     stop: tuple[str, ...] = ()
 
 
-class Eval(Section):
+class EvalConfig(Section):
     """When and how the held-out sets are asked; `every` 0 evaluates before and after only.
     `second_verifier` counts where math-verify judges otherwise.
     """
 
-    sets: tuple[EvalSet, ...] = ()
+    sets: tuple[EvalSetConfig, ...] = ()
     every: int = Field(default=0, ge=0)
     samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
@@ -276,7 +276,7 @@ class Eval(Section):
     second_verifier: bool = True
 
 
-class Checkpoint(Section):
+class CheckpointConfig(Section):
     """A checkpoint every so many steps (0: only at the end and on Ctrl-C), of which the last `keep`
     stay, and that of the step with the highest pass@1 on the held-out set `best`. In the
     `background` a thread writes a copy while the next steps are made (None: where there is a GPU,
@@ -292,23 +292,23 @@ class Checkpoint(Section):
 class Recipe(Section):
     """A whole training run; see `rlvr show` for every key and its value."""
 
-    run: Run = Run()
-    model: Model = Model()
-    cold_start: ColdStart | None = None
-    train: tuple[Source, ...] = Field(default=..., min_length=1)
-    rollout: Rollout = Rollout()
-    verify: Verify = Verify()
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    cold_start: ColdStartConfig | None = None
+    train: tuple[SourceConfig, ...] = Field(default=..., min_length=1)
+    rollout: RolloutConfig = RolloutConfig()
+    verify: VerifyConfig = VerifyConfig()
     reward: tuple[Spec, ...] = (Spec(name="correct"),)
     reward_scale: Literal["none", "running"] = "none"
-    reward_kl: RewardKl | None = None
+    reward_kl: RewardKlConfig | None = None
     gather: Spec = Spec(name="once")
     filter: tuple[Spec, ...] = ()
     advantage: Spec = Spec(name="grpo")
-    loss: Loss = Loss()
-    learn: Learn = Learn()
-    optimizer: Optimizer = Optimizer()
-    critic: Critic | None = None
-    stages: tuple[Stage, ...] = ()
-    eval: Eval = Eval()
-    checkpoint: Checkpoint = Checkpoint()
+    loss: LossConfig = LossConfig()
+    learn: LearnConfig = LearnConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    critic: CriticConfig | None = None
+    stages: tuple[StageConfig, ...] = ()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     trackers: tuple[Spec, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlvr.config import merge
 from rlvr.config.merge import plain
-from rlvr.config.schema import Recipe, Stage
+from rlvr.config.schema import Recipe, StageConfig
 from rlvr.config.validation import default_values, sections, validate_recipe, wrap_single_rows
 from rlvr.errors import UserError, suggest
 
@@ -38,7 +38,7 @@ def stage_names(recipe: Recipe) -> list[str]:
     return [stage.name or f"stage {i}" for i, stage in enumerate(recipe.stages, 1)] or ["rl"]
 
 
-def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
+def _stage(recipe: Recipe, number: int, stage: StageConfig) -> Recipe:
     where = f"stages.{number}"
     found: merge.Tree = recipe.model_dump(mode="json") | {"stages": []}
     found["run"]["steps"] = stage.steps
@@ -46,14 +46,14 @@ def _stage(recipe: Recipe, number: int, stage: Stage) -> Recipe:
         section = key.partition(".")[0]
         if section not in STAGED:
             raise UserError(
-                f"{where}.{key}: stages cannot change it{suggest(section, (*Stage.model_fields, *STAGED))}"
+                f"{where}.{key}: stages cannot change it{suggest(section, (*StageConfig.model_fields, *STAGED))}"
             )
     try:
         for key, value in plain(stage.model_extra or {}).items():
             if "." in key:
-                merge.assign(found, key, value, default_values())
+                merge.set_path(found, key, value, default_values())
             else:
-                found = merge.laid(found, {key: value}, sections())
+                found = merge.deep_merge(found, {key: value}, sections())
         changed = validate_recipe(wrap_single_rows(found))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlvr import registry
-from rlvr.config.checks import apart, check, needs_of
-from rlvr.config.schema import EvalSet, Recipe, Section, Spec
+from rlvr.config.checks import check, needs_of, needs_weight_sync
+from rlvr.config.schema import EvalSetConfig, Recipe, Section, Spec
 
 # sections where one row may stand for a list of one
 LISTS = ("train", "reward", "filter", "trackers")
@@ -30,18 +30,22 @@ def _corrected(recipe: Recipe) -> Recipe:
     """
     cut = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
     named = "correction" in recipe.loss.model_fields_set or "rollout" in needs_of(recipe)
-    if named or cut or not apart(recipe):
+    if named or cut or not needs_weight_sync(recipe):
         return recipe
     loss = recipe.loss.model_copy(update={"correction": Spec(name="importance")})
     return recipe.model_copy(update={"loss": loss})
 
 
-def eval_set(row: EvalSet | str | Mapping[str, Any]) -> EvalSet:
+def eval_set(row: EvalSetConfig | str | Mapping[str, Any]) -> EvalSetConfig:
     """A held-out set from a row, or from the name of a registered benchmark; raises UserError."""
-    row = row if isinstance(row, EvalSet) else registry.validated(EvalSet, row, "benchmark")
+    row = (
+        row
+        if isinstance(row, EvalSetConfig)
+        else registry.validated(EvalSetConfig, row, "benchmark")
+    )
     if row.data:
         return row
-    found: EvalSet = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
+    found: EvalSetConfig = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
     return found.model_copy(
         update={key: getattr(row, key) for key in row.model_fields_set - {"name", "data"}}
     )

@@ -46,7 +46,7 @@ class Overlap:
         )
 
 
-def overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> Overlap:
+def find_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> Overlap:
     """Compare the questions of two sets by their words, numbers and operators, without marks,
     spaces and capitals.
     """

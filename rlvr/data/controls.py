@@ -7,7 +7,7 @@ from string import Template
 
 from rlvr.errors import UserError
 from rlvr.resources import asset
-from rlvr.tasks.judge import Judge, judge_safely, settle
+from rlvr.tasks.judge import Judge, judge_safely, wait_all
 from rlvr.types import Problem, Response
 
 CONTROL_PROBLEMS = 64
@@ -39,7 +39,7 @@ def control_scores(
         pending = [
             judge_safely(judge, p, Response(text)) for p, text in zip(asked, written, strict=True)
         ]
-        found[name] = sum(verdict.correct for verdict in settle(pending)) / max(1, len(asked))
+        found[name] = sum(verdict.correct for verdict in wait_all(pending)) / max(1, len(asked))
     return found
 
 

@@ -13,7 +13,7 @@ Mode = Literal["mark", "drop", "off"]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedGold:
     """A problem whose gold cannot be compared by meaning, and why."""
 
     id: str
@@ -21,9 +21,9 @@ class Refused:
     reason: str
 
 
-def gated(
+def check_golds(
     problems: Sequence[Problem], mode: Mode
-) -> tuple[tuple[Problem, ...], tuple[Refused, ...]]:
+) -> tuple[tuple[Problem, ...], tuple[RejectedGold, ...]]:
     """The problems after the gate of their task, and those whose gold it refused: marked as text
     only, or dropped.
 
@@ -31,10 +31,10 @@ def gated(
     """
     gates = set(registry.names("gate")) if mode != "off" else set()
     kept: list[Problem] = []
-    refused: list[Refused] = []
+    refused: list[RejectedGold] = []
     for problem in problems:
         if not problem.answer.strip():
-            refused.append(Refused(problem.id, "", "its row has no gold, so it is left out"))
+            refused.append(RejectedGold(problem.id, "", "its row has no gold, so it is left out"))
             continue
         reason = (
             registry.find("gate", problem.task, problem.id).function(problem)
@@ -42,7 +42,7 @@ def gated(
             else ""
         )
         if reason:
-            refused.append(Refused(problem.id, problem.answer, reason))
+            refused.append(RejectedGold(problem.id, problem.answer, reason))
             problem = replace(problem, meta={**problem.meta, "string_only": reason})
         if not reason or mode == "mark":
             kept.append(problem)

@@ -10,7 +10,7 @@ from itertools import accumulate
 from statistics import fmean
 
 from rlvr.seeds import key_of, permutation, uniform
-from rlvr.types import Draw, Problem, SampleGroup
+from rlvr.types import Draw, Problem, RewardedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class SourceState:
 class AdaptiveSampling:
     """When a problem is passed over: its accuracy at its last visit was not between the bounds.
 
-    It is passed over `rest` times, then asked again.
+    It is passed over `cooldown` times, then asked again.
     """
 
     low: float = 0.0
     high: float = 1.0
-    rest: int = 1
+    cooldown: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Sources:
             copies[problem.id] += 1
         return draws, SourceState(state.drawn + count, tuple(positions), last)
 
-    def seen(self, state: SourceState, groups: Sequence[SampleGroup]) -> SourceState:
+    def seen(self, state: SourceState, groups: Sequence[RewardedGroup]) -> SourceState:
         """The state with the accuracy of the groups' problems, where a source adapts to it."""
         if not any(self.resting):
             return state
@@ -95,7 +95,7 @@ class Sources:
         if rule is None or problem.id not in last:
             return False
         accuracy, passed = last[problem.id]
-        if rule.low < accuracy < rule.high or passed >= rule.rest:
+        if rule.low < accuracy < rule.high or passed >= rule.cooldown:
             return False
         last[problem.id] = (accuracy, passed + 1)
         return True

@@ -63,7 +63,7 @@ class Started:
         )
 
 
-class Crew:
+class LocalLauncher:
     """The processes of a run on one machine, which begin in `folder`; a `marker` there is a file of
     the launcher's.
     """
@@ -136,7 +136,7 @@ def launch(count: int, argv: Sequence[str], entry: Entry) -> tuple[int, str]:
     """Run `entry(argv)` in so many processes of this machine.   -> exit status and, where it is not 0,
     why
     """
-    launcher = Crew()
+    launcher = LocalLauncher()
     with forward_interrupts(launcher.interrupt):
         return launcher.run(count, argv, entry)
 

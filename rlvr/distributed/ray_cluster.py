@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from rlvr.distributed.launch import NODE_GRACE, Crew, Entry, forward_interrupts
+from rlvr.distributed.launch import NODE_GRACE, Entry, LocalLauncher, forward_interrupts
 from rlvr.distributed.world import LOST
 from rlvr.errors import UserError
 
@@ -43,7 +43,9 @@ def launch_on_ray(
             f"--nodes: {nodes} with {each} each are asked for, and the cluster has {len(able)} such"
         )
     group, crews = placement_group([needs] * nodes, strategy="STRICT_SPREAD"), list[Any]()
-    place = partial(ray.remote(Crew).options, max_concurrency=2, num_cpus=count, num_gpus=gpus)
+    place = partial(
+        ray.remote(LocalLauncher).options, max_concurrency=2, num_cpus=count, num_gpus=gpus
+    )
     try:
         if not group.wait(10):
             print(f"waiting for {nodes} nodes with {each} free on each", flush=True)

@@ -42,7 +42,7 @@ class World:
     size: int = 1
     group: Any = None  # of torch.distributed; None is that of all processes
 
-    def apart(self) -> World:
+    def new_group(self) -> World:
         """The same processes with exchanges of their own, for a thread beside the loop; all ranks
         ask together.
         """
@@ -50,7 +50,7 @@ class World:
             return self
         import torch.distributed as dist
 
-        with _together():
+        with _exchange_errors():
             return replace(self, group=dist.new_group(backend="gloo", timeout=PATIENCE))
 
     @property
@@ -58,11 +58,11 @@ class World:
         """Whether the files and the display of the run are this process's."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
+    def local_shard(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's part of what all ranks drew; a group never spans ranks."""
         return items[self.rank :: self.size]
 
-    def joined(self, items: Sequence[T]) -> Sequence[T]:
+    def all_gather(self, items: Sequence[T]) -> Sequence[T]:
         """The shares of all ranks in the order of what was shared out; the same on every rank."""
         if self.size == 1:
             return items
@@ -72,7 +72,7 @@ class World:
             whole[rank :: self.size] = part
         return whole
 
-    def sum(self, values: Mapping[str, float]) -> Mapping[str, float]:
+    def all_reduce_dict(self, values: Mapping[str, float]) -> Mapping[str, float]:
         """The values added over all ranks by name; a name that a rank does not have adds nothing."""
         if self.size == 1:
             return values
@@ -86,16 +86,16 @@ class World:
         """Whether the flag is raised on any rank."""
         return any(self._all(flag))
 
-    def told(self, find: Callable[[], T]) -> T:
+    def broadcast(self, find: Callable[[], T]) -> T:
         """What rank 0 finds, on every rank; the others wait for it."""
         return self._all(find() if self.writes else None)[0]
 
-    def add(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The tensor, written over with its sum over all ranks."""
         if self.size > 1:
             import torch.distributed as dist
 
-            with _together():
+            with _exchange_errors():
                 dist.all_reduce(tensor, group=self.group)
         return tensor
 
@@ -106,22 +106,22 @@ class World:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
-        with _together():
+        with _exchange_errors():
             dist.all_gather_object(found, item, group=self.group)
         return found
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor itself, or gathered from all ranks where it is sharded."""
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
     return gather() if gather else tensor
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _exchange_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo has no kind of its own for a connection that has closed
@@ -129,13 +129,13 @@ def _together() -> Iterator[None]:
 
 
 @contextmanager
-def placed() -> Iterator[World]:
+def init_world() -> Iterator[World]:
     """This process's place among those started together, from the variables that torchrun sets;
     alone without them.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     import torch
     import torch.distributed as dist

@@ -20,7 +20,7 @@ ROWS = 8
 BLOCK = 256
 
 
-def choose(
+def sample_tokens(
     logits: Tensor, keys: Sequence[int], position: int | Sequence[int], sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
     """The token of each row at its position, and its log-probability (see types.Sampling).   [B, V]
@@ -40,7 +40,7 @@ def _choose(logits: Tensor, u: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
         scaled = scaled / sampling.temperature
     p = scaled.softmax(-1)  # the one pass of exponentials, for the draw and for the log-probability
     if sampling.temperature > 0:
-        kept = _cut(scaled, sampling)
+        kept = apply_top_k_top_p(scaled, sampling)
         token = _draw(p if kept is scaled else p.masked_fill(kept == -torch.inf, 0), u)
     else:
         token = scaled.argmax(-1)
@@ -63,7 +63,7 @@ def _draw(p: Tensor, u: Tensor) -> Tensor:
     return (block * BLOCK + torch.searchsorted(inside, rest, right=True))[:, 0]
 
 
-def _cut(scaled: Tensor, sampling: Sampling) -> Tensor:
+def apply_top_k_top_p(scaled: Tensor, sampling: Sampling) -> Tensor:
     """Minus infinity for what top-k and top-p leave out; ties at the edge stay in."""
     if sampling.top_k > 0:
         edge = scaled.topk(min(sampling.top_k, scaled.shape[1])).values[:, -1:]

@@ -38,7 +38,7 @@ SETTINGS: Mapping[str, str] = asset("engines/vllm")
 CHUNK_BYTES = 2**28
 
 
-@register("engine", "vllm", needs={"proof"})
+@register("engine", "vllm", needs={"weight_sync"})
 def vllm(
     module: Any,
     tokenizer: Any,
@@ -52,7 +52,7 @@ def vllm(
     eager: bool | None = None,
     sleep: bool = True,
     engines: Annotated[int, Field(ge=0)] = 0,
-) -> Vllm | Apart:
+) -> Vllm | RayVllm:
     """At most `max_sequences` responses at a time, of at most `max_length` tokens with their
     prompts (None: what the model and the cache allow).
 
@@ -61,7 +61,7 @@ def vllm(
     `sleep` the memory of a GPU is given back between calls. With `engines` so many live apart from
     each process of the run, in Ray actors on GPUs of their own.
     """
-    from rlvr.engines.local import end_tokens
+    from rlvr.engines.decoder import end_tokens
 
     dtype = str(compute).removeprefix("torch.")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not engines
@@ -98,7 +98,7 @@ def vllm(
             "rollout.engine.engines: on GPUs they need a cluster that knows which are free: --ray local"
         )
     if engines:
-        return Apart(engines, 0 if cpu else tensor_parallel, files, ends, options)
+        return RayVllm(engines, 0 if cpu else tensor_parallel, files, ends, options)
     return Vllm(files, ends, options)
 
 
@@ -219,7 +219,7 @@ class _Actor(Vllm):
         self.load((pair for part in parts for pair in ray.get(part)), version)
 
 
-class Apart:
+class RayVllm:
     """Engines in Ray actors, each on `gpus` of its own; a request is answered by one of them. The
     cluster is that of the run, or else one on this machine.
     """
@@ -366,7 +366,7 @@ def _sampler() -> type:
     from vllm.v1.sample.logits_processor import LogitsProcessor
     from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-    from rlvr.engines.sampling import choose
+    from rlvr.engines.sampling import sample_tokens
 
     class Sampler(LogitsProcessor):
         """Leaves each row one token, the one that its key and position choose, with its
@@ -393,7 +393,7 @@ def _sampler() -> type:
                 positions = [len(self.rows[row][1]) for row in rows]
                 temperature, top_p, top_k = how
                 sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
-                token, logprob = choose(logits[rows], keys, positions, sampling)
+                token, logprob = sample_tokens(logits[rows], keys, positions, sampling)
                 left[rows, token] = logprob.to(left.dtype)
             return left
 

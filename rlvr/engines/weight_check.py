@@ -16,7 +16,7 @@ from rlvr.types import Generation, Request, Sampling
 
 # What is asked of an engine after each load. The temperature makes unlikely tokens of even a
 # settled policy, and those tell weights apart.
-PROBE, PROBE_KEYS = "What is 17 + 25?", tuple(key_of("proof", number) for number in range(4))
+PROBE, PROBE_KEYS = "What is 17 + 25?", tuple(key_of("weight_sync", number) for number in range(4))
 
 
 PROBE_SAMPLING = Sampling(max_tokens=16, temperature=1.5)
@@ -28,7 +28,7 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torc
 
 
 @dataclass(slots=True)
-class Proof:
+class WeightSyncCheck:
     """Sees whether weights arrived in an engine that holds them apart: its log-probabilities of a
     probe are the policy's. An update may be too small for that in bf16, so an answer that is the
     one before, to the bit, does not pass either once the policy has moved. Every rank's engine is
@@ -48,7 +48,7 @@ class Proof:
         prompt = tuple(policy.tokenizer(PROBE, add_special_tokens=False)["input_ids"])
         # one for each of several engines
         each = [Request(prompt, PROBE_KEYS)] * getattr(engine, "count", 1)
-        answers = policy.world.joined(engine.generate(each, PROBE_SAMPLING))
+        answers = policy.world.all_gather(engine.generate(each, PROBE_SAMPLING))
         scores = policy.logprobs(
             [Tokens(prompt, a.token_ids) for a in answers], PROBE_SAMPLING.temperature
         )

@@ -12,13 +12,13 @@ from pathlib import Path
 from rlvr import registry
 from rlvr.config import loader
 from rlvr.data.controls import control_scores
-from rlvr.data.gate import Refused, gated
+from rlvr.data.gate import RejectedGold, check_golds
 from rlvr.errors import UserError
 from rlvr.evaluation.grade import opened_thinking, parse_line
 from rlvr.grading.extract import last_box, last_number
 from rlvr.grading.math_verify import second_opinions
 from rlvr.grading.units import read_number
-from rlvr.tasks.judge import Judge, by_task, judge_safely, settle
+from rlvr.tasks.judge import Judge, by_task, judge_safely, wait_all
 from rlvr.types import Problem, Response, Verdict
 
 EXAMPLES = 8
@@ -40,7 +40,7 @@ class Audit:
     """What an audit found; `controls` are shares."""
 
     seen: tuple[Seen, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RejectedGold, ...]
     problems: int
     controls: Mapping[str, float]
 
@@ -79,7 +79,7 @@ class Audit:
         return list({(s.problem.answer, s.verdict.answer): s for s in differing}.values())
 
 
-def audit(path: Path) -> Audit:
+def audit_responses(path: Path) -> Audit:
     """Judge the samples of a run, or the lines of a file, again and by other graders; raises
     UserError.
     """
@@ -89,7 +89,7 @@ def audit(path: Path) -> Audit:
             f"{path}: there is nothing to audit; it should be a run with samples or a file of JSON lines"
         )
     judge = _judge_of(path)
-    verdicts = settle([judge_safely(judge, problem, response) for problem, response in rows])
+    verdicts = wait_all([judge_safely(judge, problem, response) for problem, response in rows])
     opinions = second_opinions([(problem, response.text) for problem, response in rows])
     seen = [
         Seen(problem, verdict, {"library": opinion, **_plainly(problem.answer, response.text)})
@@ -97,7 +97,10 @@ def audit(path: Path) -> Audit:
     ]
     problems = list({problem.id: problem for problem, _ in rows}.values())
     return Audit(
-        tuple(seen), gated(problems, "mark")[1], len(problems), control_scores(judge, problems)
+        tuple(seen),
+        check_golds(problems, "mark")[1],
+        len(problems),
+        control_scores(judge, problems),
     )
 
 

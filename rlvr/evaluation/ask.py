@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlvr.data.prompts import Renderer
-from rlvr.distributed.world import ALONE, World
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.evaluation.summary import summarise
 from rlvr.grading.math_verify import second_opinions
 from rlvr.rollouts.generate import Rollouts
 from rlvr.storage.records import sample_row
-from rlvr.tasks.judge import Judge, judge_safely, settle
+from rlvr.tasks.judge import Judge, judge_safely, wait_all
 from rlvr.types import Draw, Problem, Sampling
 
 
@@ -44,25 +44,25 @@ def evaluate_one(
     step: int,
     seed: int,
     second: bool = True,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Evaluation:
     """Accuracy of the engine's present weights, each rank asking its share. The keys do not depend
     on the step, so evaluations pair sample by sample.
     """
     start = time.perf_counter()
     draws, count = (
-        [Draw(problem, 0) for problem in world.share(benchmark.problems)],
+        [Draw(problem, 0) for problem in world.local_shard(benchmark.problems)],
         benchmark.sampling.samples,
     )
-    own = ask(benchmark, rollouts, draws, step, seed, second)
-    whole = world.joined([own[i : i + count] for i in range(0, len(own), count)])
+    own = ask_problems(benchmark, rollouts, draws, step, seed, second)
+    whole = world.all_gather([own[i : i + count] for i in range(0, len(own), count)])
     rows = [row for problem in whole for row in problem]
     record = {"step": step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
     record["time"] = {"seconds": time.perf_counter() - start}
     return Evaluation(record, rows)
 
 
-def ask(
+def ask_problems(
     benchmark: Benchmark,
     rollouts: Rollouts,
     draws: Sequence[Draw],
@@ -82,5 +82,5 @@ def ask(
     )
     return [
         sample_row(step, rollout, verdict) | ({} if opinion is None else {"second": opinion})
-        for rollout, verdict, opinion in zip(found, settle(pending), opinions, strict=True)
+        for rollout, verdict, opinion in zip(found, wait_all(pending), opinions, strict=True)
     ]

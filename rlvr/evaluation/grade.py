@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from rlvr import registry
-from rlvr.tasks.judge import judge_safely, settle
+from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.types import Problem, Response, Status, Verdict
 
 CHUNK = 1024
@@ -23,7 +23,7 @@ def grade(lines: Iterable[str], task: str = "math") -> Iterator[dict[str, Any]]:
     while chunk := list(islice(numbered, CHUNK)):
         rows = [parse_line(number, line, task) for number, line in chunk]
         pending = [judge_safely(judge, *pair) if pair else _MALFORMED for _, pair in rows]
-        for (name, _), verdict in zip(rows, settle(pending), strict=True):
+        for (name, _), verdict in zip(rows, wait_all(pending), strict=True):
             more = {"formatted": verdict.formatted} if task == "knights" else {}
             yield {
                 "id": name, "status": verdict.status, "correct": verdict.correct, "answer": verdict.answer,

@@ -58,10 +58,10 @@ class Metrics:
 
     def over(self, world: World) -> Metrics:
         """The metrics of all ranks together, where each has those of its share."""
-        totals = world.sum({name: total for name, (total, _) in self.means.items()})
-        counts = world.sum({name: count for name, (_, count) in self.means.items()})
+        totals = world.all_reduce_dict({name: total for name, (total, _) in self.means.items()})
+        counts = world.all_reduce_dict({name: count for name, (_, count) in self.means.items()})
         means = {name: (total, counts[name]) for name, total in totals.items()}
-        return Metrics(means, world.sum(self.sums), world.sum(self.moments))
+        return Metrics(means, world.all_reduce_dict(self.sums), world.all_reduce_dict(self.moments))
 
     def record(self) -> dict[str, float | dict[str, float]]:
         """Plain numbers for a log; `losses/clip` becomes `{"losses": {"clip": …}}`, a mean of

@@ -19,7 +19,7 @@ def timed(stage: str) -> Iterator[None]:
         _seconds[stage] = _seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def take() -> dict[str, float]:
+def pop_timings() -> dict[str, float]:
     """The seconds of each stage since the last call."""
     taken = dict(_seconds)
     _seconds.clear()

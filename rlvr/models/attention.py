@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
-from rlvr.models.kv_cache import Prompts
+from rlvr.models.kv_cache import SharedPromptCache
 from rlvr.models.packing import Rows
 
 # So many queries of an update meet their keys at a time, in bf16 on a processor.
@@ -44,7 +44,7 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     rows: Rows | None = None,
-    prompts: Prompts | None = None,
+    prompts: SharedPromptCache | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Our attention for transformers: for packed rows, each within itself; for decoding, where the
@@ -244,7 +244,7 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 @torch.inference_mode()
-def bare_head(module: Any) -> bool:
+def has_plain_lm_head(module: Any) -> bool:
     """Whether the logits are a linear head of the last hidden state and nothing more: no bias,
     scale or bound.
     """

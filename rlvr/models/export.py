@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from rlvr.errors import RunError
 from rlvr.models.loading import quiet
-from rlvr.models.lora import adapters
+from rlvr.models.lora import adapter_weights
 
 
 def export(policy: Any, folder: Path) -> None:
@@ -42,7 +42,7 @@ def _plain(policy: Any) -> Any:
     over it.
     """
     module = policy.module
-    if not adapters(module) and not policy.shard:
+    if not adapter_weights(module) and not policy.shard:
         return copy.deepcopy(module)
     fresh = type(module)(copy.deepcopy(module.config))
     # where a model's ends of text stand

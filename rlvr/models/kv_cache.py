@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer
 BLOCK = 32
 
 
-class Kept(DynamicLayer):
+class KvCacheLayer(DynamicLayer):
     """The keys and values of a layer: of prompts as they are read, and then of what the rows say,
     without gaps between the rows, since a product copies what has some.
     """
@@ -59,17 +59,19 @@ class Kept(DynamicLayer):
 
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
+class SharedPromptCache:
     """Prompts whose keys and values are read once for all the rows that go on from them."""
 
-    layers: Sequence[Kept]  # of P prompts and B rows
+    layers: Sequence[KvCacheLayer]  # of P prompts and B rows
     mask: Tensor  # [P, S], minus infinity where the prompt is padded, else 0
     rows: Tensor  # [P, n], the rows of each prompt, the shorter filled up with any
     place: tuple[Tensor, Tensor]  # [B] twice, where each row stands among P and n
     even: bool  # whether all prompts have n rows, one prompt's after the other's
 
     @classmethod
-    def shared(cls, layers: Sequence[Kept], tokens: Tensor, owner: Tensor) -> Prompts:
+    def shared(
+        cls, layers: Sequence[KvCacheLayer], tokens: Tensor, owner: Tensor
+    ) -> SharedPromptCache:
         """Of prompts that each have a row at least, the rows of one together.
 
         tokens: [P, S], False where the prompt is padded; owner: [B], the prompt of each row
@@ -83,7 +85,7 @@ class Prompts:
         mask = torch.zeros_like(tokens, dtype=layers[0].keys.dtype).masked_fill(~tokens, -torch.inf)
         return cls(layers, mask, rows, (owner, place), torch.equal(rows.flatten(), row))
 
-    def only(self, rows: Tensor) -> Prompts:
+    def only(self, rows: Tensor) -> SharedPromptCache:
         """For these rows alone, in their order; a prompt that none of them goes on from is dropped."""
         used, owner = self.place[0][rows].unique(return_inverse=True)
         for layer in self.layers:

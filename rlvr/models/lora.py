@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr.distributed.world import whole
+from rlvr.distributed.world import full_tensor
 from rlvr.errors import UserError, optional
 from rlvr.models.packing import Tokens
 
@@ -29,7 +29,7 @@ def add_lora(
     except (ValueError, re.error) as error:  # `targets` may be a regular expression
         raise UserError(f"model.lora.targets: {str(error).splitlines()[0]}") from None
     embedding = module.get_input_embeddings()
-    for name, layer in adapters(module).items():
+    for name, layer in adapter_weights(module).items():
         if isinstance(layer.base_layer, torch.nn.Embedding):
             raise UserError(
                 f"model.lora.targets: '{name}' is an embedding, which adapters are not merged into"
@@ -40,21 +40,21 @@ def add_lora(
             )
 
 
-def adapters(module: Any) -> dict[str, Any]:
+def adapter_weights(module: Any) -> dict[str, Any]:
     """The layers that carry an adapter, by name."""
     return {name: layer for name, layer in module.named_modules() if hasattr(layer, "base_layer")}
 
 
-def merged(policy: Any) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(policy: Any) -> Iterator[tuple[str, Tensor]]:
     """Every weight of the policy by the name that the plain model gives it, adapters added to their
     layers; one whole tensor at a time, which for a sharded policy all ranks ask for together.
     """
     masters = dict(policy.state())
-    layers = adapters(policy.module)
+    layers = adapter_weights(policy.module)
     for name, parameter in policy.module.named_parameters():
         layer, _, _ = name.partition(".base_layer.")
         if layer == name and ".lora_" not in name:
-            yield name, whole(masters.get(name, parameter.detach()))
+            yield name, full_tensor(masters.get(name, parameter.detach()))
         elif name == f"{layer}.base_layer.weight":
             down, up = (
                 masters[f"{layer}.lora_{k}.default.weight"].to(parameter.device) for k in "AB"

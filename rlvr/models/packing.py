@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 import torch
 from torch import Tensor
 
-from rlvr.distributed.world import ALONE, World
+from rlvr.distributed.world import SINGLE_PROCESS, World
 
 # A row of shared responses grows no longer than this, since it is dealt to a rank and to a pass as
 # a whole.
@@ -52,7 +52,11 @@ class _Row:
 
 
 def passes(
-    sequences: Sequence[Tokens], budget: int, packed: bool, world: World = ALONE, even: bool = False
+    sequences: Sequence[Tokens],
+    budget: int,
+    packed: bool,
+    world: World = SINGLE_PROCESS,
+    even: bool = False,
 ) -> Iterator[Pass]:
     """Every sample in exactly one pass of one rank, of at most `budget` tokens, or of one row where
     a row alone is longer.
@@ -63,7 +67,7 @@ def passes(
     laid = [
         list(_filled(rows, budget, packed)) for rows in _dealt(_rows(sequences, packed), world.size)
     ]
-    own, lay = laid[world.rank], _end_to_end if packed else _below
+    own, lay = laid[world.rank], _pack_rows if packed else _pad_rows
     yield from (lay(rows, sequences) for rows in own)
     for _ in range(max(map(len, laid)) - len(own) if even else 0):
         yield lay([_Row((0,), (), 1)], sequences)
@@ -108,7 +112,7 @@ def _rows(sequences: Sequence[Tokens], packed: bool) -> list[_Row]:
     return rows
 
 
-def _end_to_end(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
+def _pack_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
     """The rows in one dimension."""
     ids, positions, column, laid = [], [], [], list[tuple[int, ...]]()
     for row in rows:
@@ -127,7 +131,7 @@ def _end_to_end(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
     return Pass(samples, *inputs, tuple(laid), torch.zeros_like(place), place, target)
 
 
-def _below(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
+def _pad_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
     """One response a row, so that causality alone keeps the padding at its end out."""
     width = rows[-1].length
     ids, column = torch.zeros(len(rows), width, dtype=torch.long), list[tuple[int, int]]()

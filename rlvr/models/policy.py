@@ -12,7 +12,7 @@ from torch import Tensor
 from rlvr.models import attention, lora
 from rlvr.models.packing import Pass, Tokens
 from rlvr.models.token_logprobs import TokenLogProbs
-from rlvr.models.trainable import Trained, takes_rows
+from rlvr.models.trainable import TrainableModel, takes_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Forward:
     entropy: Tensor  # [T]
 
 
-class Policy(Trained):
+class Policy(TrainableModel):
     """A causal language model that scores responses and is trained; adapters (LoRA) are merged
     where weights leave it.
 
@@ -36,7 +36,7 @@ class Policy(Trained):
     ) -> None:
         super().__init__(module, compute, tokens_per_pass, **held)
         self.tokenizer = tokenizer
-        self.chunked_head = attention.bare_head(module)
+        self.chunked_head = attention.has_plain_lm_head(module)
         self.packed = takes_rows(self, module, lambda tokens: self.logprobs(tokens, 1.0))
 
     def forward(self, part: Pass, temperature: float) -> Forward:
@@ -64,4 +64,4 @@ class Policy(Trained):
         """Every weight by the name that the plain model gives it: what engines load and exports
         hold.
         """
-        return lora.merged(self)
+        return lora.merged_weights(self)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlvr.models.packing import Pass
 
 
-class _Call(nn.Module):
+class _WholeForward(nn.Module):
     """A whole forward pass as a module: FSDP2 gathers the weights outside the layers around it."""
 
     def __init__(self, module: nn.Module, outputs_of: Callable[..., tuple[Tensor, ...]]) -> None:
@@ -48,7 +48,7 @@ def shard_model(
     mesh = init_device_mesh(device.type, (size,))
     precision = MixedPrecisionPolicy(compute, dtype, cast_forward_inputs=False)
     placement = CPUOffloadPolicy() if to_cpu else OffloadPolicy()
-    call = _Call(module, outputs_of)
+    call = _WholeForward(module, outputs_of)
     for part in (*_layers_of(module), call):
         sharded = fully_shard(
             part,

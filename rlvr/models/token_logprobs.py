@@ -35,7 +35,7 @@ class TokenLogProbs(torch.autograd.Function):
                 logprob[rows] = logp.gather(1, target[rows, None])[:, 0]
                 entropy[rows] = -(logp.exp().mul_(logp)).sum(-1)
         ctx.save_for_backward(hidden, weight, target, entropy)
-        ctx.scale, ctx.wide = scale, wide
+        ctx.scale, ctx.accum_dtype = scale, wide
         ctx.set_materialize_grads(False)
         return logprob, entropy
 
@@ -45,9 +45,11 @@ class TokenLogProbs(torch.autograd.Function):
         to_logprob, to_entropy = grads
         given = torch.zeros_like(entropy) if to_logprob is None else to_logprob
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=ctx.wide) if ctx.needs_input_grad[1] else None
+        grad_weight = (
+            torch.zeros_like(weight, dtype=ctx.accum_dtype) if ctx.needs_input_grad[1] else None
+        )
         for part, slopes in _logits(hidden, weight):
-            for rows, logp in _normalised(part, slopes, ctx.scale, ctx.wide):
+            for rows, logp in _normalised(part, slopes, ctx.scale, ctx.accum_dtype):
                 if to_entropy is None:  # d logprob / d logits = onehot - p
                     slope = logp.exp_().mul_(-given[rows, None])
                 else:  # d entropy / d logits = -p (log p + entropy)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlvr.distributed.world import ALONE, World
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.models import attention
 from rlvr.models.packing import Pass, Tokens, passes
 from rlvr.models.sharding import shard_model
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Trained(ABC):
+class TrainableModel(ABC):
     """A module with master weights in its own dtype and arithmetic in `compute`.
 
     As in FSDP2's mixed precision, gradients of the compute copy are added up in the master's dtype.
@@ -42,18 +42,18 @@ class Trained(ABC):
     ) -> None:
         self.module, self.tokens_per_pass = module.eval(), tokens_per_pass
         self.compute, self.offload, self.shard = compute, offload, shard
-        self.packed, self.world = False, ALONE
+        self.packed, self.world = False, SINGLE_PROCESS
         self.call: Callable[..., tuple[Tensor, ...]] = self.outputs_of
         self.dtype, self.device = next(module.parameters()).dtype, next(module.parameters()).device
         # of all that is counted or added up over tokens
-        self.wide = torch.promote_types(self.dtype, torch.float32)
+        self.accum_dtype = torch.promote_types(self.dtype, torch.float32)
         self._name_parameters()
-        self.separate = not shard and (
+        self.has_master_copy = not shard and (
             compute is not self.dtype or (offload and self.device.type != "cpu")
         )
         home = torch.device("cpu") if offload else self.device
-        if self.separate:
-            self.master = [nn.Parameter(p.detach().clone().to(home)) for p in self.copies]
+        if self.has_master_copy:
+            self.master = [nn.Parameter(p.detach().clone().to(home)) for p in self.compute_params]
         if compute is not self.dtype and not shard:
             # buffers, such as those of rotary embeddings, keep their precision
             for parameter in module.parameters():
@@ -61,14 +61,14 @@ class Trained(ABC):
 
     def _name_parameters(self) -> None:
         trainable = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
-        self.names, self.copies = [name for name, _ in trainable], [p for _, p in trainable]
-        self.master = self.copies
+        self.names, self.compute_params = [name for name, _ in trainable], [p for _, p in trainable]
+        self.master = self.compute_params
 
     @abstractmethod
     def outputs_of(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
         """What one forward pass says of its response tokens.   -> [t] each"""
 
-    def join(self, world: World) -> None:
+    def distribute(self, world: World) -> None:
         """From here on passes are divided among the ranks of a world, and with `shard` the weights
         too.
         """
@@ -112,12 +112,12 @@ class Trained(ABC):
             found.update(zip(part.samples, pieces, strict=True))
         others = torch.zeros(max(lengths, default=0), device=self.device)
         parts = [found[i] if i in found else others[:length] for i, length in enumerate(lengths)]
-        return self.world.add((torch.cat(parts) if parts else others).to(self.wide))
+        return self.world.all_reduce((torch.cat(parts) if parts else others).to(self.accum_dtype))
 
     def collect_gradients(self) -> None:
         """Add the gradients of the compute copy to the master's."""
-        if self.separate:
-            for master, parameter in zip(self.master, self.copies, strict=True):
+        if self.has_master_copy:
+            for master, parameter in zip(self.master, self.compute_params, strict=True):
                 if parameter.grad is not None:
                     if master.grad is None:
                         master.grad = torch.zeros_like(master)
@@ -130,20 +130,20 @@ class Trained(ABC):
         """
         if self.shard:
             return
-        have = self.world.sum(
+        have = self.world.all_reduce_dict(
             {n: 1.0 for n, p in zip(self.names, self.master, strict=True) if p.grad is not None}
         )
         for name, master in zip(self.names, self.master, strict=True):
             if name in have:
-                master.grad = self.world.add(
+                master.grad = self.world.all_reduce(
                     torch.zeros_like(master) if master.grad is None else master.grad
                 )
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def sync_compute_weights(self) -> None:
         """Bring the compute copy up to date with the master weights."""
-        if self.separate:
-            for parameter, master in zip(self.copies, self.master, strict=True):
+        if self.has_master_copy:
+            for parameter, master in zip(self.compute_params, self.master, strict=True):
                 parameter.copy_(master)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
@@ -157,10 +157,12 @@ class Trained(ABC):
         """Take over whole weights."""
         for name, master in zip(self.names, self.master, strict=True):
             fill(master, weights[name])
-        self.publish()
+        self.sync_compute_weights()
 
 
-def takes_rows(trained: Trained, body: Any, measure: Callable[[Sequence[Tokens]], Tensor]) -> bool:
+def takes_rows(
+    trained: TrainableModel, body: Any, measure: Callable[[Sequence[Tokens]], Tensor]
+) -> bool:
     """Whether packed rows that share prompts give what plain ones give, and nothing like what two
     responses in a row give when the second sees the first; tried, since a model may ignore them.
     From then on it has the attention that takes them.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlvr.models.packing import Pass, Tokens
-from rlvr.models.trainable import Trained, takes_rows
+from rlvr.models.trainable import TrainableModel, takes_rows
 from rlvr.seeds import key_of
 
 PREFIX = "critic/"  # of the names of its metrics
@@ -21,7 +21,7 @@ class _WithHead(nn.Module):
         self.body, self.head = body, head
 
 
-class ValueModel(Trained):
+class ValueModel(TrainableModel):
     """The value of every response token, read where the token is predicted."""
 
     def __init__(

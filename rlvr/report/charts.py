@@ -83,10 +83,10 @@ class Chart:
         return 282 if self.wide else 162
 
     def x(self, value: float) -> float:
-        return place(value, self.x_range)
+        return scale_position(value, self.x_range)
 
     def y(self, value: float) -> float:
-        return 100 - place(value, self.y_range)
+        return 100 - scale_position(value, self.y_range)
 
     def show(self, value: float) -> str:
         return show(value, self.unit)
@@ -223,7 +223,7 @@ def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return [(x, float(y)) for (x, _), y in zip(points, means, strict=True)]
 
 
-def place(value: float, span: tuple[float, float]) -> float:
+def scale_position(value: float, span: tuple[float, float]) -> float:
     """Where a value lies between two others, in percent."""
     return 100 * (value - span[0]) / (span[1] - span[0])
 

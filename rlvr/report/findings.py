@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlvr.report.phenomena import Said
-from rlvr.report.rendering import said
+from rlvr.report.rendering import render_words
 from rlvr.report.trends import Trend, gain_of, trend
 from rlvr.storage.run_data import RunData, number
 
@@ -24,7 +24,7 @@ def headline(run: RunData) -> tuple[str, str]:
         middle = next((score for score in others if run.cold and score.step == run.cold), None)
         since = gain_of(run, name, middle, last)[1] if middle else None
         found |= {"tone": tone, "apart": apart, "paired": paired, "middle": middle, "since": since}
-    return found["tone"], said("headline", **found)[1]
+    return found["tone"], render_words("headline", **found)[1]
 
 
 def alarms(run: RunData) -> list[tuple[str, str]]:
@@ -54,8 +54,8 @@ def _hacking(run: RunData) -> Said:
     facts = {"reward": pays, "form": form, "fell": fell, "first": first.value, "last": last.value}
     accuracy, empty = trend(run.rl, "accuracy"), trend(run.rl, "no_answer")
     if not fell and accuracy and accuracy.clear and accuracy.change > 0.05:
-        return said("not_held_out", **facts, accuracy=accuracy)
-    return said("hacked", **facts, empty=empty)
+        return render_words("not_held_out", **facts, accuracy=accuracy)
+    return render_words("hacked", **facts, empty=empty)
 
 
 def _reward_alone(run: RunData) -> Said:
@@ -63,12 +63,12 @@ def _reward_alone(run: RunData) -> Said:
     if not (reward and accuracy and reward.clear and accuracy.clear):
         return None
     apart = reward.change > 0.05 and accuracy.change <= -0.05
-    return said("reward_alone", reward=reward, accuracy=accuracy) if apart else None
+    return render_words("reward_alone", reward=reward, accuracy=accuracy) if apart else None
 
 
 def _truncation(run: RunData) -> Said:
     cut = trend(run.last_stage, "truncated")
-    return said("truncation", cut=cut) if cut and cut.clear and cut.change > 0.15 else None
+    return render_words("truncation", cut=cut) if cut and cut.clear and cut.change > 0.15 else None
 
 
 def _exhausted(run: RunData) -> Said:
@@ -76,7 +76,9 @@ def _exhausted(run: RunData) -> Said:
     if not equal or equal.end < 0.9 or (entropy and entropy.end > 0.5 * entropy.start):
         return None
     accuracy = trend(run.last_stage, "accuracy")
-    return said("exhausted", equal=equal, entropy=entropy, solved=accuracy and accuracy.end > 0.95)
+    return render_words(
+        "exhausted", equal=equal, entropy=entropy, solved=accuracy and accuracy.end > 0.95
+    )
 
 
 def _skipped(run: RunData) -> Said:
@@ -86,4 +88,4 @@ def _skipped(run: RunData) -> Said:
         for parts in (run.metrics, critic)
     )
     updates = of_policy + of_critic
-    return said("skipped", updates=updates, of_critic=of_critic) if updates else None
+    return render_words("skipped", updates=updates, of_critic=of_critic) if updates else None

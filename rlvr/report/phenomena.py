@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlvr.report.rendering import said
+from rlvr.report.rendering import render_words
 from rlvr.report.trends import saturation, split_gain, trend
 from rlvr.storage.run_data import RunData
 
@@ -27,7 +27,9 @@ def _saturated(run: RunData) -> Said:
     step = saturation(run)
     scores = [score for score in run.scores if step is not None and score.step >= step]
     return (
-        said("saturated", step=step, first=scores[0], last=scores[-1]) if len(scores) > 1 else None
+        render_words("saturated", step=step, first=scores[0], last=scores[-1])
+        if len(scores) > 1
+        else None
     )
 
 
@@ -41,7 +43,7 @@ def _form_and_content(run: RunData) -> Said:
     form, content, rest = split_gain(*([column[at] for column in columns] for at in (0, -1)))
     if max(abs(form), abs(content), abs(rest)) < 0.005:
         return None
-    return said("form_and_content", form=form, content=content, rest=rest)
+    return render_words("form_and_content", form=form, content=content, rest=rest)
 
 
 def _tries(run: RunData) -> Said:
@@ -51,12 +53,16 @@ def _tries(run: RunData) -> Said:
         default=1,
     )
     one, many = run.measured("pass@1"), run.measured(f"pass@{most}")
-    return said("tries", most=most, one=one, many=many) if most > 1 and len(many) > 1 else None
+    return (
+        render_words("tries", most=most, one=one, many=many) if most > 1 and len(many) > 1 else None
+    )
 
 
 def _reflection(run: RunData) -> Said:
     known = run.measured("reflection")
-    return said("reflection", known=known) if len(known) > 1 and max(known) >= 0.005 else None
+    return (
+        render_words("reflection", known=known) if len(known) > 1 and max(known) >= 0.005 else None
+    )
 
 
 def _gibberish(run: RunData) -> Said:
@@ -68,4 +74,4 @@ def _gibberish(run: RunData) -> Said:
         change = trend(run.rl, key)
         if change and change.clear and change.end > 0.05 and change.change > 0.02:
             signs.append((words, change, run.measured(key)))
-    return said("decay", signs=signs) if signs else None
+    return render_words("decay", signs=signs) if signs else None

@@ -20,7 +20,7 @@ from rlvr.storage.run_data import number
 LONGEST = 3000  # letters of a response that are shown
 
 
-def said(name: str, **figures: Any) -> tuple[str, str]:
+def render_words(name: str, **figures: Any) -> tuple[str, str]:
     """A heading and a text of `report/templates/words.j2`."""
     heading, *lines = getattr(template("words.j2").module, name)(**figures).strip().split("\n")
     return heading, " ".join(filter(None, lines))

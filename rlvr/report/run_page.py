@@ -13,12 +13,12 @@ from rlvr.report import charts, findings, phenomena, table, trends
 from rlvr.report.rendering import template, write_page
 from rlvr.report.samples import compared_problems, training_samples
 from rlvr.storage import run_data
-from rlvr.storage.run_data import RunData, load, number
+from rlvr.storage.run_data import RunData, number, read_run
 
 
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder; raises UserError where the folder cannot be read."""
-    data = load(run)
+    data = read_run(run)
     page = template("report.html.j2").render(
         **_view(data),
         trends={key: trends.trend(data.last_stage, key) for key in ("reward", "formatted")},
@@ -36,7 +36,7 @@ def write_report(run: Path) -> Path:
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write one page that sets several runs side by side."""
-    loaded = [load(run) for run in runs]
+    loaded = [read_run(run) for run in runs]
     scored = [data for data in loaded if data.benchmarks]
     series = [
         charts.heldout(data.of(data.benchmarks[0]), data.name, i % 6)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlvr.metrics.statistics import paired_gain
-from rlvr.storage.run_data import Record, RunData, Score, evaluated, number, solved
+from rlvr.storage.run_data import Record, RunData, Score, evaluated, number, solved_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,9 @@ def gain_of(
         "after",
     ):
         return summed["pass@1"], summed.get("ci95")
-    before, after = (solved(evaluated(run, benchmark, score.step)) for score in (first, last))
+    before, after = (
+        solved_shares(evaluated(run, benchmark, score.step)) for score in (first, last)
+    )
     shared = [key for key in before if key in after]
     if len(shared) < 2:
         return last.value - first.value, None

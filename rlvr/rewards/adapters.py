@@ -11,16 +11,18 @@ from numbers import Real
 from typing import Any
 
 from rlvr.errors import RunError, UserError, suggest
-from rlvr.types import Context, Group, Member, Problem, Reward
+from rlvr.types import Context, Problem, Reward, VerifiedGroup, VerifiedSample
 
 
-def guarded(name: str, function: Callable[..., Any]) -> Callable[[Group, Context], list[Reward]]:
+def checked_reward(
+    name: str, function: Callable[..., Any]
+) -> Callable[[VerifiedGroup, Context], list[Reward]]:
     """A reward of any supported signature as one of whole groups, whose failures name the reward
     and the problem.
     """
-    lifted = lift(function, name)
+    lifted = adapt_signature(function, name)
 
-    def call(group: Group, context: Context) -> list[Reward]:
+    def call(group: VerifiedGroup, context: Context) -> list[Reward]:
         try:
             rewards = [_as_reward(reward) for reward in lifted(group, context)]
             _check_count(rewards, len(group.members), name)
@@ -51,9 +53,9 @@ ALL = ("queries", "prompts", "labels")
 VERL = frozenset({"solution_str", "data_source"})
 
 
-def lift(
+def adapt_signature(
     function: Callable[..., Any], name: str = "reward"
-) -> Callable[[Group, Context], Sequence[Reward]]:
+) -> Callable[[VerifiedGroup, Context], Sequence[Reward]]:
     """A reward that sees whole groups, from one that sees a group, lists of its samples, or one
     response.
 
@@ -114,7 +116,7 @@ def _by_name(
     )
 
 
-def _offer(member: Member, context: Context) -> Mapping[str, Any]:
+def _offer(member: VerifiedSample, context: Context) -> Mapping[str, Any]:
     rollout, problem = member.rollout, member.rollout.prompt.problem
     extra = problem.meta.get("extra_info", problem.meta)
     return {
@@ -126,7 +128,7 @@ def _offer(member: Member, context: Context) -> Mapping[str, Any]:
     }
 
 
-def _lists(group: Group) -> Mapping[str, list[Any]]:
+def _lists(group: VerifiedGroup) -> Mapping[str, list[Any]]:
     prompts = [member.rollout.prompt.text for member in group.members]
     return {
         "queries": [

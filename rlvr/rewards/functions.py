@@ -13,7 +13,7 @@ from rlvr.grading.compare import canonical, compare
 from rlvr.metrics.text_quality import repeated
 from rlvr.registry import Count, Share, register
 from rlvr.seeds import uniform
-from rlvr.types import Context, Group, Reward, Rollout, Verdict
+from rlvr.types import Context, Reward, Rollout, Verdict, VerifiedGroup
 
 
 @register("reward", "correct")
@@ -82,7 +82,12 @@ def logic_rl(
 
 @register("reward", "random")
 def random(
-    group: Group, context: Context, *, right: float = 1.0, wrong: float = 0.0, share: Share = 0.5
+    group: VerifiedGroup,
+    context: Context,
+    *,
+    right: float = 1.0,
+    wrong: float = 0.0,
+    share: Share = 0.5,
 ) -> list[Reward]:
     """Paid by chance, whatever the answer: the control of One-Shot-RLVR's critics (Shao et al.,
     Spurious Rewards).
@@ -97,7 +102,7 @@ def random(
 
 
 @register("reward", "majority_vote")
-def majority_vote(group: Group, *, right: float = 1.0, wrong: float = 0.0) -> list[Reward]:
+def majority_vote(group: VerifiedGroup, *, right: float = 1.0, wrong: float = 0.0) -> list[Reward]:
     """Paid for the answer that most of the group give, whatever the gold; the first wins a tie
     (TTRL, section 3).
     """

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlvr.types import Context, Group, Reward, Sample, SampleGroup
+from rlvr.types import Context, Reward, RewardedGroup, Sample, VerifiedGroup
 
 
 @dataclass(frozen=True, slots=True)
 class Rewarder:
     """The weighted sum of the recipe's rewards, each part logged under the name of its reward."""
 
-    rewards: Sequence[tuple[str, float, Callable[[Group, Context], Sequence[Reward]]]]
+    rewards: Sequence[tuple[str, float, Callable[[VerifiedGroup, Context], Sequence[Reward]]]]
 
-    def __call__(self, group: Group, context: Context) -> SampleGroup:
+    def __call__(self, group: VerifiedGroup, context: Context) -> RewardedGroup:
         """Values for the members of one group.   [G] -> [G]"""
         if not group.members:
-            return SampleGroup(group.problem, (), trained=False, failed=group.failed)
+            return RewardedGroup(group.problem, (), trained=False, failed=group.failed)
         columns = [
             [self._scaled(name, weight, r) for r in call(group, context)]
             for name, weight, call in self.rewards
@@ -30,7 +30,7 @@ class Rewarder:
         samples = [
             Sample(m.rollout, m.verdict, r) for m, r in zip(group.members, rewards, strict=True)
         ]
-        return SampleGroup(group.problem, tuple(samples), failed=group.failed)
+        return RewardedGroup(group.problem, tuple(samples), failed=group.failed)
 
     @staticmethod
     def _scaled(name: str, weight: float, reward: Reward) -> Reward:

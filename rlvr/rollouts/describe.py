@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from rlvr.metrics import text_quality
 from rlvr.metrics.mergeable import Metrics
-from rlvr.types import Finish, Sample, SampleGroup, Status, flatten
+from rlvr.types import Finish, RewardedGroup, Sample, Status, flatten
 
 if TYPE_CHECKING:
-    from rlvr.rollouts.gather import Gathered
+    from rlvr.rollouts.gather import CollectedGroups
 
 
-def describe(groups: Sequence[SampleGroup], gathered: Gathered) -> Metrics:
+def describe(groups: Sequence[RewardedGroup], gathered: CollectedGroups) -> Metrics:
     """Rewards by part, shares of correct, well-formed and truncated responses, lengths, and groups
     without signal.
     """

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rlvr.registry import register
-from rlvr.types import Finish, Sample, SampleGroup
+from rlvr.types import Finish, RewardedGroup, Sample
 
 
 @register("filter", "no_signal")
-def no_signal(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+def no_signal(groups: Sequence[RewardedGroup]) -> list[RewardedGroup]:
     """Groups whose rewards are all equal are not computed: exact where the estimator compares
     within groups and every other loss term is zero on them, so not with a critic, a KL in the
     reward or `micro_token`. A step without any other group makes no optimiser step.
@@ -19,7 +19,7 @@ def no_signal(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
 
 
 @register("filter", "overlong")
-def overlong(groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+def overlong(groups: Sequence[RewardedGroup]) -> list[RewardedGroup]:
     """Responses that were cut off at the limit carry no loss (DAPO, 2025, section 3.4;
     `remove_clip` of SimpleRL-Zoo).
     """

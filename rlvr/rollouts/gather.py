@@ -13,41 +13,41 @@ from dataclasses import dataclass
 
 from rlvr.data.sources import SourceState
 from rlvr.registry import register
-from rlvr.types import SampleGroup
+from rlvr.types import RewardedGroup
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class CollectedGroups:
     """The groups of a step, the source after them, how many attempts and groups it took, and the
     groups left out, of which the sources learn how hard their problems are.
     """
 
-    groups: tuple[SampleGroup, ...]
+    groups: tuple[RewardedGroup, ...]
     source: SourceState
     attempts: int
     drawn: int
-    left_out: tuple[SampleGroup, ...] = ()
+    left_out: tuple[RewardedGroup, ...] = ()
 
 
 # One attempt: its number and the source's state give the groups drawn and the source's next state.
-Attempt = Callable[[int, SourceState], tuple[Sequence[SampleGroup], SourceState]]
+Attempt = Callable[[int, SourceState], tuple[Sequence[RewardedGroup], SourceState]]
 
 
 @register("gather", "once")
-def once(attempt: Attempt, source: SourceState, wanted: int) -> Gathered:
+def once(attempt: Attempt, source: SourceState, wanted: int) -> CollectedGroups:
     """One attempt, whatever it brings."""
     groups, after = attempt(0, source)
-    return Gathered(tuple(groups), after, 1, len(groups))
+    return CollectedGroups(tuple(groups), after, 1, len(groups))
 
 
 @register("gather", "refill")
 def refill(
     attempt: Attempt, source: SourceState, wanted: int, *, max_attempts: int = 4
-) -> Gathered:
+) -> CollectedGroups:
     """Attempts until `wanted` groups have a signal, at most `max_attempts` (DAPO's dynamic
     sampling, 2025, section 3.2).
     """
-    found, silent = list[SampleGroup](), list[SampleGroup]()
+    found, silent = list[RewardedGroup](), list[RewardedGroup]()
     drawn = attempts = 0
     while len(found) < wanted and attempts < max_attempts:
         groups, source = attempt(attempts, source)
@@ -55,4 +55,6 @@ def refill(
         silent += [group for group in groups if not group.has_signal]
         drawn += len(groups)
         attempts += 1
-    return Gathered(tuple(found[:wanted]), source, attempts, drawn, (*silent, *found[wanted:]))
+    return CollectedGroups(
+        tuple(found[:wanted]), source, attempts, drawn, (*silent, *found[wanted:])
+    )

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.rollouts.generate import Rollouts
 from rlvr.rollouts.verify import Verifier
-from rlvr.types import Context, Prompt, SampleGroup, Sampling
+from rlvr.types import Context, Prompt, RewardedGroup, Sampling
 
 
 def no_baseline(
-    groups: Sequence[SampleGroup], prompts: Sequence[Prompt], context: Context
-) -> Sequence[SampleGroup]:
+    groups: Sequence[RewardedGroup], prompts: Sequence[Prompt], context: Context
+) -> Sequence[RewardedGroup]:
     """For estimators that take no baseline from the policy itself."""
     return groups
 
@@ -31,8 +31,8 @@ class GreedyBaseline:
     stop: tuple[str, ...]
 
     def __call__(
-        self, groups: Sequence[SampleGroup], prompts: Sequence[Prompt], context: Context
-    ) -> Sequence[SampleGroup]:
+        self, groups: Sequence[RewardedGroup], prompts: Sequence[Prompt], context: Context
+    ) -> Sequence[RewardedGroup]:
         """The groups with their baselines; a group whose greedy answer could not be verified is not
         trained on.
         """

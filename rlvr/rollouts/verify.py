@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlvr.distributed.world import ALONE, World
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.errors import RunError
 from rlvr.metrics.timing import timed
-from rlvr.tasks.judge import Judge, Pending, judge_safely, settle
-from rlvr.types import Group, Member, Rollout, Status
+from rlvr.tasks.judge import Judge, Pending, judge_safely, wait_all
+from rlvr.types import Rollout, Status, VerifiedGroup, VerifiedSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +21,34 @@ class Verifier:
     judges: Sequence[Judge]  # by source
     masked: frozenset[Status]
     stop_above: float
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
 
     @timed("verify")
-    def groups(self, rollouts: Sequence[Rollout], samples: int) -> list[Group]:
+    def groups(self, rollouts: Sequence[Rollout], samples: int) -> list[VerifiedGroup]:
         """Verdicts for all, in groups of `samples`; what `masked` names leaves its group.   [P*G]
         -> [P]
         """
-        verdicts = settle([self._judge(rollout) for rollout in rollouts])
-        failed = self.world.joined(
+        verdicts = wait_all([self._judge(rollout) for rollout in rollouts])
+        failed = self.world.all_gather(
             [v.rule for v in verdicts if v.status in (Status.ERROR, Status.TIMEOUT)]
         )
-        asked = self.world.sum({"asked": len(verdicts)})["asked"]
+        asked = self.world.all_reduce_dict({"asked": len(verdicts)})["asked"]
         if len(failed) > self.stop_above * asked:
             raise RunError(
                 f"verification failed on {len(failed)} of {asked:.0f} responses (the last: {failed[-1]}), more"
                 f" than verify.stop_above {self.stop_above} allows; mend the task or raise the limit"
             )
         members = [
-            Member(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True)
+            VerifiedSample(rollout, verdict)
+            for rollout, verdict in zip(rollouts, verdicts, strict=True)
         ]
         groups = [members[i : i + samples] for i in range(0, len(members), samples)]
         return [self._group(group) for group in groups]
 
-    def _group(self, members: Sequence[Member]) -> Group:
+    def _group(self, members: Sequence[VerifiedSample]) -> VerifiedGroup:
         failed = tuple(m for m in members if m.verdict.status in self.masked)
         kept = tuple(m for m in members if m.verdict.status not in self.masked)
-        return Group(members[0].rollout.prompt.problem, kept, failed)
+        return VerifiedGroup(members[0].rollout.prompt.problem, kept, failed)
 
     def _judge(self, rollout: Rollout) -> Pending:
         return judge_safely(

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlvr.distributed.world import ALONE, World
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.errors import RunError
 
 Named = Iterable[tuple[str, Tensor]]
@@ -49,7 +49,7 @@ def save(
     position: Facts,
     keep: int,
     best: int | None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Path:
     """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay; raises
     RunError where the disk refuses, leaving the older ones. Each rank writes its part of the
@@ -61,15 +61,15 @@ def save(
 
     target, aside = folder / f"step-{position['step']:06d}", folder / ".unfinished"
     try:
-        world.told(lambda: _begin(aside, learner, position))
+        world.broadcast(lambda: _begin(aside, learner, position))
         with _alone_or_not():
             writer, alone = FileSystemWriter(aside), world.size == 1
             save_parts(
                 dict(tensors), storage_writer=writer, process_group=world.group, no_dist=alone
             )
         files = sorted(aside.iterdir())
-        digests = world.joined([_digest(path) for path in world.share(files)])
-        world.told(
+        digests = world.all_gather([_digest(path) for path in world.local_shard(files)])
+        world.broadcast(
             lambda: _complete(
                 aside, target, {path.name: d for path, d in zip(files, digests, strict=True)}
             )
@@ -77,10 +77,10 @@ def save(
     except (OSError, RuntimeError, CheckpointException) as error:
         if world.writes:
             shutil.rmtree(aside, ignore_errors=True)
-        last = max(saved(folder), default=None)
+        last = max(list_checkpoints(folder), default=None)
         rest = f"the last good one is {last}" if last else "there is no earlier one"
         raise RunError(f"cannot save the checkpoint {target}: {_cause(error)}; {rest}") from error
-    for old in sorted(saved(folder))[:-keep] if world.writes else ():
+    for old in sorted(list_checkpoints(folder))[:-keep] if world.writes else ():
         if best is None or old.name != f"step-{best:06d}":
             shutil.rmtree(old)
     return target
@@ -93,7 +93,7 @@ class Saver:
 
     def __init__(self, folder: Path, keep: int, world: World, background: bool) -> None:
         self.folder, self.keep = folder, keep
-        self.world = world.apart() if background else world
+        self.world = world.new_group() if background else world
         self.thread = ThreadPoolExecutor(1, "checkpoint") if background else None
         self.writing: Future[Path] | None = None
 
@@ -203,15 +203,15 @@ def _alone_or_not() -> Iterator[None]:
         yield
 
 
-def saved(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     return sorted(folder.glob("step-*"))
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose files are whole, and a line for each newer one that is damaged."""
     damaged: list[str] = []
-    for path in reversed(saved(folder)):
+    for path in reversed(list_checkpoints(folder)):
         fault = _fault(path)
         if fault is None:
             position = json.loads((path / "position.json").read_text(encoding="utf-8"))
@@ -243,13 +243,13 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def save_weights(folder: Path, weights: Named, world: World = ALONE) -> None:
+def save_weights(folder: Path, weights: Named, world: World = SINGLE_PROCESS) -> None:
     """Whole weights alone, under a name of their own; when this returns, every rank can read them."""
     if world.writes:
         _write_weights(folder, weights)
     else:
         deque(weights, maxlen=0)
-    world.told(lambda: None)  # wait for rank 0
+    world.broadcast(lambda: None)  # wait for rank 0
 
 
 def _write_weights(folder: Path, weights: Named) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from rlvr import registry
-from rlvr.build.models import load, load_engine
+from rlvr.build.models import load_engine, load_policy
 from rlvr.build.problems import benchmark_of, read_problems
 from rlvr.config import checks, loader, merge, validation
 from rlvr.config.benchmarks import BOXED
-from rlvr.config.schema import EvalSet, Model, Source, Spec
-from rlvr.data.contamination import Overlap, overlap
+from rlvr.config.schema import EvalSetConfig, ModelConfig, SourceConfig, Spec
+from rlvr.data.contamination import Overlap, find_overlap
 from rlvr.errors import UserError
 from rlvr.evaluation.ask import Benchmark
 from rlvr.models import loading
@@ -97,15 +97,15 @@ def evaluate(
     return results
 
 
-def declared(benchmarks: Sequence[str | Mapping[str, Any]]) -> list[EvalSet]:
+def declared(benchmarks: Sequence[str | Mapping[str, Any]]) -> list[EvalSetConfig]:
     """The rows behind names, data files, YAML files of rows and rows; raises UserError."""
-    found: list[EvalSet] = []
+    found: list[EvalSetConfig] = []
     for row in benchmarks:
         if isinstance(row, str) and Path(row).suffix in (".yaml", ".yml"):
             found += declared(_rows_of(Path(row)))
         elif isinstance(row, str) and Path(row).suffix in DATA:
             found.append(
-                EvalSet(
+                EvalSetConfig(
                     name=Path(row).stem, data=Spec(name="file", params={"path": row}), prompt=BOXED
                 )
             )
@@ -123,10 +123,10 @@ def overlaps(
     if train.is_dir():
         sources = loader.load(train / "recipe.yaml").train
     else:
-        sources = (Source(data=Spec(name="file", params={"path": str(train)})),)
+        sources = (SourceConfig(data=Spec(name="file", params={"path": str(train)})),)
     problems = [p for i, source in enumerate(sources) for p in read_problems(source, f"train.{i}")]
     for row in [_asked(row, {}, None, (), data) for row in declared(benchmarks)]:
-        yield row.name, overlap(problems, read_problems(row, f"benchmark {row.name}"))
+        yield row.name, find_overlap(problems, read_problems(row, f"benchmark {row.name}"))
 
 
 def _rows_of(path: Path) -> list[Any]:
@@ -140,12 +140,12 @@ def _rows_of(path: Path) -> list[Any]:
 
 
 def _asked(
-    row: EvalSet,
+    row: EvalSetConfig,
     given: Mapping[str, Any],
     prompt: Any,
     stop: tuple[str, ...],
     data: str | Path | None,
-) -> EvalSet:
+) -> EvalSetConfig:
     """The row with what the caller says in place of its own."""
     changed = {key: value for key, value in given.items() if value is not None}
     if stop:
@@ -157,7 +157,7 @@ def _asked(
     return row.model_copy(update=changed)
 
 
-def _check(rows: Sequence[EvalSet], seeds: Sequence[int], batch: int) -> None:
+def _check(rows: Sequence[EvalSetConfig], seeds: Sequence[int], batch: int) -> None:
     for row in rows:
         validation.eval_set(
             row.model_dump(mode="json")
@@ -184,7 +184,8 @@ def _steps(run: Path, checkpoints: str | Sequence[int] | None) -> dict[int, Path
         )
     known: dict[int, Path | None] = {0: None}
     known |= {
-        int(path.name.rpartition("-")[2]): path for path in checkpoint.saved(run / "checkpoints")
+        int(path.name.rpartition("-")[2]): path
+        for path in checkpoint.list_checkpoints(run / "checkpoints")
     }
     wanted = list(known) if checkpoints == "all" else [int(step) for step in checkpoints]
     absent = next((step for step in wanted if step not in known), None)
@@ -198,8 +199,8 @@ def _steps(run: Path, checkpoints: str | Sequence[int] | None) -> dict[int, Path
 
 def _versions(model: str, steps: Mapping[int, Path | None]) -> list[Version]:
     if not steps:
-        return [Version(0, load_engine(Model(name=model), Spec(name="local")))]
-    loaded = load(loader.load(Path(model) / "recipe.yaml"))
+        return [Version(0, load_engine(ModelConfig(name=model), Spec(name="local")))]
+    loaded = load_policy(loader.load(Path(model) / "recipe.yaml"))
     return [Version(step, loaded.rollouts, loaded.policy, path) for step, path in steps.items()]
 
 
@@ -221,7 +222,7 @@ def _shown(benchmark: Benchmark) -> str:
 def _settings(
     model: str,
     steps: Mapping[int, Path | None],
-    rows: Sequence[EvalSet],
+    rows: Sequence[EvalSetConfig],
     held_out: Sequence[Benchmark],
     seeds: Sequence[int],
 ) -> dict[str, Any]:

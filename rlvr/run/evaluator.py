@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlvr.evaluation.ask import Benchmark, ask
+from rlvr.evaluation.ask import Benchmark, ask_problems
 from rlvr.evaluation.summary import summarise
 from rlvr.rollouts.generate import Rollouts
 from rlvr.run import checkpoint
@@ -142,7 +142,7 @@ def _missing(
     for draws, asked in ((whole, benchmark), (single, one_by_one)):
         if draws:
             begun = time.perf_counter()
-            found = ask(asked, version.rollouts, draws, version.step, seed, second=True)
+            found = ask_problems(asked, version.rollouts, draws, version.step, seed, second=True)
             seconds = time.perf_counter() - begun
             for row in found:
                 clock = {**row["time"], "seconds": seconds / len(found)}

@@ -14,7 +14,7 @@ from rlvr.evaluation.ask import Evaluation
 from rlvr.step import StepResult
 from rlvr.storage.jsonl import JsonLines, write_whole
 from rlvr.storage.records import sample_row
-from rlvr.types import SampleGroup
+from rlvr.types import RewardedGroup
 
 
 class RunFolder:
@@ -123,7 +123,7 @@ class WatchedFolder(RunFolder):
 
 
 def _train_rows(
-    step: int, groups: Sequence[SampleGroup], advantages: Sequence[float]
+    step: int, groups: Sequence[RewardedGroup], advantages: Sequence[float]
 ) -> Iterable[dict[str, Any]]:
     at = 0
     for group in groups:

@@ -54,14 +54,14 @@ def _renew(session: Session, phase: Phase, state: State) -> None:
     if not phase.renews or not isinstance(reference, Policy):
         return
     kept = session.folder.checkpoints / f"reference-{phase.start:06d}"
-    if session.world.told(lambda: state.step == phase.start and not kept.is_dir()):
+    if session.world.broadcast(lambda: state.step == phase.start and not kept.is_dir()):
         checkpoint.save_weights(kept, phase.learner.weights(), session.world)
     reference.load(checkpoint.load_weights(kept))
 
 
 def _log(session: Session, phase: Phase, result: StepResult) -> None:
     measured = result.metrics.record()
-    seconds = timing.take()
+    seconds = timing.pop_timings()
     tokens = measured.get("response_tokens", 0.0)
     assert isinstance(tokens, float | int)
     speed = {"tokens_per_second": tokens / seconds["step"]} if tokens else {}
@@ -107,7 +107,7 @@ def _evaluate(session: Session, state: State) -> None:
         session.progress.evaluated(evaluation.record)
         for tracker in session.trackers:
             tracker.log(evaluation.record, "eval")
-    timing.take()
+    timing.pop_timings()
 
 
 def _save_if_due(session: Session, phase: Phase, state: State) -> None:
@@ -128,14 +128,14 @@ def _save(session: Session, phase: Phase, state: State, best: int | None) -> Non
     source = asdict(state.source) | {"problems": session.built.problems_key}
     position = {"step": state.step, "phase": phase.name, "source": source}
     session.saver(phase.learner.saved(), phase.learner.state(), position, best)
-    timing.take()
+    timing.pop_timings()
 
 
 def _best(session: Session) -> int | None:
     """The step whose evaluation on checkpoint.best was the highest so far; None where none is asked
     for.
     """
-    found = session.world.told(
+    found = session.world.broadcast(
         lambda: best_step(session.folder.path, session.recipe.checkpoint.best)
     )
     return found["step"] if found else None

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from rlvr.config import loader
-from rlvr.config.merge import difference
+from rlvr.config.merge import first_difference
 from rlvr.config.schema import Recipe
 from rlvr.data.sources import SourceState
 from rlvr.errors import UserError
@@ -17,7 +17,9 @@ from rlvr.step import State
 
 
 def restore(session: Session) -> State:
-    found, damaged = session.world.told(lambda: checkpoint.latest(session.folder.checkpoints))
+    found, damaged = session.world.broadcast(
+        lambda: checkpoint.find_latest(session.folder.checkpoints)
+    )
     for line in damaged:
         session.progress.note(line)
     if found is not None and found.position["source"]["problems"] != session.built.problems_key:
@@ -25,7 +27,7 @@ def restore(session: Session) -> State:
             f"{session.folder.path}: the problems of 'train' are not those that the run was started with, since a data"
             f" file or the history of a selection has changed; restore it, or choose a new run.name"
         )
-    session.world.told(lambda: _forget_after(session.folder, found))
+    session.world.broadcast(lambda: _forget_after(session.folder, found))
     if found is None:
         session.progress.note("there is no whole checkpoint, so the run starts from its beginning")
         return State(0, session.phases[0].sources.start())
@@ -62,7 +64,7 @@ def check_models_lie_elsewhere(path: Path, resolved: Recipe) -> None:
 def _forget_after(folder: RunFolder, found: checkpoint.Checkpoint | None) -> None:
     """Records, samples, checkpoints and references of steps that will be made again."""
     # a damaged one would push out good ones of earlier steps
-    for path in checkpoint.saved(folder.checkpoints):
+    for path in checkpoint.list_checkpoints(folder.checkpoints):
         if found is None or path > found.path:
             shutil.rmtree(path)
     for path in folder.checkpoints.glob("reference-*"):  # of a stage that is entered again
@@ -82,7 +84,7 @@ def check_resumable(path: Path, resolved: Recipe) -> None:
     free = {"run.name", "run.folder", "run.steps", "run.threads", "checkpoint", "trackers"}
     for stages in (before["stages"], now["stages"]):  # the last one may grow, as run.steps may
         stages[-1:] = [{**stage, "steps": None} for stage in stages[-1:]]
-    changed = difference(before, now, free)
+    changed = first_difference(before, now, free)
     if changed:
         raise UserError(
             f"{path}: the run was started with another '{changed}'; resume it with the same, or choose a new run.name"

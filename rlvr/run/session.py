@@ -10,7 +10,7 @@ from rlvr.build.run import Built
 from rlvr.cold_start import cold_step
 from rlvr.config.schema import Recipe
 from rlvr.data.sources import Sources
-from rlvr.distributed.world import ALONE, World
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.run import checkpoint
 from rlvr.run.folder import RunFolder
 from rlvr.run.progress import Progress
@@ -44,7 +44,7 @@ class Session:
     saver: checkpoint.Saver
     progress: Progress
     trackers: Sequence[Tracker] = ()
-    world: World = ALONE
+    world: World = SINGLE_PROCESS
     stopping: bool = field(default=False)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from rlvr.config.schema import Recipe
 from rlvr.metrics.statistics import paired_gain
 from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.run_data import solved
+from rlvr.storage.run_data import solved_shares
 
 
 def summarise(path: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _before_after(
 
 
 def _shares(path: Path) -> list[float]:
-    return list(solved(JsonLines.read(path)).values())
+    return list(solved_shares(JsonLines.read(path)).values())
 
 
 def _processor() -> str:

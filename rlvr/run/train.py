@@ -17,9 +17,9 @@ from rlvr.build.problems import as_problems
 from rlvr.build.run import Built, build
 from rlvr.config import loader, merge
 from rlvr.config.schema import Recipe
-from rlvr.data.contamination import overlap
-from rlvr.data.gate import Refused
-from rlvr.distributed.world import World, placed
+from rlvr.data.contamination import find_overlap
+from rlvr.data.gate import RejectedGold
+from rlvr.distributed.world import World, init_world
 from rlvr.errors import UserError
 from rlvr.models import export
 from rlvr.run import checkpoint
@@ -56,9 +56,9 @@ def train(
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of them")
     with ExitStack() as stack:
-        world = stack.enter_context(placed())
+        world = stack.enter_context(init_world())
         check_models_lie_elsewhere(path, resolved)
-        world.told(
+        world.broadcast(
             lambda: check_resumable(path, resolved) if resume else RunFolder.check(path, overwrite)
         )
         total = resolved.run.steps + (resolved.cold_start.steps if resolved.cold_start else 0)
@@ -95,7 +95,7 @@ def _saver(recipe: Recipe, built: Built, folder: RunFolder, world: World) -> che
     )
 
 
-def _refusals(refused: Sequence[Refused]) -> list[str]:
+def _refusals(refused: Sequence[RejectedGold]) -> list[str]:
     """Which golds did not pass the gate, the first few by name."""
     if not refused:
         return []
@@ -113,7 +113,9 @@ def _overlaps(built: Built) -> list[str]:
     train = [
         p for stage in built.stages for problems in stage.run.sources.problems for p in problems
     ]
-    found = {benchmark.name: overlap(train, benchmark.problems) for benchmark in built.benchmarks}
+    found = {
+        benchmark.name: find_overlap(train, benchmark.problems) for benchmark in built.benchmarks
+    }
     return [
         f"contamination: {one.line(name)}" for name, one in found.items() if one.exact or one.most
     ]
@@ -133,7 +135,7 @@ def _finish(session: Session, state: State) -> dict[str, Any]:
         session.progress.summary(summary, write_report(folder.path))
         return summary
 
-    return session.world.told(write)
+    return session.world.broadcast(write)
 
 
 def _trackers(recipe: Recipe, folder: Path) -> list[Tracker]:

@@ -109,7 +109,7 @@ class Score:
     n: int | None
 
 
-def load(run: Path) -> RunData:
+def read_run(run: Path) -> RunData:
     """Read a run folder, finished or not."""
     folder = Path(run)
     try:
@@ -172,7 +172,7 @@ def make_score(label: str, step: int, facts: Record) -> Score | None:
     )
 
 
-def solved(samples: Sequence[Record]) -> dict[str, float]:
+def solved_shares(samples: Sequence[Record]) -> dict[str, float]:
     """The share of right answers of each problem."""
     right: dict[str, list[bool]] = {}
     for sample in samples:

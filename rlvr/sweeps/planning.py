@@ -155,7 +155,7 @@ def _unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) 
 
 def overrides_of(changes: Mapping[str, Any]) -> list[merge.Pair]:
     """The overrides of an arm as dotted keys; sections may be written out."""
-    return merge.dotted(merge.plain(changes), validation.sections())
+    return merge.flatten(merge.plain(changes), validation.sections())
 
 
 def _filled(value: Any, seed: int) -> Any:

@@ -60,7 +60,7 @@ def sweep(
     check_inputs(plan)
     with _locked(plan.folder) as lock:
         _prepare(plan, overwrite)
-        crew = Crew(plan, parallel, lock)
+        crew = SweepProcesses(plan, parallel, lock)
         with crew.graceful():
             crew.work()
     result = publish(plan, reasons(plan))
@@ -102,7 +102,7 @@ def _check_sources(
             key = f"{name} {row.data} {row.task}"
             if key not in known:
                 known[key] = read_problems(row, f"{name}.{i}")
-            if isinstance(row, schema.Source) and not waits:
+            if isinstance(row, schema.SourceConfig) and not waits:
                 registry.find("select", row.select.name, "select").bind(
                     row.select.params, "select"
                 )(known[key])
@@ -131,7 +131,7 @@ def _check_folder(plan: Plan, goes_on: bool, overwrite: bool) -> None:
     for unit in plan.units if goes_on else ():
         if (unit.path / "recipe.yaml").is_file():
             before = loader.load(unit.path / "recipe.yaml").model_dump(mode="json")
-            key = merge.difference(before, unit.recipe.model_dump(mode="json"), FREE)
+            key = merge.first_difference(before, unit.recipe.model_dump(mode="json"), FREE)
             if key:
                 raise UserError(
                     f"{plan.name}: arms.{unit.arm}: {unit.path} was trained with another '{key}'; undo the change, give"
@@ -179,7 +179,7 @@ def _prepare(plan: Plan, overwrite: bool) -> None:
 
 
 @dataclass
-class Crew:
+class SweepProcesses:
     """The processes that train the runs of a sweep, at most `parallel` at a time."""
 
     plan: Plan

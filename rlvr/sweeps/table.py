@@ -20,7 +20,7 @@ from rlvr.report.formatting import interval_text, signed
 from rlvr.report.rendering import percent, template, write_page
 from rlvr.storage import run_data
 from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.run_data import Record, RunData, evaluated, load, number
+from rlvr.storage.run_data import Record, RunData, evaluated, number, read_run
 
 if TYPE_CHECKING:
     from rlvr.sweeps.planning import Plan
@@ -39,7 +39,9 @@ def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         name, steps = next(iter(summary["evals"]), None), (0, summary["steps"])
         files = [run / "samples" / f"eval-{name}-{step:06d}.jsonl" for step in steps]
-        columns.append([list(run_data.solved(JsonLines.read(file)).values()) for file in files])
+        columns.append(
+            [list(run_data.solved_shares(JsonLines.read(file)).values()) for file in files]
+        )
     if len({len(shares) for pair in columns for shares in pair}) != 1:
         return None
     # [problems, runs]
@@ -53,7 +55,7 @@ def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
     """
     done = [unit for unit in plan.units if unit.path not in missing]
     held = {
-        arm: {unit.seed: load(unit.path) for unit in done if unit.arm == arm}
+        arm: {unit.seed: read_run(unit.path) for unit in done if unit.arm == arm}
         for arm in plan.sweep.arms
     }
     arms = {arm: _arm(runs, held[plan.baseline], plan.benchmark) for arm, runs in held.items()}
@@ -120,7 +122,7 @@ def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.nd
     """The share of right answers of each problem in each evaluation (run, step), as [problems,
     evaluations].
     """
-    columns = [run_data.solved(evaluated(run, benchmark, step)) for run, step in evaluations]
+    columns = [run_data.solved_shares(evaluated(run, benchmark, step)) for run, step in evaluations]
     shared = [key for key in columns[0] if all(key in column for column in columns)]
     if not shared:
         one, other = evaluations[0][0].folder, evaluations[-1][0].folder

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from rlvr.errors import UserError
 from rlvr.registry import register
 from rlvr.resources import asset
-from rlvr.seeds import Split, key_of, side_of
+from rlvr.seeds import TrainOrTest, key_of, side_of
 from rlvr.types import Problem
 
 Kind = Literal["add", "sub", "mul", "div", "two_step", "word", "word_two_step"]
@@ -49,7 +49,7 @@ def arithmetic(
     levels: tuple[Level, ...] = (1, 2, 3),
     count: int = 1000,
     seed: int = 0,
-    split: Split = "train",
+    split: TrainOrTest = "train",
 ) -> list[Problem]:
     """Distinct problems, a function of the arguments alone; a question belongs to one split
     whatever the seed.
@@ -81,7 +81,7 @@ split_of = partial(side_of, "arithmetic-split")  # of a question
 
 
 def _new(
-    cell: tuple[str, int], split: Split, known: dict[str, Problem], rng: random.Random
+    cell: tuple[str, int], split: TrainOrTest, known: dict[str, Problem], rng: random.Random
 ) -> Exercise | None:
     for _ in range(TRIES):
         exercise = _draw(*cell, rng)

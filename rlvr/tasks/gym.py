@@ -21,7 +21,7 @@ from rlvr.grading.values import exact, walk
 from rlvr.grading.worker import Died, Killable, Late, serve
 from rlvr.registry import register
 from rlvr.resources import asset
-from rlvr.seeds import Split, side_of
+from rlvr.seeds import TrainOrTest, side_of
 from rlvr.tasks.math import Forms
 from rlvr.types import Problem, Response, Status, Verdict
 
@@ -104,7 +104,7 @@ def gym(
     count: int = 1000,
     seed: int = 0,
     config: Mapping[str, Any] = {},
-    split: Split = "train",
+    split: TrainOrTest = "train",
 ) -> list[Problem]:
     """Distinct problems of a data set of reasoning-gym; a question belongs to one split whatever
     the seed.

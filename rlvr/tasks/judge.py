@@ -39,7 +39,7 @@ def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
     )
 
 
-def settle(pending: Sequence[Pending]) -> list[Verdict]:
+def wait_all(pending: Sequence[Pending]) -> list[Verdict]:
     """The verdicts, waiting for those that are still worked on; all of them were begun before the
     first is awaited.
     """

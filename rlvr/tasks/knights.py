@@ -21,7 +21,7 @@ from typing import Literal
 from rlvr.errors import UserError
 from rlvr.grading.extract import after_thinking, check_tags, final_turn
 from rlvr.registry import register
-from rlvr.seeds import Split, key_of, side_of
+from rlvr.seeds import TrainOrTest, key_of, side_of
 from rlvr.tasks.knights_answer import gold_roles, read_assignment
 from rlvr.tasks.knights_puzzle import (
     FORMS,
@@ -49,7 +49,7 @@ _ANSWER_TAG = re.compile(r"</?answer>")
 
 @register("data", "knights")
 def knights(
-    *, people: int | tuple[int, ...] = 3, count: int = 1000, seed: int = 0, split: Split = "train",
+    *, people: int | tuple[int, ...] = 3, count: int = 1000, seed: int = 0, split: TrainOrTest = "train",
     forms: tuple[Form, ...] = FORMS, working: Literal["all", "first"] = "all",
 ) -> list[Problem]:  # fmt: skip
     """Distinct puzzles with exactly one solution, the numbers of people taken in turn; splits never
@@ -81,7 +81,7 @@ def knights(
 
 def _new(
     people: int,
-    split: Split,
+    split: TrainOrTest,
     forms: Sequence[str],
     seen: set[str],
     rng: random.Random,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Scale = Literal["group", "batch"]
 
 
-Alone = Literal["zero", "reward"]
+Singleton = Literal["zero", "reward"]
 
 
 @register("advantage", "grpo")
@@ -41,36 +41,36 @@ def grpo(
     ddof: int = 1,
     eps: float = 1e-6,
     scale: Scale = "group",
-    floor: float = 0.0,
-    alone: Alone = "zero",
+    min_variance: float = 0.0,
+    singleton: Singleton = "zero",
 ) -> Tensor:
     """Reward minus the group's mean, divided by a deviation unless `std` is false (DeepSeekMath,
     2024, eq. 3).
 
     `std: false` is Dr.GRPO (2025, eq. 2), `scale: batch` the deviation over all samples (TRL),
-    `floor` the least variance (verl's vectorised estimator: 1e-6). A group of one has nothing to
+    `min_variance` the least variance (verl's vectorised estimator: 1e-6). A group of one has nothing to
     compare with and gives 0, or as in verl keeps its `reward`. Rewards 1, 0, 0, 1 give +-0.5
     without, and +-0.866 with the deviation of one degree of freedom.
     """
     single = count_samples(scored) == 1
-    centred = _alone(centre(scored.total, scored.group), scored, alone)
+    centred = _singleton(centre(scored.total, scored.group), scored, singleton)
     if std:
         owner = scored.group if scale == "group" else scored.group.new_zeros(scored.group.shape)
-        deviation = (group_deviation(scored.total, owner, ddof) ** 2).clamp(min=floor) ** 0.5
+        deviation = (group_deviation(scored.total, owner, ddof) ** 2).clamp(min=min_variance) ** 0.5
         single = single if scale == "group" else single.new_zeros(single.shape)
         centred = centred / (deviation.where(~single, deviation * 0 + 1) + eps)
     return centred[scored.sample] * scored.mask
 
 
 @register("advantage", "rloo")
-def rloo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
+def rloo(scored: Scored, world: World, *, singleton: Singleton = "zero") -> Tensor:
     """Reward minus the mean of the others of its group (Ahmadian et al., 2024).
 
     Rewards 1, 0, 0, 1 give 2/3, -2/3, -2/3, 2/3.
     """
     count = count_samples(scored)
     centred = centre(scored.total, scored.group) * count / (count - 1).clamp(min=1)
-    return _alone(centred, scored, alone)[scored.sample] * scored.mask
+    return _singleton(centred, scored, singleton)[scored.sample] * scored.mask
 
 
 @register("advantage", "reinforce")
@@ -102,29 +102,34 @@ def reinforce(
     }[baseline]()
     reward = reward if clip is None else reward.clamp(-clip, clip)
     found = reward_to_go(scored.placed(reward), scored.sample, scored.mask, gamma)
-    return whiten(found, scored.mask, ddof=0, eps=0.0, floor=1e-8) if normalise else found
+    return whiten(found, scored.mask, ddof=0, eps=0.0, min_variance=1e-8) if normalise else found
 
 
 @register("advantage", "reinforce_pp")
 def reinforce_pp(
-    scored: Scored, world: World, *, gamma: float = 1.0, eps: float = 1e-8, slack: float = 0.0
+    scored: Scored, world: World, *, gamma: float = 1.0, eps: float = 1e-8, count_eps: float = 0.0
 ) -> Tensor:
     """The discounted reward that follows a token, whitened over all tokens of the batch
     (REINFORCE++, Hu 2025).
     """
     follows = reward_to_go(scored.token_reward, scored.sample, scored.mask, gamma)
-    return whiten(follows, scored.mask, eps=eps, slack=slack)
+    return whiten(follows, scored.mask, eps=eps, count_eps=count_eps)
 
 
 @register("advantage", "reinforce_pp_baseline")
 def reinforce_pp_baseline(
-    scored: Scored, world: World, *, eps: float = 1e-8, alone: Alone = "zero", slack: float = 0.0
+    scored: Scored,
+    world: World,
+    *,
+    eps: float = 1e-8,
+    singleton: Singleton = "zero",
+    count_eps: float = 0.0,
 ) -> Tensor:
     """Reward minus the group's mean, whitened over all tokens of the batch (REINFORCE++-baseline,
     Hu 2025).
     """
-    centred = _alone(centre(scored.total, scored.group), scored, alone)
-    return whiten(centred[scored.sample], scored.mask, eps=eps, slack=slack)
+    centred = _singleton(centre(scored.total, scored.group), scored, singleton)
+    return whiten(centred[scored.sample], scored.mask, eps=eps, count_eps=count_eps)
 
 
 @register("advantage", "remax", needs={"greedy"})
@@ -138,7 +143,7 @@ def remax(scored: Scored, world: World) -> Tensor:
 
 
 @register("advantage", "opo")
-def opo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
+def opo(scored: Scored, world: World, *, singleton: Singleton = "zero") -> Tensor:
     """Reward minus the mean of the group weighted by response length (OPO, Hao et al., 2025, eq.
     9).
     """
@@ -146,16 +151,18 @@ def opo(scored: Scored, world: World, *, alone: Alone = "zero") -> Tensor:
     baseline = sum_by_group(length * scored.total, scored.group) / sum_by_group(
         length, scored.group
     ).clamp(min=1)
-    return _alone(scored.total - baseline, scored, alone)[scored.sample] * scored.mask
+    return _singleton(scored.total - baseline, scored, singleton)[scored.sample] * scored.mask
 
 
 @register("advantage", "gpg")
-def gpg(scored: Scored, world: World, *, norm: float = 1.0, alone: Alone = "zero") -> Tensor:
+def gpg(
+    scored: Scored, world: World, *, norm: float = 1.0, singleton: Singleton = "zero"
+) -> Tensor:
     """Reward minus the group's mean, times samples over samples with a reward (GPG, Chu et al.,
     2025, eq. 5).
     """
     rewarded = (scored.total != 0).to(scored.total.dtype).sum().clamp(min=1)
-    centred = _alone(centre(scored.total, scored.group), scored, alone)
+    centred = _singleton(centre(scored.total, scored.group), scored, singleton)
     return (centred / norm * len(scored.total) / rewarded)[scored.sample] * scored.mask
 
 
@@ -183,7 +190,7 @@ def gae(
     lam: float = 0.95,
     normalise: bool = True,
     ddof: Literal[0, 1] = 1,
-    slack: float = 0.0,
+    count_eps: float = 0.0,
 ) -> Tensor:
     """Generalised advantage estimation over the sampled tokens, whitened over the batch (Schulman
     et al., 2015).
@@ -195,8 +202,8 @@ def gae(
     if not normalise:
         return found
     if ddof:
-        return whiten(found, scored.mask, slack=slack)
-    return whiten(found, scored.mask, ddof=0, eps=0.0, floor=1e-8)
+        return whiten(found, scored.mask, count_eps=count_eps)
+    return whiten(found, scored.mask, ddof=0, eps=0.0, min_variance=1e-8)
 
 
 def gae_of(scored: Scored, gamma: float, lam: float) -> Tensor:
@@ -221,7 +228,7 @@ def _next_sampled(value: Tensor, sample: Tensor, mask: Tensor) -> Tensor:
     return following.index_put((here[joined],), value[after[joined]])
 
 
-def _alone(centred: Tensor, scored: Scored, alone: Alone) -> Tensor:
+def _singleton(centred: Tensor, scored: Scored, singleton: Singleton) -> Tensor:
     """The same with what a group of one gets: nothing, or its reward.   [N] -> [N]"""
-    single = scored.total if alone == "reward" else scored.total * 0
+    single = scored.total if singleton == "reward" else scored.total * 0
     return centred.where(count_samples(scored) > 1, single)

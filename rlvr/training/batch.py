@@ -19,7 +19,7 @@ from torch import Tensor
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Forward
 from rlvr.seeds import permutation
-from rlvr.types import Sample, SampleGroup
+from rlvr.types import RewardedGroup, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class MinibatchPlan:
     """How often a step goes over its batch, in how many shuffled parts, and whether a part holds
     whole groups.
     """
@@ -165,7 +165,7 @@ class Batch:
         pieces = tokens.split([len(s.response) for s in self.sequences])
         return torch.cat([tokens[:0], *(pieces[row] for row in rows)])
 
-    def minibatches(self, split: Split, *seed: int | str) -> Iterator[Batch]:
+    def minibatches(self, split: MinibatchPlan, *seed: int | str) -> Iterator[Batch]:
         """The shuffled parts of each epoch, each with an equal part of the one denominator.
 
         So a token weighs the same whichever part it falls into, and what a filter left out stays
@@ -205,7 +205,7 @@ def tokens_of(samples: Sequence[Sample]) -> tuple[Tokens, ...]:
 
 
 def score(
-    groups: Sequence[SampleGroup],
+    groups: Sequence[RewardedGroup],
     old: Tensor | None,
     ref: Tensor | None,
     dtype: torch.dtype,
@@ -237,7 +237,7 @@ def score(
     )
 
 
-def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Batch:
+def pack(groups: Sequence[RewardedGroup], scored: Scored, advantage: Tensor) -> Batch:
     """The batch of the trained groups, with the counts of all groups as denominators."""
     everything = [sample for group in groups for sample in group.samples]
     return Batch(
@@ -258,6 +258,6 @@ def pack(groups: Sequence[SampleGroup], scored: Scored, advantage: Tensor) -> Ba
     )
 
 
-def trained(groups: Sequence[SampleGroup]) -> list[Sample]:
+def trained(groups: Sequence[RewardedGroup]) -> list[Sample]:
     """The samples of the groups that no filter marked.   -> [N]"""
     return [sample for group in groups if group.trained for sample in group.samples]

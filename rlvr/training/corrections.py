@@ -29,7 +29,7 @@ def importance(
     low: float | None = None,
     high: float = 2.0,
     normalise: bool = False,
-    slack: float = 0.0,
+    count_eps: float = 0.0,
 ) -> Tensor:
     """Weights old/rollout for the policy terms, against the gap between engine and learner.   ->
     [T]
@@ -38,7 +38,7 @@ def importance(
     `truncate` bounds the weight to [low, high], `mask` makes it 0 outside, `filter` makes it 0
     outside and leaves it as the token's own ratio inside. Truncated importance sampling (Yao et
     al., 2025), IcePop (Ling team, 2025), sequence-masked TIS (OpenRLHF); exponents are bounded to
-    +-20 (verl). `normalise` gives the weights the mean 1; `slack` is added to the counts of tokens
+    +-20 (verl). `normalise` gives the weights the mean 1; `count_eps` is added to the counts of tokens
     in that mean (verl: 1e-8).
     """
     assert batch.old_logprob is not None
@@ -52,7 +52,7 @@ def importance(
         inside = (weight <= high) if low is None else (weight >= low) & (weight <= high)
         found = (own if mode == "filter" else weight) * inside
     found = found * batch.mask
-    return found / _mean_weight(found, batch, level, slack) if normalise else found
+    return found / _mean_weight(found, batch, level, count_eps) if normalise else found
 
 
 def _response_ratio(gap: Tensor, batch: Batch, *, mean: bool) -> Tensor:
@@ -61,13 +61,13 @@ def _response_ratio(gap: Tensor, batch: Batch, *, mean: bool) -> Tensor:
     return (sequence_mean_of(gap, batch) if mean else total).clamp(-20, 20).exp()
 
 
-def _mean_weight(weight: Tensor, batch: Batch, level: str, slack: float) -> Tensor:
+def _mean_weight(weight: Tensor, batch: Batch, level: str, count_eps: float) -> Tensor:
     """The mean over tokens, or where a response has one weight over responses."""
     if level == "token":
-        return _or_one(weight.sum() / (batch.mask.sum().clamp(min=1) + slack))
+        return _or_one(weight.sum() / (batch.mask.sum().clamp(min=1) + count_eps))
     zeros = weight.new_zeros(len(batch.sequences))
     count = zeros.index_add(0, batch.sample, batch.mask).clamp(min=1)
-    return _or_one((zeros.index_add(0, batch.sample, weight) / (count + slack)).mean())
+    return _or_one((zeros.index_add(0, batch.sample, weight) / (count + count_eps)).mean())
 
 
 def _or_one(mean: Tensor) -> Tensor:

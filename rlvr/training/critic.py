@@ -12,7 +12,7 @@ from rlvr.models.packing import Tokens
 from rlvr.models.value import PREFIX, ValueModel
 from rlvr.training.batch import Batch, Scored
 from rlvr.training.loss import value_loss
-from rlvr.training.optimizer import Updates
+from rlvr.training.optimizer import OptimizerStepper
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Critic:
     """
 
     model: ValueModel
-    updates: Updates
+    updates: OptimizerStepper
     target: Callable[[Scored], Tensor]
     reduction: Callable[[Batch], Tensor]
     clip: float | None

@@ -19,11 +19,11 @@ from rlvr.training import batch
 from rlvr.training.batch import Batch, Scored, tokens_of
 from rlvr.training.corrections import corrected
 from rlvr.training.critic import Critic
-from rlvr.training.mismatch import measured
+from rlvr.training.mismatch import measure_mismatch
 from rlvr.training.objective import Objective
-from rlvr.training.optimizer import Updates
+from rlvr.training.optimizer import OptimizerStepper
 from rlvr.training.reward_shaping import Shaper
-from rlvr.types import SampleGroup
+from rlvr.types import RewardedGroup
 
 
 class Reference(Protocol):
@@ -39,21 +39,21 @@ class Learner:
     policy: Policy
     reference: Reference | None
     objective: Objective
-    updates: Updates
+    updates: OptimizerStepper
     temperature: float = 1.0
     keeps_old: bool = False
     shapers: Sequence[Shaper] = ()
     critic: Critic | None = None
 
     @timed("score")
-    def score(self, groups: Sequence[SampleGroup]) -> Scored:
+    def score(self, groups: Sequence[RewardedGroup]) -> Scored:
         """What estimators read of the groups that are trained on; log-probabilities only where
         something needs them.
         """
         sequences = tokens_of(batch.trained(groups))
         old = self.policy.logprobs(sequences, self.temperature) if self.keeps_old else None
         ref = self.reference.logprobs(sequences, self.temperature) if self.reference else None
-        scored = batch.score(groups, old, ref, self.policy.wide, self.policy.device)
+        scored = batch.score(groups, old, ref, self.policy.accum_dtype, self.policy.device)
         for shaper in self.shapers:
             scored = shaper(scored)
         return self.critic.expect(scored, sequences) if self.critic else scored
@@ -79,8 +79,10 @@ class Learner:
         weights = self.objective.weights(minibatch)
         minibatch = corrected(minibatch, self.objective.correction(minibatch))
         # ranks may round otherwise
-        told = self.policy.world.told(lambda: self.objective.told(minibatch, weights))
-        for rows, heard in zip(told, (True, False), strict=True):
+        split = self.policy.world.broadcast(
+            lambda: self.objective.split_by_gradient(minibatch, weights)
+        )
+        for rows, heard in zip(split, (True, False), strict=True):
             for part in self.policy.passes([minibatch.sequences[row] for row in rows]):
                 samples = [rows[i] for i in part.samples]
                 piece = minibatch.select(samples)
@@ -99,7 +101,7 @@ class Learner:
         self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]
     ) -> tuple[Tensor, Metrics]:
         count, mask = float(piece.mask.sum()), piece.mask
-        metrics = measured(out, piece)
+        metrics = measure_mismatch(out, piece)
         total = out.logprob.new_zeros(())
         for name, term in self.objective.terms:
             result = term(out, piece)
@@ -148,7 +150,7 @@ class Learner:
             shaper.load_state(kept)
 
     @property
-    def _trained(self) -> dict[str, Updates]:
+    def _trained(self) -> dict[str, OptimizerStepper]:
         return {"policy": self.updates} | ({"critic": self.critic.updates} if self.critic else {})
 
     def carry(self, before: Learner) -> None:

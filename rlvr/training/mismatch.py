@@ -9,7 +9,7 @@ from rlvr.models.policy import Forward
 from rlvr.training.batch import Batch
 
 
-def measured(out: Forward, piece: Batch) -> Metrics:
+def measure_mismatch(out: Forward, piece: Batch) -> Metrics:
     """The entropy of a pass, and how far policy and engine lie apart on its tokens: the mean
     distance of their log-probabilities, the k3 estimate of KL(engine || policy), and the share of
     ratios beyond a factor of 2.

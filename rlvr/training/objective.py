@@ -33,7 +33,9 @@ class Objective:
         """The weight of every token in every term.   -> [T] each"""
         return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
 
-    def told(self, minibatch: Batch, weights: Mapping[str, Tensor]) -> tuple[list[int], list[int]]:
+    def split_by_gradient(
+        self, minibatch: Batch, weights: Mapping[str, Tensor]
+    ) -> tuple[list[int], list[int]]:
         """The samples that the gradient hears of, and those on which every term is zero whatever
         the model says; the first of all is heard where none would be, since an optimiser moves on
         by what it remembers.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rlvr.distributed.world import whole
+from rlvr.distributed.world import full_tensor
 from rlvr.errors import RunError
 from rlvr.metrics.mergeable import Metrics
 from rlvr.models.tensors import fill
-from rlvr.models.trainable import Trained
+from rlvr.models.trainable import TrainableModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ BROKEN_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class LrSchedule:
     """The learning rate of the n-th update: linear warm-up, then the schedule over the rest."""
 
     peak: float
@@ -41,16 +41,16 @@ class Rate:
         )
 
 
-class Updates:
+class OptimizerStepper:
     """The optimiser steps of one model; `count` includes the skipped ones. A later stage of a run
     has updates of its own over the same optimiser, with other settings.
     """
 
     def __init__(
         self,
-        model: Trained,
+        model: TrainableModel,
         optimizer: torch.optim.Optimizer,
-        rate: Rate,
+        rate: LrSchedule,
         clip: float | None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Updates:
         self.model.sum_gradients()
         parameters = [p for p in self.model.master if p.grad is not None]
         norm = (
-            float(whole(nn.utils.clip_grad_norm_(parameters, self.clip or math.inf)))
+            float(full_tensor(nn.utils.clip_grad_norm_(parameters, self.clip or math.inf)))
             if parameters
             else 0.0
         )
@@ -85,7 +85,7 @@ class Updates:
                     self.settings, lr=kept.fill_(rate) if isinstance(kept, Tensor) else rate
                 )
             self.optimizer.step()
-            self.model.publish()
+            self.model.sync_compute_weights()
         self.optimizer.zero_grad(set_to_none=True)
         return (
             Metrics.sum(**{f"{prefix}skipped_updates": float(not finite)})
@@ -93,7 +93,7 @@ class Updates:
             + Metrics.mean(f"{prefix}lr", rate, 1)
         )
 
-    def carry(self, before: Updates) -> None:
+    def carry(self, before: OptimizerStepper) -> None:
         """Go on from the updates of the stage before."""
         self.count, self.broken = before.count, before.broken
 
@@ -131,5 +131,5 @@ class Updates:
                 self.optimizer.state[master] = kept[name]
         if not self._plain:
             self.optimizer.load_state_dict(state["optimizer"])
-        self.model.publish()
+        self.model.sync_compute_weights()
         self.count, self.broken = state["updates"], state["broken"]

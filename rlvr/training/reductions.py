@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 @register("reduction", "token")
-def token_mean(batch: Batch, *, slack: float = 0.0) -> Tensor:
+def token_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
     """Every response token of the mini-batch weighs the same (DAPO, 2025); what was filtered has
     its share.   -> [T]
 
-    `slack` is added to the count of tokens (newer verl: 1e-8).
+    `count_eps` is added to the count of tokens (newer verl: 1e-8).
     """
     # no token where all responses were cut off
-    return batch.mask / ((batch.total_tokens + slack) or 1.0)
+    return batch.mask / ((batch.total_tokens + count_eps) or 1.0)
 
 
 @register("reduction", "sequence")
-def sequence_mean(batch: Batch, *, slack: float = 0.0) -> Tensor:
+def sequence_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
     """Every response weighs the same, its tokens share that (GRPO, DeepSeekMath, 2024).   -> [T]
 
-    `slack` is added to the count of each response's tokens (newer verl: 1e-8).
+    `count_eps` is added to the count of each response's tokens (newer verl: 1e-8).
     """
     lengths = batch.mask.new_zeros(len(batch.sequences)).index_add(0, batch.sample, batch.mask)
-    return batch.mask / (lengths.clamp(min=1) + slack)[batch.sample] / batch.total_samples
+    return batch.mask / (lengths.clamp(min=1) + count_eps)[batch.sample] / batch.total_samples
 
 
 @register("reduction", "constant")

@@ -12,7 +12,7 @@ from rlvr.training.batch import Scored
 from rlvr.training.tensors import Estimator, kl_estimate
 
 
-def penalised(
+def penalise_kl(
     scored: Scored,
     coef: float,
     *,
@@ -38,7 +38,9 @@ def penalised(
     return replace(scored, **bounded, penalty=coef * kl), float(mean) if len(length) else 0.0
 
 
-def adapted(coef: float, current: float, count: int, *, target: float, horizon: int) -> float:
+def adapt_coefficient(
+    coef: float, current: float, count: int, *, target: float, horizon: int
+) -> float:
     """The coefficient after `count` more samples with that KL (Ziegler et al., 2019, section 2.2).
 
     At twice the target it grows by 0.2 count / horizon.

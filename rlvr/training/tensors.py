@@ -45,22 +45,24 @@ def whiten(
     *,
     shift: bool = True,
     eps: float = 1e-8,
-    slack: float = 0.0,
+    count_eps: float = 0.0,
     ddof: int = 1,
-    floor: float = 0.0,
+    min_variance: float = 0.0,
 ) -> Tensor:
     """Values with mean 0 and variance 1 over the sampled tokens of the batch, and 0 elsewhere
     (verl, masked_whiten). [T], [T] -> [T]
 
     `shift=False` keeps the mean. The variance has one degree of freedom less than there are tokens;
-    a single token has none and is returned as it is. `slack` is added to the count of tokens (newer
-    verl: 1e-8). OpenRLHF has `ddof` 0, no `eps`, and a least variance (`floor`) of 1e-8.
+    a single token has none and is returned as it is. `count_eps` is added to the count of tokens (newer
+    verl: 1e-8). OpenRLHF has `ddof` 0, no `eps`, and a least variance (`min_variance`) of 1e-8.
     """
     count = mask.sum()
-    divisor = (count + slack).clamp(min=1)
+    divisor = (count + count_eps).clamp(min=1)
     mean = (values * mask).sum() / divisor
     square = (((values - mean) ** 2) * mask).sum() / divisor * count / (count - ddof).clamp(min=1)
-    scaled = (values - mean) * (square.clamp(min=floor) + eps) ** -0.5 + (0 if shift else mean)
+    scaled = (values - mean) * (square.clamp(min=min_variance) + eps) ** -0.5 + (
+        0 if shift else mean
+    )
     return (scaled if count > 1 else values) * mask
 
 
