@@ -48,10 +48,10 @@ bench: $(STAMP)
 	@$(BIN)/python bench $(ARGS)
 
 kills: $(STAMP)
-	@$(BIN)/python tests/kills.py --kills 100 --out bench/results/kills.jsonl $(ARGS)
+	@$(BIN)/python tests/support/kills.py --kills 100 --out bench/results/kills.jsonl $(ARGS)
 
 vllm: $(VLLM)/.installed
-	@HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest tests/test_vllm.py $(ARGS)
+	@HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest tests/engines/test_vllm.py $(ARGS)
 
 setup: $(STAMP)
 

@@ -13,6 +13,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny model (see tiny.py)."""
-    import tiny
+    from support import tiny
 
     return tiny.save(tmp_path_factory.mktemp("models") / "tiny")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 import yaml
+from support import tiny
 
 import rlvr
 from rlvr import cli

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import yaml
-from test_resume import Ended, assert_same, in_process, rows
+from support import tiny
+from support.processes import Ended, assert_same, in_process, rows
 
 import rlvr
 from rlvr import cli

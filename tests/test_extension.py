@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import yaml
+from support import tiny
 
 import rlvr
 from rlvr import cli
@@ -28,9 +28,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlvr.gather import Gathered
-from rlvr.recipe import EvalSet, Spec
+from rlvr.config.schema import EvalSetConfig, Spec
 from rlvr.registry import register
+from rlvr.rollouts.gather import CollectedGroups
 from rlvr.types import Finish, Generation, Problem, Rendered, Reward, Status, Verdict
 
 SEEN = {"attempts": 0, "progress": [], "selected": 0, "kept": 0, "closed": 0}
@@ -103,7 +103,7 @@ def twice(attempt, source, wanted, *, attempts: int = 2):
         found, source = attempt(number, source)
         groups += found
         SEEN["attempts"] += 1
-    return Gathered(tuple(groups), source, attempts, len(groups))
+    return CollectedGroups(tuple(groups), source, attempts, len(groups))
 
 
 def first(problems, *, count: int = 2):
@@ -163,7 +163,7 @@ def spelling(*, words: tuple[str, ...] = ("gh", "ab")):
     """Benchmark: a row."""
     here = __file__
     data = Spec(name=f"{here}:letters", params={"words": list(words), "split": "test"})
-    return EvalSet(name="spelling", data=data, task=Spec(name=f"{here}:spell"), prompt=Spec(name=f"{here}:ask"))
+    return EvalSetConfig(name="spelling", data=data, task=Spec(name=f"{here}:spell"), prompt=Spec(name=f"{here}:ask"))
 '''
 
 

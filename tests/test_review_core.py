@@ -9,10 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import fake_run
 import pytest
-import tiny
 import torch
+from support import fake_run, tiny
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 import rlvr

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
+from support import tiny
+from support.steps import made, stepped, variety
 from torch import Tensor
 
 from rlvr import step, types
-from rlvr.build.run import Built, build
-from rlvr.config import loader
 from rlvr.distributed import world
 from rlvr.metrics import mergeable
 from rlvr.models import packing
 from rlvr.rollouts import gather
-from rlvr.step import Run, State, StepResult, sample_groups, train_step
+from rlvr.step import Run, StepResult, sample_groups, train_step
 from rlvr.training import batch
 from rlvr.training.batch import Batch
 from rlvr.types import Problem, Response, Sample, flatten
@@ -32,29 +31,6 @@ from rlvr.types import Problem, Response, Sample, flatten
 # handler.
 BRANCHES = (ast.If, ast.IfExp, ast.Match, ast.While, ast.Try, ast.BoolOp, ast.Assert)
 ONE_PROBLEM = [Problem("only", "math", "What is 7 + 8?", "15")]
-
-
-def variety(response: str) -> float:
-    """A reward with signal in every group: how many different characters a response has."""
-    return float(len(set(response)))
-
-
-def made(
-    folder: Path, reward: Any = variety, problems: list[Problem] | None = None, **sections: object
-) -> Built:
-    return build(loader.load(tiny.recipe(folder, **sections)), problems, reward)
-
-
-def start(run: Run) -> State:
-    return State(0, run.sources.start())
-
-
-def stepped(run: Run, steps: int = 1) -> list[StepResult]:
-    state, results = start(run), []
-    for _ in range(steps):
-        results.append(train_step(run, state))
-        state = results[-1].state
-    return results
 
 
 def samples_of(result: StepResult) -> list[Sample]:

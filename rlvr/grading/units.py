@@ -26,7 +26,7 @@ def named_units(node: Node) -> tuple[Node | None, Units]:
     r"""The number without its unit, and the unit; None for the number where the words say more than
     a unit.
 
-    >>> from rlvr.grading.latex import parse
+    >>> from rlvr.grading.parser import parse
     >>> named_units(parse(r"15\text{ cm}^2"))[1]
     (('cm', Fraction(2, 1)),)
     """

@@ -68,7 +68,7 @@ def exact(node: Node) -> Fraction | None:
     r"""The rational value of a constant expression, None where it has variables, roots, or too many
     digits.
 
-    >>> from rlvr.grading.latex import parse
+    >>> from rlvr.grading.parser import parse
     >>> exact(parse(r"2^{-3}+\frac{3}{4}"))
     Fraction(7, 8)
     """

@@ -17,8 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tiny
 from safetensors.torch import load_file
+from support import tiny
 
 import rlvr
 
