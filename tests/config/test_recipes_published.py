@@ -4,7 +4,6 @@ and the twins that run on two processor cores.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.places import DATA, needs_data
 
 import rlvr
 from rlvr import cli, registry, resources
@@ -24,8 +24,6 @@ from rlvr.types import Problem, Status, Verdict
 FOLDER = resources.FOLDERS["recipe"]
 TWINS = sorted(name for name in resources.shipped() if name.endswith("_small"))
 FULL = sorted(name.removesuffix("_small") for name in TWINS)
-DATA = Path(os.environ.get("RLVR_DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA} (RLVR_DATA_DIR)")
 
 
 def bound(kind: str, spec: Spec) -> tuple[str, dict[str, Any]]:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import yaml
 from support import tiny
-from support.golden_cases import FOLDER, cases, needs_golden
+from support.golden_cases import cases
+from support.places import DATA, ROOT
 
 from rlvr import cli, registry
 from rlvr.config import loader
@@ -28,8 +29,7 @@ from rlvr.seeds import permutation
 from rlvr.tasks.files import file
 from rlvr.types import Problem
 
-ROOT = Path(__file__).parents[2]
-ONE_SHOT = Path(os.environ.get("RLVR_DATA_DIR", FOLDER.parent / "data")) / "one_shot"
+ONE_SHOT = DATA / "one_shot"
 PUBLISHED = ONE_SHOT / "acc_step_500.json"
 needs_data = pytest.mark.skipif(
     not PUBLISHED.is_file(), reason=f"no published history in {ONE_SHOT} (RLVR_DATA_DIR)"
@@ -150,7 +150,6 @@ CHECKS: Mapping[str, Callable[[dict[str, Any]], None]] = {
 }
 
 
-@needs_golden
 @pytest.mark.parametrize("case", cases("selection"), ids=lambda case: case["name"])
 def test_golden_selection(case: dict[str, Any]) -> None:
     name = case["name"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.golden_cases import cases, needs_golden
+from support.golden_cases import cases
 
 from rlvr.evaluation.summary import summarise
 from rlvr.grading.compare import compare
@@ -19,7 +19,6 @@ from rlvr.tasks.judge import wait_all
 from rlvr.tasks.math import math
 from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict
 
-pytestmark = needs_golden
 CASES = cases("eval_metrics")
 FAMILIES = ("evaluate_zoo", "evaluate_oneshot", "maj_rm", "pass_at_k", "is_repeat", "collect_results",
             "extract_last_boxed")  # fmt: skip

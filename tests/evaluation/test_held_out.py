@@ -5,7 +5,6 @@ contamination.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import tiny
+from support.places import DATA, needs_data
 
 import rlvr
 from rlvr import cli, registry
@@ -30,10 +30,6 @@ from rlvr.tasks.files import file
 from rlvr.tasks.math import choice
 from rlvr.types import Problem, Response, Status
 
-DATA = Path(os.environ.get("RLVR_DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"no benchmark files in {DATA} (RLVR_DATA_DIR)"
-)
 ROWS = {
     "math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "minerva_math": 272, "olympiadbench": 675, "gsm8k": 1319,
     "knights_3ppl": 100, "knights_4ppl": 100, "knights_5ppl": 100, "knights_6ppl": 100,

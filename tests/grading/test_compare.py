@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math as maths
-import os
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.places import DATA, GRADING, needs_data
 
 from rlvr.grading import math_verify
 from rlvr.grading.compare import compare
@@ -22,13 +22,10 @@ from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.tasks.math import STRING_ONLY, gate, math
 from rlvr.types import Problem, Response, Status, Verdict
 
-SHARED = Path(__file__).parents[3] / "shared"
-GRADING = Path(os.environ.get("RLVR_GRADING_DIR", SHARED / "grading"))
-DATA = Path(os.environ.get("RLVR_DATA_DIR", SHARED / "data"))
-needs_grading = pytest.mark.skipif(
-    not GRADING.is_dir(), reason=f"no labelled answers in {GRADING} (RLVR_GRADING_DIR)"
+needs_adversarial = pytest.mark.skipif(
+    not (GRADING / "adversarial.jsonl").is_file(),
+    reason=f"no answers that fool graders in {GRADING} (RLVR_GRADING_DIR)",
 )
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA} (RLVR_DATA_DIR)")
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -42,7 +39,6 @@ def verdicts(rows: list[dict]) -> list[Verdict]:
     return wait_all([judge_safely(math, *pair) for pair in pairs])
 
 
-@needs_grading
 def test_labelled_answers() -> None:
     rows = [row for row in rows_of(GRADING / "cases.jsonl") if not row.get("debatable")]
     right = {row["id"]: found.correct for row, found in zip(rows, verdicts(rows), strict=True)}
@@ -50,7 +46,7 @@ def test_labelled_answers() -> None:
     assert [row["id"] for row in rows if row["expected"] and not right[row["id"]]] == []
 
 
-@needs_grading
+@needs_adversarial
 def test_hostile_answers_fool_nobody_and_come_to_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,9 +13,9 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from support.places import GOLDEN
 
 from rlvr.errors import UserError
 from rlvr.grading.compare import compare
@@ -36,11 +36,6 @@ from rlvr.types import (
     Verdict,
     VerifiedGroup,
     VerifiedSample,
-)
-
-GOLDEN = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden"))
-needs_golden = pytest.mark.skipif(
-    not GOLDEN.is_dir(), reason=f"no golden outputs in {GOLDEN} (RLVR_GOLDEN_DIR)"
 )
 
 Rule = tuple[str, str, Callable[[str, str], bool]]  # who is right, why, where
@@ -192,7 +187,6 @@ def logic_rl() -> Iterator[tuple[str, str, object, object]]:
         yield gold, response, functions.logic_rl(facts).value, row["outputs"]["total"]
 
 
-@needs_golden
 @pytest.mark.parametrize(
     ("rows", "rules", "at_most"),
     [(simplerl_v0, MATH_RULES, 20), (simplerl_zoo, MATH_RULES, 10), (one_shot, MATH_RULES, 22),
@@ -213,7 +207,6 @@ def test_every_disagreement_with_a_reference_has_a_reason(
     assert sum(ours != theirs for _, _, ours, theirs in found) <= at_most
 
 
-@needs_golden
 def test_answers_are_extracted_as_the_reference_does_where_it_reads_a_box() -> None:
     rows = [row for row in cases("qwen_grader") if row["name"].startswith("extract_answer")]
     with_box = [
@@ -239,7 +232,6 @@ def rollout(tokens: int, *, ids: tuple[int, ...] | None = None) -> Rollout:
     return Rollout(Prompt(draw, (), ""), 0, ids, zeros, (1,) * len(ids), "", Finish.STOP, 0)
 
 
-@needs_golden
 def test_length_and_repetition_penalties_against_the_references() -> None:
     for row in cases("reward_shaping"):
         config, given, wanted = row["config"], row["inputs"], row["outputs"]

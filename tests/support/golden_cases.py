@@ -1,25 +1,20 @@
-"""Golden cases of the reference implementations as our flat tensors; cases are read from
-RLVR_GOLDEN_DIR.
+"""Golden cases of the reference implementations as our flat tensors; see
+support/places.py for where they lie.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
 from rlvr.models.packing import Tokens
 from rlvr.training.batch import Batch
+from support import places
 
-FOLDER = Path(os.environ.get("RLVR_GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden"))
-needs_golden = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason=f"no golden outputs in {FOLDER} (RLVR_GOLDEN_DIR)"
-)
+FOLDER = places.GOLDEN
 
 
 def cases(name: str) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import tiny
+from support.places import DATA, needs_data
 from support.rows import refused, verl, write
 
 import rlvr
@@ -22,9 +22,6 @@ from rlvr.registry import find
 from rlvr.tasks.files import file, from_json, inline, to_json
 from rlvr.tasks.knights import check_knights
 from rlvr.types import Problem, Rendered, Response, Status
-
-DATA = Path(os.environ.get("RLVR_DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA} (RLVR_DATA_DIR)")
 
 SYSTEM = "<|im_start|>system\nReason step by step, the answer goes into \\boxed{}.<|im_end|>\n"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from support.places import GRADING
 
 from rlvr.errors import UserError
 from rlvr.tasks.knights import check_knights, knights, split_of
@@ -17,7 +16,6 @@ from rlvr.tasks.knights_answer import gold_roles, read_assignment
 from rlvr.tasks.knights_puzzle import NAMES, solutions, statement_text
 from rlvr.types import Problem, Response, Status
 
-GRADING = Path(os.environ.get("RLVR_GRADING_DIR", Path(__file__).parents[3] / "shared" / "grading"))
 GOLD = "(1) Zoey is a knight\n(2) Oliver is a knave"
 ROLES = {"Zoey": True, "Oliver": False}
 
@@ -284,9 +282,6 @@ def _completion(response: str) -> tuple[str, str]:
     return response, ""
 
 
-@pytest.mark.skipif(
-    not GRADING.is_dir(), reason=f"no labelled answers in {GRADING} (RLVR_GRADING_DIR)"
-)
 def test_every_labelled_answer_gets_the_score_it_should() -> None:
     rows = [
         json.loads(line)

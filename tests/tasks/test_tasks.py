@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,6 @@ from rlvr.tasks.gym import calculate
 from rlvr.tasks.math import math
 from rlvr.types import Problem, Response, Status
 
-GRADING = Path(os.environ.get("RLVR_GRADING_DIR", Path(__file__).parents[3] / "shared" / "grading"))
 PLAIN = re.compile(r"What is (.+)\?")
 
 

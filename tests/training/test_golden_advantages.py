@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from support.golden_cases import Flat, cases, close, needs_golden, number
+from support.golden_cases import Flat, cases, close, number
 from torch import Tensor
 
 from rlvr.distributed.world import World
 from rlvr.training import advantage, reward_shaping, tensors
 from rlvr.training.batch import Scored
-
-pytestmark = needs_golden
 
 
 def scored(flat: Flat, reward: Tensor, group: Any = None, **more: Any) -> Scored:

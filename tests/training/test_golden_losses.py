@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.golden_cases import Flat, close, dtype_of, needs_golden, number
+from support.golden_cases import Flat, close, dtype_of, number
 from support.golden_terms import Weights, named, policy_term, reduced, verl_micro
 from torch import Tensor
 
@@ -18,8 +18,6 @@ from rlvr.models.packing import Tokens
 from rlvr.models.policy import Forward
 from rlvr.training import corrections, loss, reductions, tensors
 from rlvr.training.batch import Batch
-
-pytestmark = needs_golden
 
 ESTIMATORS = {
     "kl": "k1",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.golden_cases import Flat, cases, close, dtype_of, needs_golden, number
+from support.golden_cases import Flat, cases, close, dtype_of, number
 from support.golden_terms import named, policy_term, reduced, verl_micro
 from torch import Tensor, nn
 
@@ -38,8 +38,6 @@ from rlvr.types import (
     Status,
     Verdict,
 )
-
-pytestmark = needs_golden
 
 
 class Bigram(nn.Module):
