@@ -31,9 +31,9 @@ help:
 demo: $(STAMP)
 	@$(BIN)/rlvr train demo --overwrite $(ARGS)
 
-# One worker a core, each with one thread; a file stays with one worker, since its tests share what they trained.
+# One worker a core, each with one thread; tests that share a fixture of their file stay with one worker (tests/conftest.py).
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Pyright is a program for Node.js: its package fetches it from the npm registry when it first runs.
 check: $(STAMP)

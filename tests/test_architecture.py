@@ -1,164 +1,98 @@
-"""The doors between the rooms: which folder may import which, checked on the syntax tree of every file."""
+"""The doors between the rooms, checked on the syntax tree of every file, and the map that shows them."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import doors
+from support.doors import BASE, DOORS, PACKAGE
 
-ROOT = Path(__file__).resolve().parent.parent / "rlvr"
-
-# Every room may import these files; they import no room.
-BASE = {"errors", "types", "seeds", "registry", "resources"}
-# room -> rooms it may import. Lower rooms first; a room imports only rooms above it in this table.
-ALLOWED = {
-    "grading": set(),
-    "distributed": set(),
-    "storage": set(),
-    "config": set(),
-    "tasks": {"grading"},
-    "metrics": {"distributed"},
-    "models": {"distributed"},
-    "engines": {"models"},
-    "training": {"distributed", "metrics", "models"},
-    "report": {"metrics", "storage"},
-    "data": {"metrics", "storage", "tasks"},
-    "rewards": {"grading", "metrics"},
-    "rollouts": {"data", "distributed", "engines", "metrics", "rewards", "tasks"},
-    "evaluation": {
-        "config",
-        "data",
-        "distributed",
-        "grading",
-        "metrics",
-        "report",
-        "rollouts",
-        "storage",
-        "tasks",
-    },
-    "step": {"data", "distributed", "metrics", "rewards", "rollouts", "training"},
-    "cold_start": {"data", "models", "rollouts", "step", "training"},
-    "build": {
-        "cold_start",
-        "config",
-        "data",
-        "distributed",
-        "engines",
-        "evaluation",
-        "models",
-        "rewards",
-        "rollouts",
-        "step",
-        "tasks",
-        "training",
-    },
-    "run": {
-        "build",
-        "cold_start",
-        "config",
-        "data",
-        "distributed",
-        "evaluation",
-        "metrics",
-        "models",
-        "report",
-        "rollouts",
-        "step",
-        "storage",
-        "training",
-    },
-    "sweeps": {"build", "config", "distributed", "metrics", "models", "report", "storage"},
-    "cli": {
-        "build",
-        "config",
-        "data",
-        "distributed",
-        "evaluation",
-        "report",
-        "run",
-        "sweeps",
-        "tasks",
-    },
-    "__main__": {"cli", "distributed"},
-    "__init__": {"run", "sweeps"},
-}
-WITHOUT_TORCH = [
-    "rlvr",
-    "rlvr.types",
-    "rlvr.config.loader",
-    "rlvr.tasks.math",
-    "rlvr.tasks.knights",
-    "rlvr.grading.compare",
-    "rlvr.data.sources",
-    "rlvr.data.prompts",
-    "rlvr.data.selection",
-    "rlvr.metrics.statistics",
-    "rlvr.metrics.mergeable",
-    "rlvr.storage.run_data",
-    "rlvr.report.run_page",
-    "rlvr.rewards.functions",
-    "rlvr.rewards.rewarder",
-    "rlvr.sweeps.planning",
-    "rlvr.sweeps.table",
-    "rlvr.evaluation.grade",
-    "rlvr.evaluation.agreement",
-    "rlvr.training.advantage",
-    "rlvr.training.loss",
-    "rlvr.training.reductions",
-    "rlvr.training.corrections",
-]
+LIGHT = sorted(
+    {*doors.LIGHT_FILES}
+    | {
+        doors.module_of(path)
+        for path in doors.sources()
+        if doors.room_of(path) in doors.LIGHT_ROOMS and path.stem != "__init__"
+    }
+)
 
 
-def room_of(path: Path) -> str:
-    inside = path.relative_to(ROOT)
-    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
-
-
-def imports_of(path: Path) -> list[tuple[str, int]]:
-    """The rooms that a file imports, wherever the import stands: at the top, in a function, for types alone."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rlvr":
-            parts = node.module.split(".")
-            found += [
-                (parts[1] if len(parts) > 1 else alias.name, node.lineno) for alias in node.names
-            ]
-        elif isinstance(node, ast.Import):
-            found += [
-                (a.name.split(".")[1], node.lineno)
-                for a in node.names
-                if a.name.startswith("rlvr.")
-            ]
-    return found
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", doors.sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
-    room = room_of(path)
-    allowed = BASE if room in BASE else ALLOWED[room] | BASE | {room}
-    wrong = [
-        f"{path.name}:{line} imports {other}"
-        for other, line in imports_of(path)
-        if other not in allowed
-    ]
-    assert not wrong
+    room = doors.room_of(path)
+    allowed = BASE if room in BASE else {*DOORS[room], *BASE, room}
+    imported = doors.rooms_imported(path)
+    assert [
+        f"{path.name}:{line} imports {other}" for other, line in imported if other not in allowed
+    ] == []
 
 
-def test_the_table_has_no_circle() -> None:
-    done: set[str] = set()
-    for room, below in ALLOWED.items():
-        late = below - done
+def test_the_table_of_doors_has_no_circle() -> None:
+    above: set[str] = set()
+    for room, below in DOORS.items():
+        late = set(below) - above
         assert not late, f"{room} may import {late}, which come after it"
-        done.add(room)
+        above.add(room)
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_a_light_room_loads_no_torch(module: str) -> None:
-    code = f"import sys, {module}; print('torch' in sys.modules or 'transformers' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=True
+def test_every_room_stands_in_the_table_and_every_door_is_used() -> None:
+    used: dict[str, set[str]] = {}
+    for path in doors.sources():
+        used.setdefault(doors.room_of(path), set()).update(
+            room for room, _ in doors.rooms_imported(path)
+        )
+    assert used.keys() == {*DOORS, *BASE}
+    closed = {room: set(below) - used[room] for room, below in DOORS.items()}
+    assert {room: unused for room, unused in closed.items() if unused} == {}
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    graph = {doors.module_of(path): doors.files_imported(path) for path in doors.sources()}
+    for module, imported in graph.items():
+        imported.discard(module)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" -> ".join(reversed(circle.args[1])))
+
+
+def test_the_light_rooms_load_neither_torch_nor_transformers() -> None:
+    """All in one process: what one of them loads is there for the next, so each is asked in turn."""
+    code = "import importlib, sys\n" + "".join(
+        f"importlib.import_module({name!r})\n"
+        f"heavy = {{'torch', 'transformers', 'pyarrow', 'scipy'}} & sys.modules.keys()\n"
+        f"assert not heavy, f'{name} loads {{heavy}}'\n"
+        for name in LIGHT
     )
-    assert run.stdout.strip() == "False"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_a_room_says_in_two_sentences_what_it_is_and_what_it_imports(room: str) -> None:
+    tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
+    assert len(tree.body) == 1, "a room's __init__ holds nothing but its docstring"
+    first, second, *more = (ast.get_docstring(tree) or "").split("\n")
+    assert first.endswith(".") and not more
+    names = " and ".join(filter(None, [", ".join(DOORS[room][:-1]), *DOORS[room][-1:]]))
+    assert second == f"Imports {names or 'no room'}."
+
+
+def test_few_files_stand_beside_the_rooms() -> None:
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 10
+
+
+def test_the_map_is_what_the_rooms_say() -> None:
+    show = "import runpy; print(runpy.run_path('docs/architecture.py')['page'](), end='')"
+    made = subprocess.run(
+        [sys.executable, "-c", show], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert page == made.stdout, "make it anew: python docs/architecture.py"

@@ -1,3 +1,3 @@
 """From a recipe to the parts of a run: the one room that reads configuration.
-Imports every room that a run has parts of.
+Imports cold_start, config, data, distributed, engines, evaluation, models, rewards, rollouts, step, tasks and training.
 """

@@ -1,3 +1,3 @@
 """Whether two written answers mean the same.
-Imports no room, and neither torch nor transformers.
+Imports no room.
 """

@@ -1,3 +1,3 @@
 """The outer loop: train, evaluate, save, resume, and the folder that a run leaves.
-Imports build and what it builds, report and storage.
+Imports build, cold_start, config, data, distributed, evaluation, metrics, models, report, rollouts, step, storage and training.
 """

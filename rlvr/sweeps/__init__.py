@@ -1,3 +1,3 @@
 """Experiments with several arms and seeds: their plan, their processes, their table.
-Imports build, config, metrics, models, report and storage.
+Imports build, config, distributed, metrics, models, report and storage.
 """
