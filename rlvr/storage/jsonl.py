@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +56,24 @@ class JsonLines:
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
-        """All records; a half-written last line is passed over, a broken line elsewhere raises
-        UserError.
+        """Return all records; raises UserError for a broken line.
+
+        A half-written last line is passed over.
         """
+        return [record for _, record in JsonLines.read_numbered(path)]
+
+    @staticmethod
+    def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield all records with the numbers of their lines, from 1; raises UserError as `read`."""
         lines = Path(path).read_bytes().rstrip().split(b"\n")
-        records = []
         for number, line in enumerate(lines, start=1):
             record = _parse(line)
             if record is not None:
-                records.append(record)
+                yield number, record
             elif line.strip() and number < len(lines):
                 raise UserError(
                     f"{path}, line {number}: is not a JSON object; repair or remove the line"
                 )
-        return records
 
     @staticmethod
     def write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
