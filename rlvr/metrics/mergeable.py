@@ -1,8 +1,6 @@
-"""Metrics that merge exactly, the clock of the stages, and what a step's groups look like in
-numbers.
+"""Metrics that merge exactly.
 
-Totals and counts are kept until the end, so no average of averages can arise. The callee measures
-itself: `@timed("generate")` adds a stage's seconds to the clock that the outer loop reads.
+Totals and counts are kept until the end, so no average of averages can arise.
 """
 
 from __future__ import annotations
@@ -15,6 +13,60 @@ from rlvr.distributed.world import World
 
 
 @dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums from which the variance of values follows, and which merge exactly."""
+
+    count: float
+    total: float
+    squares: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Moments:
+        """Return the moments of some values, each sum rounded once."""
+        return Moments(
+            count=float(len(values)),
+            total=math.fsum(values),
+            squares=math.fsum(value * value for value in values),
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+        )
+
+    @property
+    def variance(self) -> float:
+        """The mean of the squares less the square of the mean; 0 of no values."""
+        count = max(self.count, 1.0)
+        return self.squares / count - (self.total / count) ** 2
+
+
+NO_VALUES = Moments(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedVariance:
+    """What a prediction leaves over (its errors) beside what it predicts."""
+
+    errors: Moments = NO_VALUES
+    values: Moments = NO_VALUES
+
+    def __add__(self, other: ExplainedVariance) -> ExplainedVariance:
+        return ExplainedVariance(self.errors + other.errors, self.values + other.values)
+
+    @property
+    def share(self) -> float | None:
+        """1 - variance(errors) / variance(values); None where all values are equal."""
+        error = self.errors.variance
+        value = self.values.variance
+        if value > 0:
+            return 1 - error / value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """Means as (total, count), sums, and shares of variance explained, by name.
 
@@ -23,9 +75,7 @@ class Metrics:
 
     means: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sums: Mapping[str, float] = field(default_factory=dict)
-    moments: Mapping[str, float] = field(
-        default_factory=dict
-    )  # "name|count", "name|error", "name|error2", …
+    explained_variances: Mapping[str, ExplainedVariance] = field(default_factory=dict)
 
     @staticmethod
     def mean(name: str, total: float, count: float) -> Metrics:
@@ -37,60 +87,56 @@ class Metrics:
 
     @staticmethod
     def explained(name: str, errors: Sequence[float], values: Sequence[float]) -> Metrics:
-        """1 - variance(errors) / variance(values), as sums that merge exactly."""
-        found = {
-            "count": float(len(values)),
-            "error": math.fsum(errors),
-            "value": math.fsum(values),
-        }
-        found |= {
-            "error2": math.fsum(e * e for e in errors),
-            "value2": math.fsum(v * v for v in values),
-        }
-        return Metrics(moments={f"{name}|{key}": value for key, value in found.items()})
+        """Return 1 - variance(errors) / variance(values), as sums that merge exactly."""
+        explained = ExplainedVariance(Moments.of(errors), Moments.of(values))
+        return Metrics(explained_variances={name: explained})
 
     def __add__(self, other: Metrics) -> Metrics:
         means = dict(self.means)
         for name, (total, count) in other.means.items():
-            mine = means.get(name, (0.0, 0.0))
-            means[name] = (mine[0] + total, mine[1] + count)
-        return Metrics(means, _added(self.sums, other.sums), _added(self.moments, other.moments))
+            own_total, own_count = means.get(name, (0.0, 0.0))
+            means[name] = (own_total + total, own_count + count)
+        sums = dict(self.sums)
+        for name, value in other.sums.items():
+            sums[name] = sums.get(name, 0.0) + value
+        explained = dict(self.explained_variances)
+        for name, moments in other.explained_variances.items():
+            explained[name] = explained.get(name, ExplainedVariance()) + moments
+        return Metrics(means, sums, explained)
 
     def over(self, world: World) -> Metrics:
-        """The metrics of all ranks together, where each has those of its share."""
-        totals = world.all_reduce_dict({name: total for name, (total, _) in self.means.items()})
-        counts = world.all_reduce_dict({name: count for name, (_, count) in self.means.items()})
-        means = {name: (total, counts[name]) for name, total in totals.items()}
-        return Metrics(means, world.all_reduce_dict(self.sums), world.all_reduce_dict(self.moments))
+        """Add up the metrics of all ranks, where each has those of its share."""
+        if world.size == 1:
+            return self
+        total = Metrics()
+        for metrics in world.all_gather([self]):
+            total += metrics
+        return total
 
     def record(self) -> dict[str, float | dict[str, float]]:
-        """Plain numbers for a log; `losses/clip` becomes `{"losses": {"clip": …}}`, a mean of
-        nothing is left out.
+        """Return plain numbers for a log; a mean of nothing is left out.
+
+        `losses/clip` becomes `{"losses": {"clip": …}}`.
         """
-        flat = {name: total / count for name, (total, count) in self.means.items() if count}
         record: dict[str, float | dict[str, float]] = {}
-        for name, value in {**flat, **self.sums, **self._explained()}.items():
+        for name, value in self._flat().items():
             outer, _, inner = name.partition("/")
-            if inner:
-                nested = record.setdefault(outer, {})
-                assert isinstance(nested, dict)
-                nested[inner] = value
-            else:
+            if not inner:
                 record[name] = value
+                continue
+            nested = record.setdefault(outer, {})
+            assert isinstance(nested, dict)
+            nested[inner] = value
         return record
 
-    def _explained(self) -> dict[str, float]:
-        found = {}
-        for name in {key.partition("|")[0] for key in self.moments}:
-            n = max(self.moments[f"{name}|count"], 1.0)
-            error, value = (
-                self.moments[f"{name}|{kind}2"] / n - (self.moments[f"{name}|{kind}"] / n) ** 2
-                for kind in ("error", "value")
-            )
-            if value > 0:  # nothing to explain where all returns are equal
-                found[name] = 1 - error / value
-        return found
-
-
-def _added(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
-    return {name: left.get(name, 0.0) + right.get(name, 0.0) for name in {**left, **right}}
+    def _flat(self) -> dict[str, float]:
+        flat: dict[str, float] = {}
+        for name, (total, count) in self.means.items():
+            if count:
+                flat[name] = total / count
+        flat.update(self.sums)
+        for name, explained in self.explained_variances.items():
+            share = explained.share
+            if share is not None:
+                flat[name] = share
+        return flat

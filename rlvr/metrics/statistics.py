@@ -6,110 +6,169 @@ import math
 import statistics
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+
+Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within so many deviations
+Z_POWER = 0.8416212335729143  # and 80 % below so many: the power of four times in five
 
 
-def interval(shares: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of per-problem shares: Wilson's (1927) where each is 0 or 1,
-    else a normal one.
+class Interval(NamedTuple):
+    """The bounds between which a value lies."""
+
+    low: float
+    high: float
+
+    @staticmethod
+    def around(centre: float, spread: float) -> Interval:
+        return Interval(centre - spread, centre + spread)
+
+    def clamp(self) -> Interval:
+        """Return the part that a share can have, from 0 to 1."""
+        return Interval(max(0.0, self.low), min(1.0, self.high))
+
+
+def interval(shares: Sequence[float]) -> Interval:
+    """Return the 95 % interval of the mean of per-problem shares.
+
+    It is Wilson's (1927) where each share is 0 or 1, else a normal one.
 
     >>> [round(x, 3) for x in interval([1.0] * 5 + [0.0] * 5)]
     [0.237, 0.763]
     """
-    n, mean = len(shares), math.fsum(shares) / len(shares)
     if all(share in (0.0, 1.0) for share in shares):
-        centre, spread = (
-            mean + Z95**2 / (2 * n),
-            Z95 * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2)),
-        )
-        low, high = (centre - spread) / (1 + Z95**2 / n), (centre + spread) / (1 + Z95**2 / n)
-    else:
-        low, high = _normal(shares)
-    return max(0.0, low), min(1.0, high)
+        return _wilson_interval(shares).clamp()
+    return _normal_interval(shares).clamp()
+
+
+def _wilson_interval(outcomes: Sequence[float]) -> Interval:
+    """Return Wilson's (1927) score interval of a share, from outcomes that are each 0 or 1."""
+    count = len(outcomes)
+    share = math.fsum(outcomes) / count
+    variance = share * (1 - share) / count
+    centre = share + Z95**2 / (2 * count)
+    spread = Z95 * math.sqrt(variance + Z95**2 / (4 * count**2))
+    scale = 1 + Z95**2 / count
+    return Interval(
+        low=(centre - spread) / scale,
+        high=(centre + spread) / scale,
+    )
+
+
+def _normal_interval(values: Sequence[float]) -> Interval:
+    """Return the 95 % interval of a mean from the deviation of the values."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    sum_of_squares = math.fsum((value - mean) ** 2 for value in values)
+    variance = sum_of_squares / max(1, count - 1)
+    return Interval.around(mean, Z95 * math.sqrt(variance / count))
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, object]:
-    """The mean gain over the same problems with its 95 % interval, from the deviation of the
-    per-problem differences.
+    """Return the mean gain over the same problems with its 95 % interval.
+
+    The interval is from the deviation of the per-problem differences.
     """
-    differences = [b - a for a, b in zip(before, after, strict=True)]
-    return {"pass@1": fmean(differences), "ci95": list(_normal(differences)), "n": len(differences)}
+    differences: list[float] = []
+    for share_before, share_after in zip(before, after, strict=True):
+        differences.append(share_after - share_before)
+    return {
+        "pass@1": fmean(differences),
+        "ci95": list(_normal_interval(differences)),
+        "n": len(differences),
+    }
 
 
-def crossed_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean of values [problems, seeds] where both are drawn from many.
+def crossed_interval(values: np.ndarray) -> Interval:
+    """Return the 95 % interval of the mean of values [problems, seeds] where both are drawn from
+    many.
 
     A two-way analysis of variance with problems and seeds at random: the variance of the mean is
     (MS_s + max(MS_p - MS_e, 0)) / (problems * seeds), with a t quantile at the degrees of freedom
     of Hillis (2007, Statistics in Medicine 26:596). Never narrower than the interval over problems
     alone, which one seed gives.
     """
+    from scipy.special import stdtrit  # half a second to load, and only sweeps need it
+
     problems, seeds = values.shape
-    mean, of_problem, of_seed = values.mean(), values.mean(axis=1), values.mean(axis=0)
-    low, high = _normal(of_problem.tolist())
-    ms_seed = problems * float(((of_seed - mean) ** 2).sum()) / max(1, seeds - 1)
-    if ms_seed <= 1e-15:  # one seed, or no seed that differs from another
-        return low, high
-    ms_problem = seeds * float(((of_problem - mean) ** 2).sum()) / max(1, problems - 1)
-    rest = float(((values - of_problem[:, None] - of_seed + mean) ** 2).sum())
-    ms_rest = rest / max(1, (problems - 1) * (seeds - 1))
-    total = ms_seed + max(ms_problem - ms_rest, 0.0)
-    freedom = (seeds - 1) * (total / ms_seed) ** 2
-    spread = max(float(stdtrit(freedom, 0.975)) * math.sqrt(total / values.size), (high - low) / 2)
-    return float(mean) - spread, float(mean) + spread
+    mean = values.mean()
+    problem_means = values.mean(axis=1)  # [problems]
+    seed_means = values.mean(axis=0)  # [seeds]
+    over_problems = _normal_interval(problem_means.tolist())
+
+    ss_seeds = problems * _sum_squares(seed_means - mean)
+    ms_seeds = ss_seeds / max(1, seeds - 1)
+    if ms_seeds <= 1e-15:  # one seed, or no seed that differs from another
+        return over_problems
+    ss_problems = seeds * _sum_squares(problem_means - mean)
+    ms_problems = ss_problems / max(1, problems - 1)
+    residuals = values - problem_means[:, None] - seed_means + mean  # [problems, seeds]
+    freedom_of_error = (problems - 1) * (seeds - 1)
+    ms_error = _sum_squares(residuals) / max(1, freedom_of_error)
+
+    ms_mean = ms_seeds + max(ms_problems - ms_error, 0.0)
+    freedom_of_mean = (seeds - 1) * (ms_mean / ms_seeds) ** 2
+    t95 = float(stdtrit(freedom_of_mean, 0.975))
+    spread_over_both = t95 * math.sqrt(ms_mean / values.size)
+    spread_over_problems = (over_problems.high - over_problems.low) / 2
+    spread = max(spread_over_both, spread_over_problems)
+    return Interval.around(float(mean), spread)
 
 
-def _normal(values: Sequence[float]) -> tuple[float, float]:
-    n, mean = len(values), math.fsum(values) / len(values)
-    variance = math.fsum((v - mean) ** 2 for v in values) / max(1, n - 1)
-    spread = Z95 * math.sqrt(variance / n)
-    return mean - spread, mean + spread
+def _sum_squares(deviations: np.ndarray) -> float:
+    return float((deviations**2).sum())
+
+
+def sampling_interval(rows: Sequence[Sequence[bool]]) -> Interval | None:
+    """Return the 95 % interval of accuracy on these very problems.
+
+    Only the samples are taken as drawn, not the problems. None where a problem has a single sample,
+    which says nothing about its spread.
+    """
+    if min(map(len, rows)) < 2:
+        return None
+    shares: list[float] = []
+    variances: list[float] = []  # of the share of each problem
+    for row in rows:
+        share = sum(row) / len(row)
+        variance = share * (1 - share) / (len(row) - 1)
+        shares.append(share)
+        variances.append(variance)
+    mean = math.fsum(shares) / len(shares)
+    variance_of_mean = sum(variances) / len(rows) ** 2
+    return Interval.around(mean, Z95 * math.sqrt(variance_of_mean)).clamp()
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """The chance that one of k samples drawn from these is right, 1 - C(n-c, k) / C(n, k) (Chen et
-    al., 2021, eq. 1).
+    """Return the chance that one of k samples drawn from these is right.
+
+    It is 1 - C(n-c, k) / C(n, k) (Chen et al., 2021, eq. 1).
 
     >>> round(pass_at_k(8, 4, 2), 4)
     0.7857
     """
-    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+    all_wrong = math.comb(samples - correct, k)
+    draws = math.comb(samples, k)
+    return 1.0 - all_wrong / draws
 
 
 def tries(samples: int) -> list[int]:
-    """The k of pass@k for so many samples: powers of two, and all of them.   tries(6) -> [1, 2, 4,
-    6]
+    """Return the k of pass@k for so many samples: powers of two, and all of them.
+
+    >>> tries(6)
+    [1, 2, 4, 6]
     """
-    return sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
-
-
-Z95 = 1.959963984540054
-
-
-Z_POWER = 0.8416212335729143  # four times in five
-
-
-def sampling_interval(rows: Sequence[Sequence[bool]]) -> tuple[float, float] | None:
-    """The 95 % interval of accuracy on these very problems: only the samples are taken as drawn,
-    not the problems.
-
-    None where a problem has a single sample, which says nothing about its spread.
-    """
-    if min(map(len, rows)) < 2:
-        return None
-    shares = [sum(row) / len(row) for row in rows]
-    variance = (
-        sum(p * (1 - p) / (len(row) - 1) for p, row in zip(shares, rows, strict=True))
-        / len(rows) ** 2
-    )
-    mean, spread = math.fsum(shares) / len(shares), Z95 * math.sqrt(variance)
-    return max(0.0, mean - spread), min(1.0, mean + spread)
+    powers: list[int] = []
+    power = 1
+    while power < samples:
+        powers.append(power)
+        power *= 2
+    return [*powers, samples]
 
 
 def detectable(values: Sequence[float], *, paired: bool = False) -> float:
-    """The smallest true difference of means that a test at 5 % finds four times in five.
+    """Return the smallest true difference of means that a test at 5 % finds four times in five.
 
     `values` are the shares of one model, another of the same spread being thought beside it, or,
     where `paired`, the differences of two models problem by problem. So that a few problems that
@@ -119,14 +178,20 @@ def detectable(values: Sequence[float], *, paired: bool = False) -> float:
     >>> round(detectable([1.0] * 10 + [0.0] * 20), 2)
     0.35
     """
-    n, more = len(values), [1.0, -1.0] if paired else [1.0, 1.0, 0.0, 0.0]
-    variance = statistics.variance([*values, *more])
-    return (Z95 + Z_POWER) * math.sqrt((1 if paired else 2) * variance / n)
+    if paired:
+        pseudo_values = [1.0, -1.0]
+        means_compared = 1
+    else:
+        pseudo_values = [1.0, 1.0, 0.0, 0.0]
+        means_compared = 2
+    variance = statistics.variance([*values, *pseudo_values])
+    standard_error = math.sqrt(means_compared * variance / len(values))
+    return (Z95 + Z_POWER) * standard_error
 
 
 def sign_flip(differences: Sequence[int]) -> float:
-    """The exact two-sided p-value that differences, problem by problem, have a sign by chance;
-    whole numbers.
+    """Return the exact two-sided p-value that differences, problem by problem, have a sign by
+    chance; they are whole numbers.
 
     Each difference keeps its size and has either sign with the same chance (Fisher, 1935). Where
     they are -1, 0 and 1 this is McNemar's exact test.
@@ -135,9 +200,13 @@ def sign_flip(differences: Sequence[int]) -> float:
     0.0625
     """
     unit = math.gcd(*differences) or 1
-    sizes = [abs(d) // unit for d in differences if d]
+    sizes = [abs(difference) // unit for difference in differences if difference]
     chance = np.ones(1)  # of each sum, from minus all to all in steps of two
     for size in sizes:
-        chance = np.convolve(chance, np.bincount([0, size]) / 2)
+        either_sign = np.bincount([0, size]) / 2
+        chance = np.convolve(chance, either_sign)
     sums = 2 * np.arange(len(chance)) - sum(sizes)
-    return min(1.0, float(chance[np.abs(sums) >= abs(sum(differences)) // unit].sum()))
+    observed = abs(sum(differences)) // unit
+    as_extreme = np.abs(sums) >= observed
+    p_value = float(chance[as_extreme].sum())
+    return min(1.0, p_value)  # the sum may round to just above 1

@@ -1,6 +1,4 @@
-"""What is counted of answers: solved in k tries, the majority's answer, signs in the texts, how
-sure all that is.
-"""
+"""Signs in the text of a response: reflection, foreign letters, repetition."""
 
 from __future__ import annotations
 
@@ -8,85 +6,117 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-# A response that holds one of these reflects (One-Shot-RLVR, section 3.2.2); the longer list is
-# that of SimpleRL-Zoo.
+# A response that holds one of these reflects (One-Shot-RLVR, section 3.2.2).
 REFLECTION = ("rethink", "recheck", "recalculate")
 
-
+# The longer list is that of SimpleRL-Zoo.
 KEYWORDS = ("recheck", "rethink", "try again", "wait", "alternatively", "retry", "however")
+
+# The rule of `repeats`: letters of a stretch, letters of a line, share of letters in common.
+STRETCH_LENGTH = 10
+MIN_LINE_LENGTH = 20
+SAME_LETTERS = 0.85
+
+_WORD = re.compile(r"[^\W_]+|[-+*/^=<>%|!]")
 
 
 def reflects(text: str) -> bool:
-    """Whether the text says that it checks itself."""
+    """Return whether the text says that it checks itself."""
     return any(word in text.lower() for word in REFLECTION)
 
 
 def keywords(text: str) -> int:
-    """How many of Zoo's words of reflection the text holds, also inside words.   keywords("Wait,
-    awaiting") -> 2
+    """Count Zoo's words of reflection in the text, also inside words.
+
+    >>> keywords("Wait, awaiting")
+    2
     """
     return sum(map(text.lower().count, KEYWORDS))
 
 
 def foreign(text: str) -> float:
-    """The share of letters outside ASCII: what an over-trained policy mixes in first
-    (One-Shot-RLVR, figure 3).
+    """Return the share of letters outside ASCII.
+
+    They are what an over-trained policy mixes in first (One-Shot-RLVR, figure 3).
 
     >>> foreign("is 是 b")
     0.25
     """
     letters = [letter for letter in text if letter.isalpha()]
-    return sum(not letter.isascii() for letter in letters) / len(letters) if letters else 0.0
+    if not letters:
+        return 0.0
+    return sum(not letter.isascii() for letter in letters) / len(letters)
 
 
 def repetition(text: str, size: int = 4) -> float:
-    """The share of word n-grams that occurred before.   repetition("a b a b a b", 2) -> 0.6"""
+    """Return the share of word n-grams that occurred before.
+
+    >>> repetition("a b a b a b", 2)
+    0.6
+    """
     return repeated(text.split(), size)
 
 
 def repeated(items: Sequence[str | int], size: int) -> float:
-    """The share of n-grams that occurred before."""
+    """Return the share of n-grams that occurred before."""
     count = len(items) - size + 1
-    return 1 - len({tuple(items[i : i + size]) for i in range(count)}) / count if count > 0 else 0.0
-
-
-WINDOW, SENTENCE, ALIKE = 10, 20, 0.85
+    if count <= 0:
+        return 0.0
+    distinct = {tuple(items[start : start + size]) for start in range(count)}
+    return 1 - len(distinct) / count
 
 
 def repeats(text: str) -> bool:
-    """Whether the text goes in circles, by the rule of SimpleRL-Zoo (collect_results.py): two
-    neighbouring stretches of 10 letters, or two neighbouring lines or sentences of at least 20, are
-    made of nearly the same letters.
+    """Return whether the text goes in circles, by the rule of SimpleRL-Zoo (collect_results.py).
 
-    Zoo cuts Chinese into words and counts a text without any long line as a repetition, since its
-    rule fails on it; here Chinese is compared by letters, and such a text is no repetition.
+    Two neighbouring stretches of 10 letters, or two neighbouring lines or sentences of at least 20,
+    are made of nearly the same letters. Zoo cuts Chinese into words and counts a text without any
+    long line as a repetition, since its rule fails on it; here Chinese is compared by letters, and
+    such a text is no repetition.
     """
-    stretches = [text[i : i + WINDOW] for i in range(0, WINDOW * (len(text) // WINDOW), WINDOW)]
-    if len(text) <= WINDOW or any(_alike(a, b) for a, b in pairwise(stretches)):
-        return len(text) > WINDOW
+    if len(text) <= STRETCH_LENGTH:
+        return False
+    if _has_alike_neighbours(_cut_stretches(text)):
+        return True
     for mark in ("\n", ".", "。"):
         if mark not in text:
             return False
-        if any(
-            _alike(a, b)
-            for a, b in pairwise([part for part in text.split(mark) if len(part) >= SENTENCE])
-        ):
+        parts = [part for part in text.split(mark) if len(part) >= MIN_LINE_LENGTH]
+        if _has_alike_neighbours(parts):
             return True
     return False
 
 
-def _alike(one: str, other: str) -> bool:
-    parts = [
-        set(text.split()) if " " in text and "\n" in text else set(text) for text in (one, other)
-    ]
-    return len(parts[0] & parts[1]) >= ALIKE * len(parts[0] | parts[1])
+def _cut_stretches(text: str) -> list[str]:
+    """Return the text in stretches of 10 letters; what is left over at its end is dropped."""
+    stretches: list[str] = []
+    for start in range(0, len(text) - STRETCH_LENGTH + 1, STRETCH_LENGTH):
+        stretches.append(text[start : start + STRETCH_LENGTH])
+    return stretches
 
 
-_WORD = re.compile(r"[^\W_]+|[-+*/^=<>%|!]")
+def _has_alike_neighbours(parts: Sequence[str]) -> bool:
+    return any(_is_alike(one, other) for one, other in pairwise(parts))
+
+
+def _is_alike(one: str, other: str) -> bool:
+    pieces = _split_pieces(one)
+    other_pieces = _split_pieces(other)
+    shared = len(pieces & other_pieces)
+    return shared >= SAME_LETTERS * len(pieces | other_pieces)
+
+
+def _split_pieces(text: str) -> set[str]:
+    """Return the words of a text over several lines, else its letters."""
+    if " " in text and "\n" in text:
+        return set(text.split())
+    return set(text)
 
 
 def words(text: str) -> list[str]:
-    """The words, numbers and operators of a text in small letters.   words("If $x=2$:") -> ["if",
-    "x", "=", "2"]
+    """Return the words, numbers and operators of a text in small letters.
+
+    >>> words("If $x=2$:")
+    ['if', 'x', '=', '2']
     """
     return _WORD.findall(text.lower())

@@ -1,4 +1,4 @@
-"""The clock of the stages: the callee measures itself."""
+"""The clock of the stages: each callee measures itself, the outer loop reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,25 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-_seconds: dict[str, float] = {}
+# The stopwatches that run now. Callees are timed without knowing who listens, if anybody does.
+_running: list[Stopwatch] = []
+
+
+class Stopwatch:
+    """The seconds of each stage between its start and its stop, over all calls of the stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __enter__(self) -> Stopwatch:
+        _running.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _running.remove(self)
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 @contextlib.contextmanager
@@ -16,11 +34,6 @@ def timed(stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _seconds[stage] = _seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def pop_timings() -> dict[str, float]:
-    """The seconds of each stage since the last call."""
-    taken = dict(_seconds)
-    _seconds.clear()
-    return taken
+        elapsed = time.perf_counter() - start
+        for stopwatch in _running:
+            stopwatch.add(stage, elapsed)

@@ -1,5 +1,6 @@
-"""Checkpoints that a crash cannot hurt: written aside, checked by digest, and moved into place in
-one step.
+"""Checkpoints that a crash cannot hurt.
+
+They are written aside, checked by digest, and moved into place in one step.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ from torch import Tensor
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.errors import RunError
 
-Named = Iterable[tuple[str, Tensor]]
-
-
+NamedTensors = Iterable[tuple[str, Tensor]]
 Facts = Mapping[str, Any]
 
 
@@ -44,99 +43,34 @@ class Checkpoint:
 
 def save(
     folder: Path,
-    tensors: Named,
+    tensors: NamedTensors,
     learner: Facts,
     position: Facts,
     keep: int,
     best: int | None,
     world: World = SINGLE_PROCESS,
 ) -> Path:
-    """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay; raises
-    RunError where the disk refuses, leaving the older ones. Each rank writes its part of the
-    tensors, and of those that all ranks hold alike a share.
+    """Write `folder/step-N`, of which the last `keep` and that of the step `best` stay.
+
+    Each rank writes its part of the tensors, and of those that all ranks hold alike a share. Raises
+    RunError where the disk refuses, leaving the older ones.
     """
     from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.filesystem import FileSystemWriter
-    from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
-    target, aside = folder / f"step-{position['step']:06d}", folder / ".unfinished"
+    target = folder / f"step-{position['step']:06d}"
+    aside = folder / ".unfinished"
     try:
         world.broadcast(lambda: _begin(aside, learner, position))
-        with _alone_or_not():
-            writer, alone = FileSystemWriter(aside), world.size == 1
-            save_parts(
-                dict(tensors), storage_writer=writer, process_group=world.group, no_dist=alone
-            )
-        files = sorted(aside.iterdir())
-        digests = world.all_gather([_digest(path) for path in world.local_shard(files)])
-        world.broadcast(
-            lambda: _complete(
-                aside, target, {path.name: d for path, d in zip(files, digests, strict=True)}
-            )
-        )
+        _write_tensors(aside, tensors, world)
+        digests = _digest_files(aside, world)
+        world.broadcast(lambda: _complete(aside, target, digests))
     except (OSError, RuntimeError, CheckpointException) as error:
         if world.writes:
             shutil.rmtree(aside, ignore_errors=True)
-        last = max(list_checkpoints(folder), default=None)
-        rest = f"the last good one is {last}" if last else "there is no earlier one"
-        raise RunError(f"cannot save the checkpoint {target}: {_cause(error)}; {rest}") from error
-    for old in sorted(list_checkpoints(folder))[:-keep] if world.writes else ():
-        if best is None or old.name != f"step-{best:06d}":
-            shutil.rmtree(old)
+        raise _describe_failure(folder, target, error) from error
+    if world.writes:
+        _delete_older(folder, keep, best)
     return target
-
-
-class Saver:
-    """Saves the checkpoints of a run; in the `background` a thread writes a copy while the next
-    steps are made, one checkpoint at a time.
-    """
-
-    def __init__(self, folder: Path, keep: int, world: World, background: bool) -> None:
-        self.folder, self.keep = folder, keep
-        self.world = world.new_group() if background else world
-        self.thread = ThreadPoolExecutor(1, "checkpoint") if background else None
-        self.writing: Future[Path] | None = None
-
-    def __call__(self, tensors: Named, learner: Facts, position: Facts, best: int | None) -> None:
-        """As `save`; in the background what went wrong is raised by `check`, the next call, `wait`
-        or `close`.
-        """
-        self.wait()
-        if self.thread is None:
-            save(self.folder, tensors, learner, position, self.keep, best, self.world)
-            return
-        # Of what all ranks hold alike, each copies a share.
-        rank, size, whole = self.world.rank, self.world.size, io.BytesIO()
-        own = [
-            (name, t)
-            for i, (name, t) in enumerate(tensors)
-            if hasattr(t, "full_tensor") or i % size == rank
-        ]
-        copies = [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in own]
-        torch.save(dict(learner), whole)  # states of eight bits cannot be copied otherwise
-        kept = torch.load(io.BytesIO(whole.getvalue()), "cpu", weights_only=True)
-        self.writing = self.thread.submit(
-            save, self.folder, copies, kept, position, self.keep, best, self.world
-        )
-
-    def check(self) -> None:
-        """Raises what went wrong in the background, where that is known by now."""
-        if self.writing and self.writing.done():
-            self.wait()
-
-    def wait(self) -> None:
-        """Until what was asked for is on the disk."""
-        if self.writing:
-            error = self.writing.exception()
-            self.writing = None
-            if error:
-                raise error
-
-    def close(self) -> None:
-        """The last checkpoint is written to its end, also where the run fails."""
-        if self.thread:
-            self.thread.shutdown()
-            self.wait()
 
 
 def _begin(aside: Path, learner: Facts, position: Facts) -> None:
@@ -146,7 +80,29 @@ def _begin(aside: Path, learner: Facts, position: Facts) -> None:
     (aside / "position.json").write_text(json.dumps(position), encoding="utf-8")
 
 
+def _write_tensors(aside: Path, tensors: NamedTensors, world: World) -> None:
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_parts
+
+    with _no_single_process_warning():
+        save_parts(
+            dict(tensors),
+            storage_writer=FileSystemWriter(aside),
+            process_group=world.group,
+            no_dist=world.size == 1,
+        )
+
+
+def _digest_files(folder: Path, world: World) -> dict[str, str]:
+    """Return the digest of every file by its name; each rank reads a share of them."""
+    files = sorted(folder.iterdir())
+    digests = world.all_gather([_digest(path) for path in world.local_shard(files)])
+    names = [path.name for path in files]
+    return dict(zip(names, digests, strict=True))
+
+
 def _complete(aside: Path, target: Path, digests: Mapping[str, str]) -> None:
+    """Write the manifest and move the folder into place once all of it is on the disk."""
     (aside / "manifest.json").write_text(json.dumps(digests), encoding="utf-8")
     for path in (*aside.iterdir(), aside):
         _flush(path)
@@ -155,79 +111,198 @@ def _complete(aside: Path, target: Path, digests: Mapping[str, str]) -> None:
     _flush(target.parent)
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of what went wrong, on whichever rank it did."""
+def _describe_failure(folder: Path, target: Path, error: BaseException) -> RunError:
+    last = max(list_checkpoints(folder), default=None)
+    remains = "there is no earlier one"
+    if last is not None:
+        remains = f"the last good one is {last}"
+    return RunError(f"cannot save the checkpoint {target}: {_find_cause(error)}; {remains}")
+
+
+def _find_cause(error: BaseException) -> str:
+    """Return the first line of what went wrong, on whichever rank it did."""
     failures: Mapping[int, tuple[BaseException, Any]] = getattr(error, "failures", {})
-    first = next((failure for failure, _ in failures.values()), error)
+    first, _ = next(iter(failures.values()), (error, None))
     return str(first).splitlines()[0]
 
 
+def _delete_older(folder: Path, keep: int, best: int | None) -> None:
+    """Delete all checkpoints but the last `keep` and that of the step `best`."""
+    for path in list_checkpoints(folder)[:-keep]:
+        is_best = best is not None and path.name == f"step-{best:06d}"
+        if not is_best:
+            shutil.rmtree(path)
+
+
+class Saver:
+    """Saves the checkpoints of a run.
+
+    In the `background` a thread writes a copy while the next steps are made, one checkpoint at a
+    time.
+    """
+
+    def __init__(self, folder: Path, keep: int, world: World, background: bool) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.world = world
+        self.thread: ThreadPoolExecutor | None = None
+        self.writing: Future[Path] | None = None
+        if background:
+            self.world = world.new_group()
+            self.thread = ThreadPoolExecutor(1, "checkpoint")
+
+    def __call__(
+        self,
+        tensors: NamedTensors,
+        learner: Facts,
+        position: Facts,
+        best: int | None,
+    ) -> None:
+        """Save a checkpoint as `save` does.
+
+        In the background what went wrong is raised by `check`, the next call, `wait` or `close`.
+        """
+        self.wait()
+        if self.thread is None:
+            save(self.folder, tensors, learner, position, self.keep, best, self.world)
+            return
+        self.writing = self.thread.submit(
+            save,
+            self.folder,
+            self._copy_tensors(tensors),
+            _copy_facts(learner),
+            position,
+            self.keep,
+            best,
+            self.world,
+        )
+
+    def _copy_tensors(self, tensors: NamedTensors) -> list[tuple[str, Tensor]]:
+        """Return this rank's part of the tensors, in memory that no update writes to."""
+        copies: list[tuple[str, Tensor]] = []
+        for index, (name, tensor) in enumerate(tensors):
+            is_sharded = hasattr(tensor, "full_tensor")
+            # of what all ranks hold alike, each copies a share
+            if is_sharded or index % self.world.size == self.world.rank:
+                copies.append((name, tensor.detach().to("cpu", copy=True)))
+        return copies
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, where that is known by now."""
+        if self.writing and self.writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was asked for is on the disk; raise what went wrong."""
+        if self.writing is None:
+            return
+        error = self.writing.exception()
+        self.writing = None
+        if error:
+            raise error
+
+    def close(self) -> None:
+        """Write the last checkpoint to its end, also where the run fails."""
+        if self.thread:
+            self.thread.shutdown()
+            self.wait()
+
+
+def _copy_facts(facts: Facts) -> dict[str, Any]:
+    """Return a copy by way of torch's file format; states of eight bits cannot be copied
+    otherwise.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(facts), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, "cpu", weights_only=True)
+
+
 def policy_weights(path: Path) -> dict[str, Tensor]:
-    """The policy's master weights of a checkpoint by their names in the model."""
-    named = {
-        re.fullmatch("policy/(.*)/weight", name): tensor for name, tensor in tensors(path).items()
-    }
-    return {name[1]: tensor for name, tensor in named.items() if name}
+    """Return the policy's master weights of a checkpoint by their names in the model."""
+    weights: dict[str, Tensor] = {}
+    for name, tensor in tensors(path).items():
+        match = re.fullmatch("policy/(.*)/weight", name)
+        if match:
+            weights[match[1]] = tensor
+    return weights
 
 
-def tensors(
-    path: Path, like: Callable[[str], Tensor] = lambda name: torch.empty(0)
-) -> dict[str, Tensor]:
-    """The saved tensors by name. One of the shape of `like(name)` is laid out as that is: on its
-    device, and each rank reads its own part where it is sharded. The number of processes need not
-    be that of the save.
+def _no_model(name: str) -> Tensor:
+    """Return a tensor whose shape no saved one has."""
+    return torch.empty(0)
+
+
+def tensors(path: Path, like: Callable[[str], Tensor] = _no_model) -> dict[str, Tensor]:
+    """Return the saved tensors by name.
+
+    One of the shape of `like(name)` is laid out as that is: on its device, and each rank reads its
+    own part where it is sharded. The number of processes need not be that of the save.
     """
     import torch.distributed as dist
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader, found = FileSystemReader(path), dict[str, Any]()
-    for name, kept in reader.read_metadata().state_dict_metadata.items():
-        assert isinstance(kept, TensorStorageMetadata)
-        model, dtype = like(name), kept.properties.dtype
-        if model.shape == kept.size:
-            found[name] = torch.empty_like(model, dtype=dtype, requires_grad=False)
+    reader = FileSystemReader(path)
+    loaded: dict[str, Any] = {}
+    for name, stored in reader.read_metadata().state_dict_metadata.items():
+        assert isinstance(stored, TensorStorageMetadata)
+        model = like(name)
+        dtype = stored.properties.dtype
+        if model.shape == stored.size:
+            loaded[name] = torch.empty_like(model, dtype=dtype, requires_grad=False)
         else:  # the count of steps
-            found[name] = torch.empty(kept.size, dtype=dtype, device=model.device)
-    with _alone_or_not():
-        load(found, storage_reader=reader, no_dist=not dist.is_initialized())
-    return found
+            loaded[name] = torch.empty(stored.size, dtype=dtype, device=model.device)
+    with _no_single_process_warning():
+        load(loaded, storage_reader=reader, no_dist=not dist.is_initialized())
+    return loaded
 
 
 @contextmanager
-def _alone_or_not() -> Iterator[None]:
-    """Without the warning that torch gives wherever a single process saves."""
+def _no_single_process_warning() -> Iterator[None]:
+    """Silence the warning that torch gives wherever a single process saves."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
+    """Return the complete checkpoints of a run, oldest first."""
     return sorted(folder.glob("step-*"))
 
 
 def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose files are whole, and a line for each newer one that is damaged."""
+    """Return the newest checkpoint whose files are whole, and a line for each newer one that is
+    damaged.
+    """
     damaged: list[str] = []
     for path in reversed(list_checkpoints(folder)):
-        fault = _fault(path)
+        fault = _find_fault(path)
         if fault is None:
-            position = json.loads((path / "position.json").read_text(encoding="utf-8"))
-            learner = torch.load(path / "learner.pt", weights_only=True)
-            return Checkpoint(path, learner, position), damaged
+            return _read(path), damaged
         damaged.append(f"the checkpoint {path} is damaged ({fault}); using the one before it")
     return None, damaged
 
 
-def _fault(path: Path) -> str | None:
+def _read(path: Path) -> Checkpoint:
+    return Checkpoint(
+        path=path,
+        learner=torch.load(path / "learner.pt", weights_only=True),
+        position=json.loads((path / "position.json").read_text(encoding="utf-8")),
+    )
+
+
+def _find_fault(path: Path) -> str | None:
+    """Return what is wrong with the files of a checkpoint; None where they are as written."""
     try:
-        digests = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        changed = [name for name, digest in digests.items() if _digest(path / name) != digest]
+        manifest: dict[str, str] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        changed = [name for name, digest in manifest.items() if _digest(path / name) != digest]
     except (OSError, ValueError) as error:
         return str(error)
-    return f"{changed[0]} has changed" if changed else None
+    if changed:
+        return f"{changed[0]} has changed"
+    return None
 
 
 def _digest(path: Path) -> str:
@@ -243,25 +318,23 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def save_weights(folder: Path, weights: Named, world: World = SINGLE_PROCESS) -> None:
-    """Whole weights alone, under a name of their own; when this returns, every rank can read them."""
+def save_weights(folder: Path, weights: NamedTensors, world: World = SINGLE_PROCESS) -> None:
+    """Save whole weights alone in a folder; when this returns, every rank can read them."""
     if world.writes:
         _write_weights(folder, weights)
     else:
-        deque(weights, maxlen=0)
+        deque(weights, maxlen=0)  # gathering sharded weights takes every rank
     world.broadcast(lambda: None)  # wait for rank 0
 
 
-def _write_weights(folder: Path, weights: Named) -> None:
-    """On the disk and moved into place in one step."""
+def _write_weights(folder: Path, weights: NamedTensors) -> None:
+    """Write the weights to the disk and move them into place in one step."""
     aside = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights}
     try:
         aside.mkdir(parents=True)
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in weights},
-            aside / "weights.safetensors",
-        )
+        save_file(tensors, aside / "weights.safetensors")
         _complete(aside, folder, {})
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)

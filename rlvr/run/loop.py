@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rlvr.errors import Interrupted
 from rlvr.evaluation.ask import evaluate_one
-from rlvr.metrics import timing
+from rlvr.metrics.timing import Stopwatch, timed
 from rlvr.models.policy import Policy
 from rlvr.run import checkpoint
 from rlvr.run.session import Phase, Session
@@ -18,106 +19,142 @@ from rlvr.step import State, StepResult
 
 
 def run_phases(session: Session, state: State) -> State:
+    """Make the steps of every phase from a state on; return the state after the last of them."""
     if state.step == 0:
         _evaluate(session, state)
-    before = None
+    previous = None
     for phase in session.phases:
         if state.step >= phase.start:
-            state = _enter(session, phase, before, state)
+            state = _enter(session, phase, previous, state)
         while state.step < phase.end:
-            result = timing.timed("step")(phase.advance)(state)
-            state = result.state
-            _log(session, phase, result)
+            state = _make_step(session, phase, state)
             _evaluate_if_due(session, phase, state)
             _save_if_due(session, phase, state)
-        before = phase
+        previous = phase
     return state
 
 
-def _enter(session: Session, phase: Phase, before: Phase | None, state: State) -> State:
-    """A phase begins where the one before it ended: counters are carried over, problems of its own
-    start anew.
+def _enter(session: Session, phase: Phase, previous: Phase | None, state: State) -> State:
+    """Begin a phase where the one before it ended.
+
+    Counters are carried over, problems of its own start anew. A run that is taken up in the middle
+    of a phase has entered it before.
     """
-    _renew(session, phase, state)
-    if before is None or state.step != phase.start:
+    _renew_reference(session, phase, state)
+    if previous is None or state.step != phase.start:
         return state
-    if before.cold:
-        before.learner.updates.optimizer.state.clear()
+    if previous.cold:
+        previous.learner.updates.optimizer.state.clear()
     else:
-        phase.learner.carry(before.learner)
-    return State(state.step, phase.sources.start()) if phase.own_problems else state
+        phase.learner.carry(previous.learner)
+    if phase.own_problems:
+        return State(state.step, phase.sources.start())
+    return state
 
 
-def _renew(session: Session, phase: Phase, state: State) -> None:
-    """The reference becomes the policy as the phase began, which is kept in a file for a resume."""
+def _renew_reference(session: Session, phase: Phase, state: State) -> None:
+    """Make the policy as the phase began the reference; a file keeps it for a resume."""
     reference = session.built.reference
     if not phase.renews or not isinstance(reference, Policy):
         return
-    kept = session.folder.checkpoints / f"reference-{phase.start:06d}"
-    if session.world.broadcast(lambda: state.step == phase.start and not kept.is_dir()):
-        checkpoint.save_weights(kept, phase.learner.weights(), session.world)
-    reference.load(checkpoint.load_weights(kept))
+    saved = session.folder.checkpoints / f"reference-{phase.start:06d}"
+    if session.world.broadcast(lambda: state.step == phase.start and not saved.is_dir()):
+        checkpoint.save_weights(saved, phase.learner.weights(), session.world)
+    reference.load(checkpoint.load_weights(saved))
 
 
-def _log(session: Session, phase: Phase, result: StepResult) -> None:
+def _make_step(session: Session, phase: Phase, state: State) -> State:
+    with Stopwatch() as stopwatch, timed("step"):
+        result = phase.advance(state)
+    _log(session, phase, result, stopwatch.seconds)
+    return result.state
+
+
+def _log(
+    session: Session,
+    phase: Phase,
+    result: StepResult,
+    seconds: Mapping[str, float],
+) -> None:
+    """Hand the record of a step to the folder, the display and the trackers."""
     measured = result.metrics.record()
-    seconds = timing.pop_timings()
-    tokens = measured.get("response_tokens", 0.0)
-    assert isinstance(tokens, float | int)
-    speed = {"tokens_per_second": tokens / seconds["step"]} if tokens else {}
-    spent = {**seconds, **speed, "peak_memory_gb": _peak_memory()}
-    record = {"step": result.state.step, "phase": phase.name, **measured, "time": spent}
+    record = {
+        "step": result.state.step,
+        "phase": phase.name,
+        **measured,
+        "time": _describe_time(measured, seconds),
+    }
     session.folder.record_step(result, record)
-    session.progress.step(record, _one_sample(result))
+    session.progress.step(record, _pick_sample(result))
     for tracker in session.trackers:
         tracker.log(record, "step")
 
 
-def _one_sample(result: StepResult) -> dict[str, Any] | None:
-    """A sample to look at: each step shows another group."""
+def _describe_time(measured: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds of each stage, the speed of a step that generates, and the memory."""
+    described = dict(seconds)
+    if measured.get("response_tokens"):
+        described["tokens_per_second"] = measured["response_tokens"] / seconds["step"]
+    described["peak_memory_gb"] = _peak_memory()
+    return described
+
+
+def _pick_sample(result: StepResult) -> dict[str, Any] | None:
+    """Return a sample to look at; each step shows another group."""
     groups = [group for group in result.groups if group.samples]
     if not groups:
         return None
     sample = groups[result.state.step % len(groups)].samples[0]
-    problem, verdict = sample.rollout.prompt.problem, sample.verdict
-    facts = {"status": verdict.status, "answer": verdict.answer, "reward": sample.reward.value}
+    problem = sample.rollout.prompt.problem
     return {
         "question": problem.question,
         "gold": problem.answer,
         "text": sample.rollout.text,
-        **facts,
+        "status": sample.verdict.status,
+        "answer": sample.verdict.answer,
+        "reward": sample.reward.value,
     }
 
 
 def _evaluate_if_due(session: Session, phase: Phase, state: State) -> None:
     every = session.recipe.eval.every
-    if state.step == phase.end or (every and not phase.cold and state.step % every == 0):
+    is_due = every and not phase.cold and state.step % every == 0
+    if is_due or state.step == phase.end:
         _evaluate(session, state)
 
 
 def _evaluate(session: Session, state: State) -> None:
+    recipe = session.recipe
     for benchmark in session.built.benchmarks:
         session.progress.stage(f"evaluating {benchmark.name} ({len(benchmark.problems)} problems)")
-        recipe, rollouts = session.recipe, session.built.run.rollouts
-        second = recipe.eval.second_verifier
         evaluation = evaluate_one(
-            benchmark, rollouts, state.step, recipe.run.seed, second, session.world
+            benchmark,
+            session.built.run.rollouts,
+            state.step,
+            recipe.run.seed,
+            recipe.eval.second_verifier,
+            session.world,
         )
         session.folder.record_eval(evaluation)
         session.progress.evaluated(evaluation.record)
         for tracker in session.trackers:
             tracker.log(evaluation.record, "eval")
-    timing.pop_timings()
 
 
 def _save_if_due(session: Session, phase: Phase, state: State) -> None:
-    every, stopping = session.recipe.checkpoint.every, session.world.any(session.stopping)
-    last = state.step == session.phases[-1].end
-    best = _best(session)
+    """Save where a checkpoint is due, the run ends, or the step is the best so far.
+
+    Raises Interrupted where the run was asked to stop.
+    """
+    every = session.recipe.checkpoint.every
+    stopping = session.world.any(session.stopping)
+    is_last = state.step == session.phases[-1].end
+    best = _find_best(session)
     session.saver.check()
-    if stopping or last or (every and state.step % every == 0) or state.step == best:
+    is_due = every and state.step % every == 0
+    if stopping or is_last or is_due or state.step == best:
         _save(session, phase, state, best)
-    if stopping or last:
+    if stopping or is_last:
         session.saver.wait()
     if stopping:
         raise Interrupted(f"stopped after step {state.step} and saved; go on with")
@@ -125,22 +162,29 @@ def _save_if_due(session: Session, phase: Phase, state: State) -> None:
 
 def _save(session: Session, phase: Phase, state: State, best: int | None) -> None:
     session.progress.stage("saving a checkpoint")
-    source = asdict(state.source) | {"problems": session.built.problems_key}
-    position = {"step": state.step, "phase": phase.name, "source": source}
+    position = {
+        "step": state.step,
+        "phase": phase.name,
+        "source": asdict(state.source) | {"problems": session.built.problems_key},
+    }
     session.saver(phase.learner.saved(), phase.learner.state(), position, best)
-    timing.pop_timings()
 
 
-def _best(session: Session) -> int | None:
-    """The step whose evaluation on checkpoint.best was the highest so far; None where none is asked
-    for.
+def _find_best(session: Session) -> int | None:
+    """Return the step whose evaluation on checkpoint.best was the highest so far; None where none
+    is asked for.
     """
-    found = session.world.broadcast(
-        lambda: best_step(session.folder.path, session.recipe.checkpoint.best)
-    )
-    return found["step"] if found else None
+    benchmark = session.recipe.checkpoint.best
+    best = session.world.broadcast(lambda: best_step(session.folder.path, benchmark))
+    if best is None:
+        return None
+    return best["step"]
 
 
 def _peak_memory() -> float:
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
+    """Return the most memory that this process has held, in GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bytes_each = 1024
+    if sys.platform == "darwin":
+        bytes_each = 1
+    return peak * bytes_each / 2**30
