@@ -1,6 +1,6 @@
 """`python -m rlvr` is the command `rlvr`."""
 
-from rlvr.cli import main
+from rlvr.cli.main import main
 from rlvr.distributed.lifetime import end_with_parent
 
 if __name__ == "__main__":

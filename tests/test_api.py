@@ -18,7 +18,7 @@ import yaml
 from support import tiny
 
 import rlvr
-from rlvr import cli
+from rlvr.cli import main as cli
 from rlvr.config import loader
 from rlvr.engines.local import local
 from rlvr.tasks.arithmetic import arithmetic
@@ -515,6 +515,29 @@ def test_the_package_is_a_command_of_python(tmp_path: Path) -> None:
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [
         p.id for p in arithmetic(count=2)
     ]
+
+
+COMMANDS = ["train", "show", "eval", "data", "grade", "audit", "report", "select", "sweep"]
+
+
+def test_the_command_line_lists_its_commands_each_with_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(["--help"])
+    assert stop.value.code == 0
+    listed = re.findall(r"^    (\w+) +(\S.*)$", capsys.readouterr().out, re.M)
+    assert [name for name, _ in listed] == COMMANDS
+    assert all(text for _, text in listed)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "data"])
+def test_a_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All but `data`, where what stands behind the task belongs to the plug-in."""
+    with pytest.raises(SystemExit) as stop:
+        cli.parse([command, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: rlvr {command}")
 
 
 def test_importing_the_package_is_cheap_and_names_its_public_functions(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from support import tiny
 from support.processes import Ended, assert_same, in_process, rows
 
 import rlvr
-from rlvr import cli
+from rlvr.cli import main as cli
 from rlvr.distributed.world import SINGLE_PROCESS
 from rlvr.errors import RunError, UserError
 from rlvr.run import checkpoint

@@ -12,8 +12,8 @@ import yaml
 from support import tiny
 
 import rlvr
-from rlvr import cli
 from rlvr.build.run import build
+from rlvr.cli import main as cli
 from rlvr.config import checks, loader
 from rlvr.errors import UserError
 

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 import rlvr
-from rlvr import cli, resources
+from rlvr import resources
+from rlvr.cli import main as cli
 from rlvr.config import loader
 from rlvr.sweeps import planning
 

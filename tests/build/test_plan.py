@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from rlvr import cli
 from rlvr.build.estimate import GIB, PROCESS, Shape, estimate, memory, shape_of
+from rlvr.cli import main as cli
 from rlvr.config import loader
 from rlvr.errors import UserError
 

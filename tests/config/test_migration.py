@@ -17,7 +17,7 @@ from support import tiny
 from support.rows import write
 
 import rlvr
-from rlvr import cli
+from rlvr.cli import main as cli
 from rlvr.config import loader
 from rlvr.errors import UserError
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rlvr import cli, resources
+from rlvr import resources
+from rlvr.cli import main as cli
 from rlvr.config import checks, loader, schema
 from rlvr.errors import UserError
 

@@ -14,8 +14,9 @@ import yaml
 from support.places import DATA, needs_data
 
 import rlvr
-from rlvr import cli, registry, resources
+from rlvr import registry, resources
 from rlvr.build.problems import read_problems
+from rlvr.cli import main as cli
 from rlvr.config import checks, loader, schema, staging
 from rlvr.config.schema import Recipe, Spec
 from rlvr.data.prompts import plain

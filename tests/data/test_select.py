@@ -21,7 +21,8 @@ from support import tiny
 from support.golden_cases import cases
 from support.places import DATA, ROOT
 
-from rlvr import cli, registry
+from rlvr import registry
+from rlvr.cli import main as cli
 from rlvr.config import loader
 from rlvr.data import rankings, run_history, selection
 from rlvr.errors import UserError
@@ -125,7 +126,7 @@ def check_collected(case: dict[str, Any]) -> None:
             mine = [score for other, score in scores if other == index]
             copies = [mine[at : at + n] for at in range(0, len(mine), n)]
             records += [visit(step, str(index), sum(copy) / n, n) for copy in copies]
-    found = run_history.visits(records, "records")
+    found = run_history.collect_visits(records, "records")
     rounded = {
         name: {step: math.floor(share * n + 1e-9) / n for step, share in at.items()}
         for name, at in found.items()

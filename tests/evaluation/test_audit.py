@@ -11,8 +11,8 @@ import pytest
 from support import tiny
 
 import rlvr
-from rlvr import cli
-from rlvr.data.controls import CONTROLS, check_controls, control_scores
+from rlvr.cli import main as cli
+from rlvr.data.controls import CONTROLS, check_controls, score_controls
 from rlvr.data.gate import check_golds
 from rlvr.errors import UserError
 from rlvr.evaluation.agreement import audit_responses, lines_of, write_page
@@ -108,7 +108,7 @@ def test_the_gate_marks_or_drops_and_lists() -> None:
 @pytest.mark.parametrize("task", ["math", "knights"])
 def test_no_control_earns_anything(task: str) -> None:
     problems = arithmetic(count=64) if task == "math" else knights(people=2, count=64)
-    scores = control_scores(find("task", task, "").function, problems)
+    scores = score_controls(find("task", task, "").function, problems)
     assert set(scores) == set(CONTROLS) and set(scores.values()) == {0.0}
 
 

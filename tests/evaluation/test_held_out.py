@@ -15,8 +15,9 @@ from support import tiny
 from support.places import DATA, needs_data
 
 import rlvr
-from rlvr import cli, registry
+from rlvr import registry
 from rlvr.build.problems import read_problems
+from rlvr.cli import main as cli
 from rlvr.data import prompts
 from rlvr.data.contamination import find_overlap
 from rlvr.data.gate import check_golds

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.fake_run import hacked, healthy, unfinished
 
-from rlvr import cli
+from rlvr.cli import main as cli
 from rlvr.errors import UserError
 from rlvr.report import charts
 from rlvr.report.findings import alarms, headline

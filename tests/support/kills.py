@@ -38,7 +38,7 @@ import torch.distributed.checkpoint
 import transformers.models.llama  # noqa: F401  so that no fork has to load it
 import yaml
 
-from rlvr import cli
+from rlvr.cli import main as cli
 from rlvr.rollouts.generate import Rollouts
 from rlvr.rollouts.verify import Verifier
 from rlvr.run import checkpoint, loop

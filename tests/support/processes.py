@@ -138,7 +138,7 @@ def _child(
     kill_at: int,
     largest_file: int,
 ) -> None:
-    from rlvr import cli
+    from rlvr.cli import main as cli
 
     os.chdir(cwd)
     os.environ |= env

@@ -31,8 +31,9 @@ import yaml
 from support import tiny
 
 import rlvr
-from rlvr import cli, resources
+from rlvr import resources
 from rlvr.build.problems import read_problems
+from rlvr.cli import main as cli
 from rlvr.distributed.lifetime import end_with_parent
 from rlvr.errors import RunError, UserError
 from rlvr.metrics.statistics import crossed_interval
@@ -434,7 +435,7 @@ def test_a_run_waits_for_the_one_whose_history_it_selects_from(
     """The chosen problem is the first of the ranking of the full run, in whatever order the arms
     stand.
     """
-    from rlvr.data.run_history import ranked
+    from rlvr.data.rankings import rank_problems
 
     chosen = {"name": "historical_variance", "history": "runs/two/full-{seed}", "top": 1}
     arms_ = {
@@ -451,7 +452,7 @@ def test_a_run_waits_for_the_one_whose_history_it_selects_from(
         json.loads(line)["id"]
         for line in (place.folder / "chosen-3/history.jsonl").read_text().splitlines()
     }
-    first = ranked(place.folder / "full-3", "historical_variance", {}, top=1)[0]
+    first = rank_problems(place.folder / "full-3", "historical_variance", {}, top=1)[0]
     assert asked == {first.id}
 
 
