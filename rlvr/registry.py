@@ -33,7 +33,7 @@ HOMES: Mapping[str, str] = {
     "reward": "rlvr.rewards.functions",
     "gather": "rlvr.rollouts.gather",
     "filter": "rlvr.rollouts.filters",
-    "ranking": "rlvr.data.selection",
+    "ranking": "rlvr.data.rankings",
     "select": "rlvr.data.selection",
     "advantage": "rlvr.training.advantage",
     "loss": "rlvr.training.loss",

@@ -100,5 +100,5 @@ def train_step(run: Run, state: State) -> StepResult:
     for minibatch in batch.minibatches(run.split, run.seed, state.step):
         metrics += run.learner.update(minibatch)
     run.rollouts.load(run.learner.weights(), version=state.step + 1)
-    after = State(state.step + 1, run.sources.seen(gathered.source, [*gathered.left_out, *groups]))
+    after = State(state.step + 1, run.sources.note_accuracy(gathered.source, [*gathered.left_out, *groups]))
     return StepResult(after, metrics, groups, advantage.tolist())

@@ -6,52 +6,77 @@ from collections.abc import Mapping, Sequence
 from string import Template
 
 from rlvr.errors import UserError
-from rlvr.resources import asset
 from rlvr.tasks.judge import Judge, judge_safely, wait_all
 from rlvr.types import Problem, Response
 
 CONTROL_PROBLEMS = 64
 
+# Deep nesting, a tower of powers and invisible characters, on which a parser may hang or give way.
+_JUNK = "\\boxed{" + 200 * "(" + "9^{9^{9}}} </answer> " + 50 * "\u200b"
 
-# What a model could write without solving anything, from a problem and the text of its prompt.
-CONTROLS: Mapping[str, str] = asset("data/controls")
+# What a model could write without solving anything, from a problem ($question, $answer) and the
+# text of its $prompt.
+CONTROLS: Mapping[str, str] = {
+    "empty": "",
+    "empty box": "\\boxed{}",
+    "empty tags": "<think>\n</think>\n<answer></answer>",
+    "echo of the question": "$question",
+    "echo of the prompt": "$prompt",
+    "all candidates in one box": "\\boxed{$answer \\text{ or } 0 \\text{ or } 1}",
+    "several boxes": "\\boxed{$answer}, \\boxed{0}, \\boxed{1}",
+    "a formula without a value": "\\boxed{\\binom{-1}{\\frac12}}",
+    "junk": _JUNK,
+}
 
-
+# An empty answer may never be correct; an echo may, on a limited share of problems.
 NEVER = ("empty", "empty box", "empty tags")
-
-
 ECHOES = ("echo of the question", "echo of the prompt")
 
 
-def control_scores(
+def score_controls(
     judge: Judge, problems: Sequence[Problem], prompts: Sequence[str] = ()
 ) -> dict[str, float]:
-    """The share of problems on which each control is judged correct."""
-    asked = list(problems[:CONTROL_PROBLEMS])
-    texts = [*prompts[: len(asked)], *[""] * (len(asked) - len(prompts))]
-    found = {}
-    pairs = zip(asked, texts, strict=True)
-    given = [
-        {"question": p.question, "answer": p.answer, "prompt": t or p.question} for p, t in pairs
-    ]
+    """Return the share of problems on which each control is judged correct."""
+    probed = list(problems[:CONTROL_PROBLEMS])
+    facts = _gather_facts(probed, prompts)
+    scores: dict[str, float] = {}
     for name, control in CONTROLS.items():
-        written = [Template(control).substitute(known) for known in given]
-        pending = [
-            judge_safely(judge, p, Response(text)) for p, text in zip(asked, written, strict=True)
-        ]
-        found[name] = sum(verdict.correct for verdict in wait_all(pending)) / max(1, len(asked))
-    return found
+        template = Template(control)
+        pending = []
+        for problem, known in zip(probed, facts, strict=True):
+            response = Response(template.substitute(known))
+            pending.append(judge_safely(judge, problem, response))
+        correct = sum(verdict.correct for verdict in wait_all(pending))
+        scores[name] = correct / max(1, len(probed))
+    return scores
+
+
+def _gather_facts(problems: Sequence[Problem], prompts: Sequence[str]) -> list[dict[str, str]]:
+    """Return what a control may repeat of each problem; without its prompt that is the question."""
+    facts = []
+    for index, problem in enumerate(problems):
+        prompt = prompts[index] if index < len(prompts) else ""
+        facts.append(
+            {
+                "question": problem.question,
+                "answer": problem.answer,
+                "prompt": prompt or problem.question,
+            }
+        )
+    return facts
 
 
 def check_controls(
     where: str, judge: Judge, problems: Sequence[Problem], prompts: Sequence[str], limit: float
 ) -> None:
-    """Refuse a task that rewards an empty answer at all, or an echo on a larger share of problems
-    than `limit`.
+    """Refuse a task that rewards an empty answer at all, or an echo too often.
+
+    `limit` is the largest share of problems on which an echo may be correct.
     """
-    scores = control_scores(judge, problems, prompts)
-    for name in (*NEVER, *ECHOES):
-        if scores[name] > (0.0 if name in NEVER else limit):
+    scores = score_controls(judge, problems, prompts)
+    limits = dict.fromkeys(NEVER, 0.0) | dict.fromkeys(ECHOES, limit)
+    for name, allowed in limits.items():
+        if scores[name] > allowed:
             raise UserError(
                 f"{where}: the task takes the control '{name}' for correct on {scores[name]:.0%} of"
                 f" {min(len(problems), CONTROL_PROBLEMS)} problems, so a model could earn the reward without solving"

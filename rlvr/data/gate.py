@@ -24,26 +24,27 @@ class RejectedGold:
 def check_golds(
     problems: Sequence[Problem], mode: Mode
 ) -> tuple[tuple[Problem, ...], tuple[RejectedGold, ...]]:
-    """The problems after the gate of their task, and those whose gold it refused: marked as text
-    only, or dropped.
+    """Return the problems after the gate of their task, and those whose gold it refused.
 
-    A problem without a gold is always dropped.
+    A refused problem is marked as text only, or dropped. One without a gold is always dropped.
     """
-    gates = set(registry.names("gate")) if mode != "off" else set()
-    kept: list[Problem] = []
+    gated_tasks = set(registry.names("gate")) if mode != "off" else set()
+    passed: list[Problem] = []
     refused: list[RejectedGold] = []
     for problem in problems:
         if not problem.answer.strip():
             refused.append(RejectedGold(problem.id, "", "its row has no gold, so it is left out"))
             continue
-        reason = (
-            registry.find("gate", problem.task, problem.id).function(problem)
-            if problem.task in gates
-            else ""
-        )
-        if reason:
-            refused.append(RejectedGold(problem.id, problem.answer, reason))
-            problem = replace(problem, meta={**problem.meta, "string_only": reason})
-        if not reason or mode == "mark":
-            kept.append(problem)
-    return tuple(kept), tuple(refused)
+        reason = _find_fault(problem) if problem.task in gated_tasks else ""
+        if not reason:
+            passed.append(problem)
+            continue
+        refused.append(RejectedGold(problem.id, problem.answer, reason))
+        if mode == "mark":
+            passed.append(replace(problem, meta={**problem.meta, "string_only": reason}))
+    return tuple(passed), tuple(refused)
+
+
+def _find_fault(problem: Problem) -> str:
+    """Return why the gold of a problem cannot be compared by meaning, or ""."""
+    return registry.find("gate", problem.task, problem.id).function(problem)

@@ -1,5 +1,7 @@
-"""Prompt templates: a problem as the text that the model reads. A template never sees the answer's
-correctness.
+"""Prompt templates: a problem as the text that the model reads.
+
+A template never sees the answer's correctness. One that is a text alone is a row of
+`data/prompts.yaml`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,18 @@ from rlvr.types import Draw, Problem, Prompt, Rendered
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Template = Callable[[Problem, "PreTrainedTokenizerBase"], Rendered]
+
+TEMPLATES = asset("data/prompts")
+
+# Where a model that goes on by itself begins the next question, by the name of the prompt.
+STOPS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(stops) for name, stops in TEMPLATES["stops"].items()
+}
+
+_OPENED_THINKING = re.compile(r"<think>\s*\Z")
+_PLACES = re.compile(r"\{(question|answer)\}")
+
 
 @register("prompt", "chat")
 def chat(
@@ -32,7 +46,8 @@ def chat(
     prefill: str = "",
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Rendered:
-    """The model's own chat template around the question; `prefill` opens the answer (`<think>`).
+    """Put the model's own chat template around the question; `prefill` opens the answer
+    (`<think>`).
 
     Messages that a row has before its question are asked before it; `system` takes the place of a
     system message.
@@ -41,13 +56,18 @@ def chat(
         raise UserError(
             "prompt 'chat': the model's tokenizer has no chat template; use the prompt 'plain'"
         )
-    before = problem.meta.get("before", ())
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    messages += [message for message in before if system is None or message.get("role") != "system"]
+    messages: list[Mapping[str, str]] = []
+    if system is not None:
+        messages.append({"role": "system", "content": system})
+    for message in problem.meta.get("before", ()):
+        if system is None or message.get("role") != "system":
+            messages.append(message)
     messages.append({"role": "user", "content": f"{prefix}{problem.question}{suffix}"})
-    options = dict(chat_template_kwargs or {})
     text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **options
+        messages,  # type: ignore[arg-type]
+        tokenize=False,
+        add_generation_prompt=True,
+        **dict(chat_template_kwargs or {}),
     )
     return Rendered(f"{text}{prefill}", prefill)
 
@@ -60,29 +80,21 @@ def plain(
     template: str = "{question}\n",
     prefill: str = "",
 ) -> Rendered:
-    """A text with the place `{question}` in it, for base models that know no chat."""
+    """Fill a text with the place `{question}` in it, for base models that know no chat."""
     return Rendered(template.replace("{question}", problem.question) + prefill, prefill)
 
 
-TEMPLATES = asset("data/prompts")
-
-
-STOPS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(stops) for name, stops in TEMPLATES["stops"].items()
-}
-
-
-def _published(name: str, template: str) -> None:
+def _register_text(name: str, template: str) -> None:
     """Register a template of `data/prompts.yaml`, a text with the place `{question}` in it."""
 
-    def rendered(problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    def render(problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Rendered:
         return plain(problem, tokenizer, template=template)
 
-    register("prompt", name)(rendered)
+    register("prompt", name)(render)
 
 
 for _name, _template in TEMPLATES["texts"].items():
-    _published(_name, _template)
+    _register_text(_name, _template)
 
 
 @register("prompt", "few_shot")
@@ -97,53 +109,55 @@ def few_shot(
     template: str = "Question: {question}\nAnswer: {answer}\n\n",
     last: str = "Question: {question}\nAnswer:",
 ) -> Rendered:
-    """Solved examples before the question: `examples` of question and answer in the recipe, or the
-    first `count` rows of a data file, whose answer column is shown as it is.
+    """Put solved examples before the question: `examples` of question and answer in the recipe, or
+    the first `count` rows of a data file, whose answer column is shown as it is.
     """
-    shown = list(examples) or _examples(path, tuple(sorted(columns.items())))
+    shown = list(examples) or _read_examples(path, tuple(sorted(columns.items())))
     if not shown or not all({"question", "answer"} <= set(row) for row in shown):
         raise UserError(
             "prompt 'few_shot': needs examples with question and answer, or the path of a data file"
         )
     if count is not None and not 0 <= count <= len(shown):
         raise UserError(f"prompt 'few_shot': count is {count}, but there are {len(shown)} examples")
-    parts = [_filled(template, row["question"], row["answer"]) for row in shown[:count]]
-    return Rendered("".join(parts) + _filled(last, problem.question, ""))
+    text = ""
+    for row in shown[:count]:
+        text += _fill(template, row["question"], row["answer"])
+    return Rendered(text + _fill(last, problem.question, ""))
 
 
 @functools.cache
-def _examples(path: str | None, columns: tuple[tuple[str, str], ...]) -> list[Mapping[str, str]]:
-    rows = file(path=path, columns=dict(columns)) if path else []
+def _read_examples(
+    path: str | None, columns: tuple[tuple[str, str], ...]
+) -> list[Mapping[str, str]]:
+    if not path:
+        return []
+    rows = file(path=path, columns=dict(columns))
     return [{"question": row.question, "answer": row.answer} for row in rows]
 
 
-def _filled(template: str, question: str, answer: str) -> str:
-    """The template with both filled in at once, since a question may hold braces."""
-    return re.sub(
-        r"\{(question|answer)\}",
-        lambda found: question if found[1] == "question" else answer,
-        template,
-    )
+def _fill(template: str, question: str, answer: str) -> str:
+    """Return the template with both filled in at once, since a question may hold braces."""
+    texts = {"question": question, "answer": answer}
+    return _PLACES.sub(lambda place: texts[place[1]], template)
 
 
 @register("prompt", "raw")
 def raw(
     problem: Problem, tokenizer: PreTrainedTokenizerBase, *, column: str | None = None
 ) -> Rendered:
-    """The question as it is, or a text that the row keeps (`column: input`), for files with
+    """Ask the question as it is, or a text that the row keeps (`column: input`), for files with
     templated prompts.
 
     A `<think>` at the end of the text is the beginning of the answer.
     """
     text = problem.question if column is None else problem.meta.get(column)
     if not isinstance(text, str):
-        known = suggest(
-            str(column), (key for key, value in problem.meta.items() if isinstance(value, str))
-        )
+        columns = [key for key, value in problem.meta.items() if isinstance(value, str)]
+        known = suggest(str(column), columns)
         raise UserError(
             f"prompt 'raw': problem '{problem.id}' has no text '{column}'{known}; name it in data.columns"
         )
-    opened = re.search(r"<think>\s*\Z", text)
+    opened = _OPENED_THINKING.search(text)
     return Rendered(text, opened[0] if opened else "")
 
 
@@ -155,13 +169,10 @@ def think_answer(
     system: str = "Think inside <think> </think> tags, then give only the final answer inside <answer> </answer> tags.",
     prefill: str = "<think>",
 ) -> Rendered:
-    """The model's chat template, with the form that Logic-RL rewards asked for and its first tag
+    """Ask in the model's chat template for the form that Logic-RL rewards, with its first tag
     already opened.
     """
     return chat(problem, tokenizer, system=system, prefill=prefill)
-
-
-Template = Callable[[Problem, Any], Rendered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +180,7 @@ class Renderer:
     """Turns a drawn problem into token ids by the template of its source."""
 
     templates: Sequence[Template]
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     limit: int
 
     @timed("render")
@@ -178,10 +189,10 @@ class Renderer:
 
     def _render(self, draw: Draw) -> Prompt:
         rendered = self.templates[draw.source](draw.problem, self.tokenizer)
-        ids = self.tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
-        if len(ids) > self.limit:
+        token_ids = self.tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
+        if len(token_ids) > self.limit:
             raise UserError(
-                f"rollout.max_prompt_tokens: the prompt of problem '{draw.problem.id}' has {len(ids)} tokens, more than"
-                f" {self.limit}; raise the limit or leave the problem out"
+                f"rollout.max_prompt_tokens: the prompt of problem '{draw.problem.id}' has {len(token_ids)} tokens,"
+                f" more than {self.limit}; raise the limit or leave the problem out"
             )
-        return Prompt(draw, tuple(ids), rendered.text, rendered.prefill)
+        return Prompt(draw, tuple(token_ids), rendered.text, rendered.prefill)

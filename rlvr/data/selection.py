@@ -1,31 +1,40 @@
-"""Which problems are trained on: rankings of problems by what a run made of them, and the selection
-rules of a recipe.
+"""Select the problems that a source trains on.
 
-A ranking takes the accuracy of each problem at each of its visits and gives the problems with their
-scores, first the one to train on; `rlvr select` prints it, and the selection rule of the same name
-takes a range of its ranks.
+A ranking (`rlvr/data/rankings.py`) takes the accuracy of each problem at each of its visits and
+gives the problems with their scores, first the one to train on; `rlvr select` prints it. The
+selection rule of the same name takes a range of its ranks: its options are those of the ranking,
+and `history` (or `samples`) says which run is ranked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, Literal  # noqa: F401 - as Share
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from rlvr.data.rankings import Ranking, historical_variance, lim, pass_rate, uncertainty
-from rlvr.data.run_history import Repeat, ranked, read_or_refuse, repeated
+from rlvr.data.rankings import Ranked, rank_problems
 from rlvr.errors import UserError, suggest
-from rlvr.registry import Count, Share, register  # noqa: F401 - Share stands in the signatures of rankings
+from rlvr.registry import Count, Share, register
 from rlvr.seeds import permutation
 from rlvr.types import Problem
 
 
+def _wrap_number(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+# One number for all selected problems, or one for each.
+Repeat = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_wrap_number)]
+
+# So many known ids are named where one is not among them.
+MAX_NAMED_IDS = 50
+
+
 @register("select", "all")
 def everything(problems: Sequence[Problem]) -> list[Problem]:
-    """Every problem, once."""
+    """Select every problem, once."""
     return list(problems)
 
 
@@ -37,67 +46,139 @@ def by_id(
     repeat: Repeat = (1,),
     answer: str | None = None,
 ) -> list[Problem]:
-    """The named problems, each `repeat` times; repeats drawn in one step are groups of their own
-    (One-Shot-RLVR). `answer` takes the place of their golds: the control with a wrong label.
+    """Select the named problems, each `repeat` times; repeats drawn in one step are groups of their
+    own (One-Shot-RLVR). `answer` takes the place of their golds: the control with a wrong label.
     """
     known = {problem.id: problem for problem in problems}
-    missing = next((name for name in ids if name not in known), None)
-    if missing is not None:
-        raise UserError(f"select.ids: no problem '{missing}'{suggest(missing, list(known)[:50])}")
-    chosen = [known[name] for name in ids]
-    return repeated(
-        [replace(p, answer=answer) for p in chosen] if answer is not None else chosen, repeat
-    )
+    selected: list[Problem] = []
+    for name in ids:
+        if name not in known:
+            nearest = suggest(name, list(known)[:MAX_NAMED_IDS])
+            raise UserError(f"select.ids: no problem '{name}'{nearest}")
+        selected.append(known[name])
+    if answer is not None:
+        selected = [replace(problem, answer=answer) for problem in selected]
+    return repeat_problems(selected, repeat)
 
 
 @register("select", "random")
 def at_random(
     problems: Sequence[Problem], *, take: Count, seed: int = 0, repeat: Repeat = (1,)
 ) -> list[Problem]:
-    """`take` problems at random, each `repeat` times."""
+    """Select `take` problems at random, each `repeat` times."""
     if take > len(problems):
         raise UserError(f"select.take: {take} problems asked for, the source has {len(problems)}")
-    return repeated(
-        [problems[i] for i in permutation(len(problems), seed, "select")[:take]], repeat
-    )
+    order = permutation(len(problems), seed, "select")
+    return repeat_problems([problems[index] for index in order[:take]], repeat)
 
 
-def _ruled(name: str, rule: Callable[..., Ranking], key: str = "history") -> None:
-    """Register the selection rule of a ranking: the problems in a range of its ranks, each `repeat`
-    times. Its options are those of the ranking, and `key` says which run is ranked.
+@register("select", "historical_variance")
+def by_historical_variance(
+    problems: Sequence[Problem],
+    *,
+    history: str,
+    top: Count | None = None,
+    start: Count = 1,
+    repeat: Repeat = (1,),
+) -> list[Problem]:
+    """Select a range of ranks of the ranking `historical_variance`, each problem `repeat` times."""
+    ranks = rank_problems(history, "historical_variance", {}, start, top)
+    return repeat_problems(find_problems(problems, ranks, "history", history), repeat)
+
+
+@register("select", "lim")
+def by_lim(
+    problems: Sequence[Problem],
+    *,
+    history: str,
+    top: Count | None = None,
+    start: Count = 1,
+    repeat: Repeat = (1,),
+) -> list[Problem]:
+    """Select a range of ranks of the ranking `lim`, each problem `repeat` times."""
+    ranks = rank_problems(history, "lim", {}, start, top)
+    return repeat_problems(find_problems(problems, ranks, "history", history), repeat)
+
+
+@register("select", "pass_rate")
+def by_pass_rate(
+    problems: Sequence[Problem],
+    *,
+    history: str,
+    top: Count | None = None,
+    start: Count = 1,
+    repeat: Repeat = (1,),
+    low: Share = 0.0,
+    high: Share = 1.0,
+    target: Share | None = None,
+    of: Literal["mean", "last"] = "mean",
+) -> list[Problem]:
+    """Select a range of ranks of the ranking `pass_rate`, each problem `repeat` times."""
+    options = {"low": low, "high": high, "target": target, "of": of}
+    ranks = rank_problems(history, "pass_rate", options, start, top)
+    return repeat_problems(find_problems(problems, ranks, "history", history), repeat)
+
+
+@register("select", "uncertainty")
+def by_uncertainty(
+    problems: Sequence[Problem],
+    *,
+    samples: str,
+    top: Count | None = None,
+    start: Count = 1,
+    repeat: Repeat = (1,),
+) -> list[Problem]:
+    """Select a range of ranks of the ranking `uncertainty`, each problem `repeat` times."""
+    ranks = rank_problems(samples, "uncertainty", {}, start, top)
+    return repeat_problems(find_problems(problems, ranks, "samples", samples), repeat)
+
+
+def find_problems(
+    problems: Sequence[Problem], ranks: Sequence[Ranked], key: str, source: str
+) -> list[Problem]:
+    """Return the problem of each rank; raises UserError where none or several fit.
+
+    It is the one of that id, or for a bare index the one at that place of its file.
     """
+    by_id = {problem.id: problem for problem in problems}
+    by_index: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_index.setdefault(problem.id.rpartition("/")[2], []).append(problem)
+    found: list[Problem] = []
+    for row in ranks:
+        fitting = _find_fitting(row.id, by_id, by_index)
+        if len(fitting) > 1:
+            raise UserError(
+                f"select.{key}: '{row.id}' of {source} fits both '{fitting[0].id}' and '{fitting[1].id}'"
+            )
+        if not fitting:
+            raise UserError(
+                f"select.{key}: '{row.id}' (rank {row.rank} of {source}) is not among the {len(problems)} problems of"
+                f" the source, whose ids are like '{problems[0].id}'; give a {key} of these problems"
+            )
+        found += fitting
+    return found
 
-    def chosen(
-        problems: Sequence[Problem],
-        *,
-        top: Count | None = None,
-        start: Count = 1,
-        repeat: Repeat = (1,),
-        **own: Any,
-    ) -> list[Problem]:
-        source = own.pop(key)
-        return repeated(
-            read_or_refuse(problems, ranked(source, name, own, start, top), key, source), repeat
+
+def _find_fitting(
+    name: str, by_id: Mapping[str, Problem], by_index: Mapping[str, list[Problem]]
+) -> list[Problem]:
+    if name in by_id:
+        return [by_id[name]]
+    is_index = name.isascii() and name.isdigit()
+    if is_index and name in by_index:
+        return by_index[name]
+    return []
+
+
+def repeat_problems(problems: Sequence[Problem], repeat: tuple[int, ...]) -> list[Problem]:
+    """Return each problem as often as `repeat` says: one number for all, or one for each."""
+    counts = repeat * len(problems) if len(repeat) == 1 else repeat
+    if len(counts) != len(problems):
+        raise UserError(
+            f"select.repeat: {len(counts)} numbers for {len(problems)} problems; give one, or one for each"
         )
-
-    offered = [
-        p
-        for f in (chosen, rule)
-        for p in signature(f).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    ]
-    place = Parameter(key, Parameter.KEYWORD_ONLY, annotation=str)
-    chosen.__signature__ = Signature([place, *offered])  # type: ignore[attr-defined]
-    register("select", name)(chosen)
-
-
-_ruled("historical_variance", historical_variance)
-
-
-_ruled("lim", lim)
-
-
-_ruled("pass_rate", pass_rate)
-
-
-_ruled("uncertainty", uncertainty, "samples")
+    repeated: list[Problem] = []
+    for problem, count in zip(problems, counts, strict=True):
+        repeated += [problem] * count
+    return repeated

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlvr import registry
 from rlvr.config import loader
-from rlvr.data.controls import control_scores
+from rlvr.data.controls import score_controls
 from rlvr.data.gate import RejectedGold, check_golds
 from rlvr.errors import UserError
 from rlvr.evaluation.grade import opened_thinking, parse_line
@@ -100,7 +100,7 @@ def audit_responses(path: Path) -> Audit:
         tuple(seen),
         check_golds(problems, "mark")[1],
         len(problems),
-        control_scores(judge, problems),
+        score_controls(judge, problems),
     )
 
 

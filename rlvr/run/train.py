@@ -117,7 +117,7 @@ def _overlaps(built: Built) -> list[str]:
         benchmark.name: find_overlap(train, benchmark.problems) for benchmark in built.benchmarks
     }
     return [
-        f"contamination: {one.line(name)}" for name, one in found.items() if one.exact or one.most
+        f"contamination: {one.describe(name)}" for name, one in found.items() if one.exact or one.most
     ]
 
 

@@ -185,7 +185,7 @@ def test_problems_that_are_always_or_never_solved_rest() -> None:
     sources = Sources((tuple(PROBLEMS[:4]),), (1.0,), 0, (True,), (AdaptiveSampling(cooldown=2),))
     state = sources.start()
     draws, state = sources.draw(state, 4)
-    state = sources.seen(state, [group(p, n) for p, n in zip(PROBLEMS, (4, 0, 2, 3), strict=False)])
+    state = sources.note_accuracy(state, [group(p, n) for p, n in zip(PROBLEMS, (4, 0, 2, 3), strict=False)])
     rounds = []
     for _ in range(3):
         draws, state = sources.draw(state, 2)
@@ -197,7 +197,7 @@ def test_problems_that_are_always_or_never_solved_rest() -> None:
 def test_a_source_where_all_problems_rest_still_gives_problems() -> None:
     sources = Sources((tuple(PROBLEMS[:2]),), (1.0,), 0, (True,), (AdaptiveSampling(cooldown=3),))
     draws, state = sources.draw(sources.start(), 2)
-    state = sources.seen(state, [group(d.problem, 4) for d in draws])
+    state = sources.note_accuracy(state, [group(d.problem, 4) for d in draws])
     draws, _ = sources.draw(state, 2)
     assert [d.problem.id for d in draws] == ["p0", "p1"]
 

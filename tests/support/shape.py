@@ -35,7 +35,7 @@ VERBS = frozenset(
     describe detach detect determine differ digest discount distribute divide do download draw drop dump emit encode
     end enter equal escape estimate evaluate exchange exit expand expect explain export express extend extract factor
     fail fetch fill filter find finish fit fix flatten flush fold follow forget format forward free freeze gather
-    generate get give go grade group grow guard guess handle has have hide hold identify ignore import include infer
+    generate get give go grade group grow guard guess handle has have hide hold identify ignore import include index infer
     init insert inspect install interpret interrupt is iterate join judge keep kill know launch lay lead leave lex
     list load localise locate lock log look lower make mark mask match mean measure meet merge mix move name need
     normalise note number offer open order pack pad paint parse pass pay pick place plan pop predict prepare print
