@@ -517,6 +517,41 @@ def test_the_package_is_a_command_of_python(tmp_path: Path) -> None:
     ]
 
 
+PUBLIC = [
+    "Context",
+    "Problem",
+    "Response",
+    "Reward",
+    "Rollout",
+    "RunError",
+    "Status",
+    "UserError",
+    "Verdict",
+    "VerifiedGroup",
+    "__version__",
+    "evaluate",
+    "load_recipe",
+    "register",
+    "sweep",
+    "train",
+]
+
+
+def test_the_public_names_are_these_and_each_is_there() -> None:
+    assert rlvr.__all__ == PUBLIC
+    for name in PUBLIC:
+        assert getattr(rlvr, name) is not None, name
+        assert name in dir(rlvr)
+    modules = {path.stem for path in (ROOT / "rlvr").iterdir()}
+    assert modules.isdisjoint(PUBLIC), "a module would stand in the place of a function"
+
+
+def test_a_recipe_loads_from_python_with_overrides() -> None:
+    by_text = rlvr.load_recipe("demo", ["rollout.samples=5"])
+    assert by_text == rlvr.load_recipe("demo", {"rollout.samples": 5})
+    assert by_text.rollout.samples == 5
+
+
 COMMANDS = ["train", "show", "eval", "data", "grade", "audit", "report", "select", "sweep"]
 
 

@@ -18,7 +18,7 @@ from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.engines.base import Engine
 from rlvr.engines.weight_check import WeightSyncCheck
 from rlvr.errors import optional
-from rlvr.models import loading, lora
+from rlvr.models import loading, locating, lora
 from rlvr.models.policy import Policy
 from rlvr.models.trainable import TrainableModel
 from rlvr.models.value import ValueModel, value_head
@@ -37,8 +37,8 @@ class Loaded:
 def check_model_folders(recipe: Recipe) -> None:
     """Models whose folders are not there are refused before anything is read."""
     for where, name in checks.models_of(recipe).items():
-        if name not in loading.BUILT_IN:
-            loading.locate(name, where)
+        if name not in locating.BUILT_IN:
+            locating.locate(name, where)
 
 
 def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:

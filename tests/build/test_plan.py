@@ -5,18 +5,25 @@ a run too large.
 from __future__ import annotations
 
 import ctypes
+import json
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, LlamaConfig
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from rlvr.build.estimate import GIB, PROCESS, Shape, estimate, memory, shape_of
+from rlvr.build.estimate import estimate
+from rlvr.build.memory import GIB, PROCESS
+from rlvr.build.memory import plan_memory as memory
+from rlvr.build.model_shape import Shape, shape_of
 from rlvr.cli import main as cli
 from rlvr.config import loader
 from rlvr.errors import UserError
+from rlvr.models.devices import count_gpus, has_fast_bf16
 
 SMALL = Shape(parameters=1_000_000, layers=2, hidden=64, kv=32, inner=128, vocabulary=512)
 
@@ -56,6 +63,57 @@ def test_a_folder_is_measured_by_its_own_configuration(tiny_model) -> None:
         module.config.num_hidden_layers,
         module.config.hidden_size,
     )
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 101,
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("model_type", "more"),
+    [
+        ("llama", {}),
+        ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 16}),
+        ("mistral", {"head_dim": None}),
+        ("mistral", {"attention_bias": True, "mlp_bias": True}),
+        ("qwen2", {}),
+        ("qwen3", {"head_dim": 16}),
+        ("qwen3", {"head_dim": 16, "attention_bias": True}),
+        ("qwen3", {}),
+        ("gemma", {"head_dim": 8}),
+    ],
+)
+def test_parameters_counted_from_a_configuration_are_those_of_the_model(
+    model_type: str, more: dict[str, Any], tied: bool, tmp_path: Path
+) -> None:
+    """The last two leave something open, or are of another family, and transformers builds them."""
+    config = {**SIZES, **more, "model_type": model_type, "tie_word_embeddings": tied}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shape = shape_of(str(tmp_path))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert shape is not None
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    attention = model.base_model.layers[0].self_attn
+    assert shape.kv == attention.k_proj.out_features
+    assert (shape.layers, shape.hidden, shape.inner, shape.vocabulary) == (3, 48, 40, 101)
+
+
+def test_a_configuration_that_nobody_can_read_has_no_shape(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{not json")
+    assert shape_of(str(tmp_path)) is None
+
+
+def test_the_machine_is_what_torch_says_it_is() -> None:
+    assert count_gpus() == torch.cuda.device_count()
+    assert has_fast_bf16() == torch.cpu._is_avx512_bf16_supported()
 
 
 def test_the_parts_of_a_plain_run_on_a_cpu_by_hand() -> None:

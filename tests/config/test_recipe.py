@@ -93,7 +93,8 @@ def test_loading_a_recipe_is_fast_and_imports_neither_torch_nor_transformers(
     tmp_path: Path,
 ) -> None:
     code = (
-        "import json, sys; from rlvr.config import loader; [loader.load(name) for name in recipe.shipped()];"
+        "import json, sys; from rlvr import resources; from rlvr.config import loader;"
+        "[loader.load(name) for name in resources.shipped()];"
         "print(json.dumps(sorted(sys.modules)))"
     )
     start = spent()

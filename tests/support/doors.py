@@ -87,6 +87,7 @@ LIGHT_FILES = (
     "rlvr",
     "rlvr.types",
     "rlvr.registry",
+    "rlvr.build.estimate",
     "rlvr.sweeps.planning",
     "rlvr.sweeps.table",
     "rlvr.evaluation.grade",

