@@ -1,35 +1,63 @@
-"""Rewards of any supported signature as rewards of whole groups."""
+"""Call reward functions of any supported signature on whole groups.
+
+To support another library, add the names that its functions ask for to the tables below and, where
+it returns something of its own, a reader to `rlvr/rewards/returned.py`.
+"""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any
 
 from rlvr.errors import RunError, UserError, suggest
+from rlvr.rewards.returned import check_count, check_finite, read_columns, read_reward, read_score
 from rlvr.types import Context, Problem, Reward, VerifiedGroup, VerifiedSample
+
+GroupReward = Callable[[VerifiedGroup, Context], Sequence[Reward]]
+
+# What a reward may ask for by name, of one response.
+RESPONSE_NAMES = (
+    "response",
+    "completion",
+    "text",
+    "solution_str",
+    "ground_truth",
+    "answer",
+    "gold",
+    "data_source",
+    "extra_info",
+    "problem",
+    "verdict",
+    "rollout",
+    "context",
+)
+
+# What it may ask for as lists, of all samples of a problem (OpenRLHF).
+LIST_NAMES = ("queries", "prompts", "labels")
+
+# Who asks for one of these may return a mapping with `score`.
+VERL_NAMES = frozenset({"solution_str", "data_source"})
 
 
 def checked_reward(
     name: str, function: Callable[..., Any]
 ) -> Callable[[VerifiedGroup, Context], list[Reward]]:
-    """A reward of any supported signature as one of whole groups, whose failures name the reward
-    and the problem.
+    """Return a reward of any supported signature as one of whole groups.
+
+    Its failures are a RunError that names the reward and the problem.
     """
-    lifted = adapt_signature(function, name)
+    adapted = adapt_signature(function, name)
 
     def call(group: VerifiedGroup, context: Context) -> list[Reward]:
         try:
-            rewards = [_as_reward(reward) for reward in lifted(group, context)]
-            _check_count(rewards, len(group.members), name)
-            _check_finite(rewards, group.problem, name)
+            rewards = list(map(read_reward, adapted(group, context)))
+            check_count(rewards, len(group.members), name)
+            check_finite(rewards, group.problem, name)
         except RunError:
             raise
-        # a reward may be anybody's code; the run ends with its name and the problem's
+        # A reward may be anybody's code; the run ends with its name and the problem's.
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise RunError(
@@ -40,187 +68,160 @@ def checked_reward(
     return call
 
 
-# What a reward may ask for by name: of one response, or, as lists, of all samples of a problem.
-ONE = (
-    "response", "completion", "text", "solution_str", "ground_truth", "answer", "gold", "data_source", "extra_info",
-    "problem", "verdict", "rollout", "context",
-)  # fmt: skip
+def adapt_signature(function: Callable[..., Any], name: str = "reward") -> GroupReward:
+    """Return a reward that sees whole groups.
 
-
-ALL = ("queries", "prompts", "labels")
-
-
-VERL = frozenset({"solution_str", "data_source"})
-
-
-def adapt_signature(
-    function: Callable[..., Any], name: str = "reward"
-) -> Callable[[VerifiedGroup, Context], Sequence[Reward]]:
-    """A reward that sees whole groups, from one that sees a group, lists of its samples, or one
-    response.
+    It is made from one that sees a group, lists of its samples, or one response:
 
     A function whose first parameter is `group` is taken as it is. One that asks for `queries`,
     `prompts` or `labels` (OpenRLHF) is called once a problem and returns a number for each sample,
     or a mapping with `rewards`. Any other is called once a response with whatever it asks for by
-    name (see ONE) and returns a number, a mapping of named parts or a Reward; one with the names of
-    verl returns a number or a mapping with `score`. A parameter of another name keeps its default.
+    name (see RESPONSE_NAMES) and returns a number, a mapping of named parts or a Reward. One with
+    the names of verl returns a number or a mapping with `score`. A parameter of another name keeps
+    its default.
     """
-    parameters = _parameters(function, name)
+    parameters = _read_parameters(function, name)
     names = [parameter.name for parameter in parameters]
     if names[:1] == ["group"]:
-        return function if len(names) > 1 else lambda group, _: function(group)
-    offered = ALL if set(names) & set(ALL) else ONE
-    call = _by_name(function, parameters, offered, name)
-    if offered is ALL:
-        return lambda group, _: _of_lists(call(_lists(group)), len(group.members), name)
-    read = partial(_by_score, name=name) if VERL & set(names) else _as_reward
-    return lambda group, context: [read(call(_offer(member, context))) for member in group.members]
+        return _adapt_group(function, names)
+    if not set(names).isdisjoint(LIST_NAMES):
+        return _adapt_lists(function, parameters, name)
+    return _adapt_single(function, parameters, name)
 
 
-def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
-    """The parameters that may be filled by position; keyword-only ones are the recipe's."""
+def _read_parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
+    """Return the parameters that may be filled by position; keyword-only ones are the recipe's."""
     try:
-        found = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         raise UserError(
             f"reward '{name}': its parameters cannot be read; call it from a function such as mine(response, gold)"
         ) from None
-    return [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter for parameter in parameters if parameter.kind in positional]
 
 
-def _by_name(
+def _adapt_group(function: Callable[..., Any], names: Sequence[str]) -> GroupReward:
+    if len(names) > 1:
+        return function
+    return lambda group, _: function(group)
+
+
+def _adapt_lists(
+    function: Callable[..., Any], parameters: Sequence[inspect.Parameter], name: str
+) -> GroupReward:
+    """Adapt a function of OpenRLHF, which sees all samples of a problem at once."""
+    ask = _bind_by_name(function, parameters, LIST_NAMES, name)
+
+    def call(group: VerifiedGroup, _: Context) -> list[Reward]:
+        return read_columns(ask(_offer_lists(group)), len(group.members), name)
+
+    return call
+
+
+def _adapt_single(
+    function: Callable[..., Any], parameters: Sequence[inspect.Parameter], name: str
+) -> GroupReward:
+    """Adapt a function of one response, such as those of verl."""
+    ask = _bind_by_name(function, parameters, RESPONSE_NAMES, name)
+    read: Callable[[Any], Reward] = read_reward
+    if any(parameter.name in VERL_NAMES for parameter in parameters):
+        read = partial(read_score, name=name)
+
+    def call(group: VerifiedGroup, context: Context) -> list[Reward]:
+        rewards: list[Reward] = []
+        for member in group.members:
+            value = ask(_offer_response(member, context))
+            rewards.append(read(value))
+        return rewards
+
+    return call
+
+
+def _bind_by_name(
     function: Callable[..., Any],
     parameters: Sequence[inspect.Parameter],
     offered: Sequence[str],
     name: str,
 ) -> Callable[[Mapping[str, Any]], Any]:
-    """The function as one of a mapping, from which it takes what it asks for."""
-    asked = [p for p in parameters if p.name in offered]
-    for other in (p for p in parameters if p.name not in offered):
-        if other.default is other.empty or other.kind is other.POSITIONAL_ONLY:
-            why = (
-                "which no response has"
-                if offered is ONE
-                else f"which does not go with '{asked[0].name}'"
-            )
-            known = offered if asked else (*ONE, *ALL)
-            raise UserError(
-                f"reward '{name}': it asks for '{other.name}', {why}{suggest(other.name, known)}"
-            )
+    """Return the function as one of a mapping, from which it takes what it asks for."""
+    asked = [parameter for parameter in parameters if parameter.name in offered]
+    for parameter in parameters:
+        if parameter.name not in offered:
+            _check_has_default(parameter, asked, offered, name)
+    everything = (*RESPONSE_NAMES, *LIST_NAMES)
     if not asked:
-        raise UserError(f"reward '{name}': it asks for nothing by name{suggest('', (*ONE, *ALL))}")
-    placed = [p.name for p in asked if p.kind is p.POSITIONAL_ONLY]
-    named = [p.name for p in asked if p.kind is not p.POSITIONAL_ONLY]
-    return lambda offer: function(
-        *(offer[key] for key in placed), **{key: offer[key] for key in named}
+        raise UserError(f"reward '{name}': it asks for nothing by name{suggest('', everything)}")
+
+    def call(offer: Mapping[str, Any]) -> Any:
+        arguments: list[Any] = []
+        keywords: dict[str, Any] = {}
+        for parameter in asked:
+            value = offer[parameter.name]
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                arguments.append(value)
+            else:
+                keywords[parameter.name] = value
+        return function(*arguments, **keywords)
+
+    return call
+
+
+def _check_has_default(
+    parameter: inspect.Parameter,
+    asked: Sequence[inspect.Parameter],
+    offered: Sequence[str],
+    name: str,
+) -> None:
+    """Refuse a parameter that nobody fills; raises UserError."""
+    may_stay = parameter.default is not parameter.empty
+    if may_stay and parameter.kind is not parameter.POSITIONAL_ONLY:
+        return
+    why = "which no response has"
+    if offered is not RESPONSE_NAMES:
+        why = f"which does not go with '{asked[0].name}'"
+    known = offered if asked else (*RESPONSE_NAMES, *LIST_NAMES)
+    raise UserError(
+        f"reward '{name}': it asks for '{parameter.name}', {why}{suggest(parameter.name, known)}"
     )
 
 
-def _offer(member: VerifiedSample, context: Context) -> Mapping[str, Any]:
-    rollout, problem = member.rollout, member.rollout.prompt.problem
-    extra = problem.meta.get("extra_info", problem.meta)
+def _offer_response(member: VerifiedSample, context: Context) -> Mapping[str, Any]:
+    """Return what a function of one response may ask for, by name."""
+    rollout = member.rollout
+    problem = rollout.prompt.problem
+    extra_info = problem.meta.get("extra_info", problem.meta)
+    if isinstance(extra_info, Mapping):
+        extra_info = dict(extra_info)
     return {
-        **dict.fromkeys(("response", "completion", "text", "solution_str"), rollout.text),
-        **{"ground_truth": _gold(problem), "answer": problem.answer, "gold": problem.answer},
-        **{"data_source": problem.meta.get("data_source", problem.task)},
-        **{"extra_info": dict(extra) if isinstance(extra, Mapping) else extra},
-        **{"problem": problem, "verdict": member.verdict, "rollout": rollout, "context": context},
+        "response": rollout.text,
+        "completion": rollout.text,
+        "text": rollout.text,
+        "solution_str": rollout.text,
+        "ground_truth": _get_raw_gold(problem),
+        "answer": problem.answer,
+        "gold": problem.answer,
+        "data_source": problem.meta.get("data_source", problem.task),
+        "extra_info": extra_info,
+        "problem": problem,
+        "verdict": member.verdict,
+        "rollout": rollout,
+        "context": context,
     }
 
 
-def _lists(group: VerifiedGroup) -> Mapping[str, list[Any]]:
-    prompts = [member.rollout.prompt.text for member in group.members]
-    return {
-        "queries": [
-            prompt + member.rollout.text
-            for prompt, member in zip(prompts, group.members, strict=True)
-        ],
-        "prompts": prompts,
-        "labels": [_gold(group.problem)] * len(prompts),
-    }
+def _offer_lists(group: VerifiedGroup) -> Mapping[str, list[Any]]:
+    """Return what a function of lists may ask for: one entry for each sample of the problem."""
+    queries: list[str] = []
+    prompts: list[str] = []
+    for member in group.members:
+        prompt = member.rollout.prompt.text
+        queries.append(prompt + member.rollout.text)
+        prompts.append(prompt)
+    labels = [_get_raw_gold(group.problem)] * len(prompts)
+    return {"queries": queries, "prompts": prompts, "labels": labels}
 
 
-def _gold(problem: Problem) -> Any:
-    """The gold as its row holds it, which may be a mapping."""
+def _get_raw_gold(problem: Problem) -> Any:
+    """Return the gold as its row holds it, which may be a mapping."""
     return problem.meta.get("ground_truth", problem.answer)
-
-
-def _of_lists(given: Any, count: int, name: str) -> list[Reward]:
-    """Rewards from numbers, or from a mapping of `rewards`, `scores` and `extra_logs`, all of which
-    are logged.
-    """
-    if not isinstance(given, Mapping):
-        return [Reward(value) for value in _numbers(given)]
-    _check_has(given, "rewards", name)
-    rewards = _numbers(given["rewards"])
-    _check_count(rewards, count, name)
-    columns = {"rewards": rewards}
-    for key, values in {"scores": given.get("scores"), **(given.get("extra_logs") or {})}.items():
-        if values is not None:
-            column = _numbers(values)
-            # one number is that of all samples
-            columns[str(key)] = column * count if len(column) == 1 else column
-            _check_count(columns[str(key)], count, name, f" of '{key}'")
-    return [
-        Reward(value, {key: column[i] for key, column in columns.items()})
-        for i, value in enumerate(rewards)
-    ]
-
-
-def _numbers(values: Any) -> list[float]:
-    """The numbers of a list, an array or a tensor; a number alone is a list of one."""
-    values = values.tolist() if hasattr(values, "tolist") else values
-    if isinstance(values, str | Mapping):
-        raise TypeError(f"{type(values).__name__} is no list of numbers")
-    rows = [values] if isinstance(values, Real) else values
-    return [_number(row) for row in rows]
-
-
-def _number(row: Any) -> float:
-    match row:
-        case [number]:  # a column of a table of one column
-            return float(number)
-        case _:
-            return float(row)
-
-
-def _by_score(value: Any, name: str) -> Reward:
-    """The reward from a number, or from a mapping with `score` whose other numbers are logged."""
-    if not isinstance(value, Mapping):
-        return _as_reward(value)
-    _check_has(value, "score", name)
-    score = float(value["score"])
-    return Reward(
-        score,
-        {str(k): float(v) for k, v in value.items() if isinstance(v, Real)} | {"score": score},
-    )
-
-
-def _check_has(given: Mapping[Any, Any], key: str, name: str) -> None:
-    if key not in given:
-        known = ", ".join(map(str, given)) or "none"
-        raise RunError(f"reward '{name}' returned a mapping without '{key}' (known: {known})")
-
-
-def _check_count(found: Sequence[Any], wanted: int, name: str, of: str = "") -> None:
-    if len(found) != wanted:
-        raise RunError(f"reward '{name}' returned {len(found)} values{of} for {wanted} responses")
-
-
-def _check_finite(rewards: Sequence[Reward], problem: Problem, name: str) -> None:
-    values = [("", reward.value) for reward in rewards]
-    for part, value in values + [item for reward in rewards for item in reward.parts.items()]:
-        if not math.isfinite(value):
-            what = f"{value} as '{part}'" if part else f"{value}"
-            raise RunError(
-                f"reward '{name}' returned {what} (problem '{problem.id}'); it must be a finite number"
-            )
-
-
-def _as_reward(value: Any) -> Reward:
-    if isinstance(value, Reward):
-        return replace(value, value=float(value.value))
-    if isinstance(value, Mapping):
-        parts = {str(name): float(part) for name, part in value.items()}
-        return Reward(sum(parts.values()), parts)
-    return Reward(float(value))

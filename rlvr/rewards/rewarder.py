@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlvr.rewards.adapters import GroupReward
 from rlvr.types import Context, Reward, RewardedGroup, Sample, VerifiedGroup
 
 
@@ -12,29 +13,40 @@ from rlvr.types import Context, Reward, RewardedGroup, Sample, VerifiedGroup
 class Rewarder:
     """The weighted sum of the recipe's rewards, each part logged under the name of its reward."""
 
-    rewards: Sequence[tuple[str, float, Callable[[VerifiedGroup, Context], Sequence[Reward]]]]
+    rewards: Sequence[tuple[str, float, GroupReward]]  # name, weight, function
 
     def __call__(self, group: VerifiedGroup, context: Context) -> RewardedGroup:
-        """Values for the members of one group.   [G] -> [G]"""
+        """Give values to the members of one group.   [G] -> [G]"""
         if not group.members:
             return RewardedGroup(group.problem, (), trained=False, failed=group.failed)
-        columns = [
-            [self._scaled(name, weight, r) for r in call(group, context)]
-            for name, weight, call in self.rewards
-        ]
-        rows = list(zip(*columns, strict=True))
-        rewards = [
-            Reward(sum(r.value for r in row), {k: v for r in row for k, v in r.parts.items()})
-            for row in rows
-        ]
-        samples = [
-            Sample(m.rollout, m.verdict, r) for m, r in zip(group.members, rewards, strict=True)
-        ]
+        columns: list[list[Reward]] = []
+        for name, weight, call in self.rewards:
+            rewards = call(group, context)
+            columns.append([_scale(reward, name, weight) for reward in rewards])
+        rows = zip(*columns, strict=True)
+        samples: list[Sample] = []
+        for member, row in zip(group.members, rows, strict=True):
+            samples.append(Sample(member.rollout, member.verdict, _add_up(row)))
         return RewardedGroup(group.problem, tuple(samples), failed=group.failed)
 
-    @staticmethod
-    def _scaled(name: str, weight: float, reward: Reward) -> Reward:
-        parts = {
-            k if k.startswith(name) else f"{name}.{k}": weight * v for k, v in reward.parts.items()
-        }
-        return Reward(weight * reward.value, parts or {name: weight * reward.value})
+
+def _add_up(rewards: Sequence[Reward]) -> Reward:
+    """Return the sum of all rewards of one response, with the parts of each."""
+    parts: dict[str, float] = {}
+    for reward in rewards:
+        parts.update(reward.parts)
+    return Reward(sum(reward.value for reward in rewards), parts)
+
+
+def _scale(reward: Reward, name: str, weight: float) -> Reward:
+    """Return the weighted reward, whose parts begin with its name.
+
+    >>> _scale(Reward(2.0, {"steps": 2.0}), "step_count", 0.5).parts
+    {'step_count.steps': 1.0}
+    """
+    value = weight * reward.value
+    parts: dict[str, float] = {}
+    for part, part_value in reward.parts.items():
+        key = part if part.startswith(name) else f"{name}.{part}"
+        parts[key] = weight * part_value
+    return Reward(value, parts or {name: value})
