@@ -18,6 +18,7 @@ from rlvr.rollouts.generate import Rollouts
 from rlvr.step import State, StepResult
 from rlvr.training.batch import Batch
 from rlvr.training.learner import Learner
+from rlvr.training.scored import Scored
 from rlvr.types import Problem, Prompt
 
 
@@ -56,20 +57,22 @@ def solution_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
 
 
 def batch_of_solutions(sequences: Sequence[Tokens], learner: Learner) -> Batch:
-    """Given responses as a batch whose advantages are zero.   [N] sequences"""
+    """Return given responses as a batch whose rewards and advantages are zero.   [N] sequences"""
+    device = learner.policy.device
     lengths = torch.tensor([len(s.response) for s in sequences])
-    count, policy = int(lengths.sum()), learner.policy
-    zeros = torch.zeros(count, dtype=policy.accum_dtype, device=policy.device)
-    return Batch(
+    count = int(lengths.sum())
+    zeros = torch.zeros(count, dtype=learner.policy.accum_dtype, device=device)
+    scored = Scored(
         sequences=tuple(sequences),
-        group=tuple(range(len(sequences))),
-        sample=torch.repeat_interleave(lengths).to(policy.device),
-        mask=torch.ones_like(zeros),
-        advantage=zeros,
-        rollout_logprob=zeros,
         total_samples=len(sequences),
         total_tokens=count,
+        reward=zeros.new_zeros(len(sequences)),
+        group=torch.arange(len(sequences), device=device),
+        sample=torch.repeat_interleave(lengths).to(device),
+        mask=torch.ones_like(zeros),
+        rollout_logprob=zeros,
     )
+    return Batch(scored, advantage=zeros)
 
 
 def check_solutions(problems: Sequence[Problem]) -> None:

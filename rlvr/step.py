@@ -22,8 +22,9 @@ from rlvr.rollouts.describe import describe
 from rlvr.rollouts.gather import Attempt, CollectedGroups
 from rlvr.rollouts.generate import Rollouts
 from rlvr.rollouts.verify import Verifier
-from rlvr.training.batch import MinibatchPlan, Scored, pack
+from rlvr.training.batch import Batch, MinibatchPlan, average_advantages
 from rlvr.training.learner import Learner
+from rlvr.training.scored import Scored
 from rlvr.types import Context, Prompt, RewardedGroup, Sampling
 
 
@@ -62,14 +63,14 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The state after a step, what it measured, and the groups that it saw with the advantage of
-    each trained token.
+    """The state after a step, what it measured, and the groups that it saw with the mean advantage
+    of each of their samples, None where a sample's group is not trained.
     """
 
     state: State
     metrics: Metrics
     groups: Sequence[RewardedGroup]
-    advantages: Sequence[float]
+    advantages: Sequence[float | None]  # [P*G] in the order of `flatten(groups)`
 
 
 def sample_groups(
@@ -90,15 +91,20 @@ def sample_groups(
 
 
 def train_step(run: Run, state: State) -> StepResult:
-    """Groups -> scores -> advantages -> batch -> updates -> new weights in the engine."""
+    """Groups -> scores -> shaped rewards -> values -> advantages -> batch -> updates -> new weights
+    in the engine.
+    """
     gathered = run.gather(partial(sample_groups, run, state.step), state.source, run.problems)
     groups = run.keep(gathered.groups)
     scored = run.learner.score(groups)
-    advantage = run.advantage(scored, run.world)
-    batch = pack(groups, scored, advantage)
+    scored = run.learner.shape_rewards(scored)
+    scored = run.learner.estimate_values(scored)
+    batch = Batch(scored, run.advantage(scored, run.world))
     metrics = describe(groups, gathered)
     for minibatch in batch.minibatches(run.split, run.seed, state.step):
         metrics += run.learner.update(minibatch)
     run.rollouts.load(run.learner.weights(), version=state.step + 1)
-    after = State(state.step + 1, run.sources.note_accuracy(gathered.source, [*gathered.left_out, *groups]))
-    return StepResult(after, metrics, groups, advantage.tolist())
+    after = State(
+        state.step + 1, run.sources.note_accuracy(gathered.source, [*gathered.left_out, *groups])
+    )
+    return StepResult(after, metrics, groups, average_advantages(groups, batch))

@@ -24,7 +24,9 @@ from rlvr.models import packing
 from rlvr.rollouts import gather
 from rlvr.step import Run, StepResult, sample_groups, train_step
 from rlvr.training import batch
+from rlvr.training import scored as scored_file
 from rlvr.training.batch import Batch
+from rlvr.training.scored import Scored, tokens_of
 from rlvr.types import Problem, Response, Sample, flatten
 
 # Anything that chooses a way: an `if` of any form, a loop with an end of its own, `and`/`or`, a
@@ -107,7 +109,7 @@ def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
     tiny_model: Path, shared: bool, budget: int
 ) -> None:
     run = made(tiny_model, rollout={"problems": 4, "samples": 3, "max_tokens": 9}).run
-    sequences = batch.tokens_of(samples_of(stepped(run)[0]))
+    sequences = tokens_of(samples_of(stepped(run)[0]))
     predicted: dict[int, list[tuple[int, int]]] = {}
     for part in packing.passes(sequences, budget, shared):
         assert part.input_ids.numel() <= budget or len(part.input_ids) == 1
@@ -168,12 +170,12 @@ def test_advantages_follow_the_groups(tiny_model: Path) -> None:
     expected = []
     for group in result.groups:
         mean = sum(s.reward.value for s in group.samples) / len(group.samples)
-        expected += [s.reward.value - mean for s in group.samples for _ in s.rollout.token_ids]
+        expected += [s.reward.value - mean for s in group.samples]
     assert result.advantages == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_types_of_the_stages_are_frozen() -> None:
-    modules = (types, batch, step, gather, mergeable, world)
+    modules = (types, scored_file, batch, step, gather, mergeable, world)
     found = [
         c
         for m in modules
@@ -198,17 +200,20 @@ def test_no_stage_writes_into_the_tensors_of_another(
 
     def remember(stage: Any) -> Any:
         values = [getattr(stage, field.name) for field in dataclasses.fields(stage)]
-        kept.extend(
-            (value, value._version, value.clone()) for value in values if isinstance(value, Tensor)
-        )
+        for value in values:
+            if isinstance(value, Scored):
+                remember(value)
+            if isinstance(value, Tensor):
+                kept.append((value, value._version, value.clone()))
         return stage
 
     score, update = run.learner.score, run.learner.update
     monkeypatch.setattr(run.learner, "score", lambda groups: remember(score(groups)))
     monkeypatch.setattr(run.learner, "update", lambda minibatch: update(remember(minibatch)))
-    monkeypatch.setattr(step, "pack", lambda *stages: remember(batch.pack(*stages)))
+    monkeypatch.setattr(step, "Batch", lambda *stages: remember(Batch(*stages)))
     stepped(run)
-    assert len(kept) == 7 + 6 + 4 * 6  # all of Scored, of Batch, and of the Batch of each update
+    # of Scored, and of Batch and the Batch of each update with the Scored that each of them holds
+    assert len(kept) == 7 + 8 + 4 * 8
     for tensor, version, value in kept:
         assert tensor._version == version
         assert torch.equal(tensor, value)
@@ -268,7 +273,7 @@ def test_copies_of_one_problem_are_groups_of_their_own(
         tiny_model, problems=ONE_PROBLEM, rollout={"problems": 128, "samples": 2, "max_tokens": 6}
     ).run
     asked = watch(monkeypatch, run.rollouts.engine, "generate")
-    scored = watch(monkeypatch, step, "pack")
+    scored = watch(monkeypatch, run.learner, "score")
     result = stepped(run)[0]
     assert len(scored[0]) == len(result.groups) == 128
     assert [g.samples[0].rollout.prompt.draw.copy for g in result.groups] == list(range(128))

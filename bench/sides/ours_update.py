@@ -9,6 +9,7 @@ from rlvr.build.run import build
 from rlvr.config import loader
 from rlvr.models.packing import Tokens
 from rlvr.training.batch import Batch
+from rlvr.training.scored import Scored
 
 
 def main() -> None:
@@ -39,20 +40,17 @@ def batch_of(pairs: list[tuple[list[int], list[int]]], samples: int) -> Batch:
     lengths = torch.tensor([len(answer) for _, answer in pairs])
     sample = torch.repeat_interleave(lengths)
     ones = torch.ones(len(sample))
-    return Batch(
+    scored = Scored(
         sequences=tuple(Tokens(tuple(prompt), tuple(answer)) for prompt, answer in pairs),
-        group=tuple(i // samples for i in range(len(pairs))),
-        sample=sample,
-        mask=ones,
-        advantage=1.0 - 2.0 * (sample % 2),
-        rollout_logprob=-ones,
-        old_logprob=None,
-        ref_logprob=None,
-        value=None,
-        returns=None,
         total_samples=float(len(pairs)),
         total_tokens=float(len(sample)),
+        reward=torch.zeros(len(pairs)),
+        group=torch.arange(len(pairs)) // samples,
+        sample=sample,
+        mask=ones,
+        rollout_logprob=-ones,
     )
+    return Batch(scored, advantage=1.0 - 2.0 * (sample % 2))
 
 
 if __name__ == "__main__":

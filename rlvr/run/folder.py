@@ -123,18 +123,15 @@ class WatchedFolder(RunFolder):
 
 
 def _train_rows(
-    step: int, groups: Sequence[RewardedGroup], advantages: Sequence[float]
+    step: int, groups: Sequence[RewardedGroup], advantages: Sequence[float | None]
 ) -> Iterable[dict[str, Any]]:
-    at = 0
+    remaining = iter(advantages)  # one of each sample, in the order of the groups
     for group in groups:
         for sample in group.samples:
-            size = len(sample.rollout.token_ids) if group.trained else 0
-            mean = sum(advantages[at : at + size]) / size if size else None
-            at += size
             worth = {
                 "reward": sample.reward.value,
                 "parts": dict(sample.reward.parts),
-                "advantage": mean,
+                "advantage": next(remaining),
             }
             yield {**sample_row(step, sample.rollout, sample.verdict), **worth}
         for member in group.failed:

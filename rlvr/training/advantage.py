@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlvr.distributed.world import World
-    from rlvr.training.batch import Scored
+    from rlvr.training.scored import Scored
 
 
 Scale = Literal["group", "batch"]
@@ -101,7 +101,7 @@ def reinforce(
         "deviation": lambda: centred / (group_deviation(scored.reward, scored.group) + eps),
     }[baseline]()
     reward = reward if clip is None else reward.clamp(-clip, clip)
-    found = reward_to_go(scored.placed(reward), scored.sample, scored.mask, gamma)
+    found = reward_to_go(scored.place_rewards(reward), scored.sample, scored.mask, gamma)
     return whiten(found, scored.mask, ddof=0, eps=0.0, min_variance=1e-8) if normalise else found
 
 

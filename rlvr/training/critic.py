@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from rlvr.metrics.mergeable import Metrics
-from rlvr.models.packing import Tokens
 from rlvr.models.value import PREFIX, ValueModel
-from rlvr.training.batch import Batch, Scored
+from rlvr.training.batch import Batch
 from rlvr.training.loss import value_loss
 from rlvr.training.optimizer import OptimizerStepper
+from rlvr.training.scored import Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Critic:
     def warming(self) -> bool:
         return self.updates.count < self.warmup
 
-    def expect(self, scored: Scored, sequences: Sequence[Tokens]) -> Scored:
-        """The same with the value of every token and what it should have been."""
-        value = self.model.values(sequences) * scored.mask
+    def estimate_values(self, scored: Scored) -> Scored:
+        """Return the samples with the value of every token and what it should have been."""
+        value = self.model.values(scored.sequences) * scored.mask
         scored = replace(scored, value=value)
         return replace(scored, returns=self.target(scored) + value)
 
@@ -45,7 +45,8 @@ class Critic:
         metrics = Metrics()
         weights = self.reduction(minibatch)
         for part in self.model.passes(minibatch.sequences):
-            piece, weight = minibatch.select(part.samples), minibatch.rows(weights, part.samples)
+            piece = minibatch.select(part.samples)
+            weight = minibatch.take_tokens(weights, part.samples)
             error, clipped = value_loss(self.model.forward(part), piece, self.clip)
             loss = (weight * error).sum()
             loss.backward()

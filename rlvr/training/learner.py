@@ -5,7 +5,7 @@ hands its weights over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,14 +15,14 @@ from rlvr.metrics.mergeable import Metrics
 from rlvr.metrics.timing import timed
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Forward, Policy
-from rlvr.training import batch
-from rlvr.training.batch import Batch, Scored, tokens_of
+from rlvr.training.batch import Batch
 from rlvr.training.corrections import corrected
 from rlvr.training.critic import Critic
 from rlvr.training.mismatch import measure_mismatch
 from rlvr.training.objective import Objective
 from rlvr.training.optimizer import OptimizerStepper
 from rlvr.training.reward_shaping import Shaper
+from rlvr.training.scored import Scored, collate
 from rlvr.types import RewardedGroup
 
 
@@ -47,16 +47,33 @@ class Learner:
 
     @timed("score")
     def score(self, groups: Sequence[RewardedGroup]) -> Scored:
-        """What estimators read of the groups that are trained on; log-probabilities only where
-        something needs them.
+        """Return what estimators read of the groups that are trained on; log-probabilities only
+        where something needs them.
         """
-        sequences = tokens_of(batch.trained(groups))
-        old = self.policy.logprobs(sequences, self.temperature) if self.keeps_old else None
-        ref = self.reference.logprobs(sequences, self.temperature) if self.reference else None
-        scored = batch.score(groups, old, ref, self.policy.accum_dtype, self.policy.device)
+        scored = collate(groups, self.policy.accum_dtype, self.policy.device)
+        if self.keeps_old:
+            old = self.policy.logprobs(scored.sequences, self.temperature)
+            scored = replace(scored, old_logprob=old)
+        if self.reference is not None:
+            ref = self.reference.logprobs(scored.sequences, self.temperature)
+            scored = replace(scored, ref_logprob=ref)
+        return scored
+
+    @timed("score")
+    def shape_rewards(self, scored: Scored) -> Scored:
+        """Return the samples with the rewards that estimators are to see: the same where a recipe
+        shapes none.
+        """
         for shaper in self.shapers:
             scored = shaper(scored)
-        return self.critic.expect(scored, sequences) if self.critic else scored
+        return scored
+
+    @timed("score")
+    def estimate_values(self, scored: Scored) -> Scored:
+        """Return the samples with what the critic expected of each token: the same without one."""
+        if self.critic is None:
+            return scored
+        return self.critic.estimate_values(scored)
 
     @timed("update")
     def update(self, minibatch: Batch) -> Metrics:
@@ -86,7 +103,9 @@ class Learner:
             for part in self.policy.passes([minibatch.sequences[row] for row in rows]):
                 samples = [rows[i] for i in part.samples]
                 piece = minibatch.select(samples)
-                weight = {name: minibatch.rows(every, samples) for name, every in weights.items()}
+                weight = {
+                    name: minibatch.take_tokens(every, samples) for name, every in weights.items()
+                }
                 with torch.set_grad_enabled(heard):
                     loss, found = self._loss(
                         self.policy.forward(part, self.temperature), piece, weight

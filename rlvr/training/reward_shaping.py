@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlvr.metrics.mergeable import Metrics
-from rlvr.training.batch import Scored
+from rlvr.training.scored import Scored
 from rlvr.training.tensors import Estimator, kl_estimate
 
 

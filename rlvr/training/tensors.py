@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rlvr.training.batch import Batch, Scored
+    from rlvr.training.batch import Batch
+    from rlvr.training.scored import Scored
 
 
 def group_mean(values: Tensor, group: Tensor) -> Tensor:

@@ -243,10 +243,8 @@ def test_a_response_cut_at_the_limit_carries_no_loss_and_counts_in_its_group(
     tokens = sum(
         len(s.rollout.token_ids) for g in cut for s in g.samples if s.rollout.finish is Finish.STOP
     )
-    from rlvr.training.batch import pack
-
     advantage = run.advantage(scored, run.world)
-    assert pack(cut, scored, advantage).total_tokens == tokens
+    assert scored.total_tokens == tokens
     assert float((advantage * (1 - scored.mask)).abs().sum()) == 0
     assert overlong(cut) == cut
 
@@ -258,13 +256,19 @@ def attempted(run: Any) -> Any:
 
 
 def test_token_rewards_of_a_sample_without_trained_tokens_go_nowhere() -> None:
-    from rlvr.training.batch import Scored
+    from rlvr.models.packing import Tokens
+    from rlvr.training.scored import Scored
 
-    zeros = torch.zeros(4)
     scored = Scored(
-        torch.tensor([1.0, 2.0]), torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 1, 0, 0]), zeros,
-        None, None,
-    )  # fmt: skip
+        sequences=(Tokens((0,), (0, 0)), Tokens((0,), (0, 0))),
+        total_samples=2,
+        total_tokens=2,
+        reward=torch.tensor([1.0, 2.0]),
+        group=torch.tensor([0, 0]),
+        sample=torch.tensor([0, 0, 1, 1]),
+        mask=torch.tensor([1.0, 1, 0, 0]),
+        rollout_logprob=torch.zeros(4),
+    )
     assert scored.token_reward.tolist() == [0, 1, 0, 0]
 
 
@@ -283,11 +287,12 @@ def test_the_greedy_answer_is_a_baseline_and_is_not_trained_on(tiny_model: Path)
             [found.samples[0].rollout.prompt], Sampling(1, 6, temperature=0.0), 0
         )
         assert found.baseline == variety(greedy[0].text)
-    advantages, start = result.advantages, 0
+    advantages = iter(result.advantages)
     for found in result.groups:
         for sample in found.samples:
-            assert advantages[start] == pytest.approx(sample.reward.value - (found.baseline or 0.0))
-            start += len(sample.rollout.token_ids)
+            expected = sample.reward.value - (found.baseline or 0.0)
+            assert next(advantages) == pytest.approx(expected)
+    assert next(advantages, None) is None
 
 
 def test_the_reward_rises_with_remax(tiny_model: Path) -> None:
@@ -352,7 +357,7 @@ def test_a_mini_batch_is_said_in_prompts_or_in_samples(
     train_step(run, State(0, run.sources.start()))
     assert len(seen) == parts
     if "minibatch_prompts" in learn:
-        assert all(len(set(part.group)) == 2 and len(part.group) == 8 for part in seen)
+        assert all(len(set(part.group.tolist())) == 2 and len(part.group) == 8 for part in seen)
 
 
 @pytest.mark.parametrize(

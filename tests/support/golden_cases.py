@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlvr.models.packing import Tokens
 from rlvr.training.batch import Batch
+from rlvr.training.scored import Scored
 from support import places
 
 FOLDER = places.GOLDEN
@@ -74,12 +75,7 @@ class Flat:
             name: None if rows is None else self.flat(rows)
             for name, rows in (("old", old), ("ref", ref))
         }
-        return Batch(
-            sequences=tuple(Tokens((0,), (0,) * n) for n in self.lengths),
-            group=tuple(range(len(self.lengths))),
-            sample=self.sample,
-            mask=self.mask,
-            advantage=zeros if advantage is None else self.flat(advantage),
+        scored = self.scored(
             rollout_logprob=zeros if rollout is None else self.flat(rollout),
             old_logprob=given["old"],
             ref_logprob=given["ref"],
@@ -88,6 +84,21 @@ class Flat:
             total_samples=totals.get("samples", len(self.lengths)),
             total_tokens=totals.get("tokens", float(self.mask.sum())),
         )
+        return Batch(scored, zeros if advantage is None else self.flat(advantage))
+
+    def scored(self, **given: Any) -> Scored:
+        """The samples with what is given: without it each is a group of its own, with no reward."""
+        plain = {
+            "sequences": tuple(Tokens((0,), (0,) * n) for n in self.lengths),
+            "total_samples": len(self.lengths),
+            "total_tokens": float(self.mask.sum()),
+            "reward": torch.zeros(len(self.lengths), dtype=self.dtype),
+            "group": torch.arange(len(self.lengths)),
+            "sample": self.sample,
+            "mask": self.mask,
+            "rollout_logprob": torch.zeros_like(self.mask),
+        }
+        return Scored(**plain | given)
 
 
 def close(case: dict[str, Any], ours: Any, wanted: Any, mask: Tensor | None = None) -> None:

@@ -14,7 +14,7 @@ from rlvr.build.run import build
 from rlvr.config import loader, schema
 from rlvr.distributed.world import World, full_tensor
 from rlvr.metrics.mergeable import Metrics
-from rlvr.training.batch import pack
+from rlvr.training.batch import Batch
 from rlvr.types import (
     Draw,
     Finish,
@@ -118,9 +118,10 @@ def learned(
 
     torch.nn.utils.clip_grad_norm_ = note
     metrics, groups = Metrics(), scripted(case.get("equal", ()))[: 1 if few else None]
-    scored = run.learner.score(groups)
+    scored = run.learner.shape_rewards(run.learner.score(groups))
+    scored = run.learner.estimate_values(scored)
     advantage = run.advantage(scored, world) + case.get("jitter", 0.0) * world.rank
-    for part in pack(groups, scored, advantage).minibatches(run.split, 0):
+    for part in Batch(scored, advantage).minibatches(run.split, 0):
         metrics += run.learner.update(part)
     torch.nn.utils.clip_grad_norm_ = clip
     weights = {name: weight.clone() for name, weight in run.learner.weights()}

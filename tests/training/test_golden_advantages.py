@@ -14,15 +14,13 @@ from torch import Tensor
 
 from rlvr.distributed.world import World
 from rlvr.training import advantage, reward_shaping, tensors
-from rlvr.training.batch import Scored
+from rlvr.training.scored import Scored
 
 
 def scored(flat: Flat, reward: Tensor, group: Any = None, **more: Any) -> Scored:
     names = {name: i for i, name in enumerate(dict.fromkeys(group or range(len(reward))))}
     owner = torch.tensor([names[name] for name in group] if group else list(range(len(reward))))
-    return Scored(
-        reward, owner, flat.sample, flat.mask, torch.zeros_like(flat.mask), None, None, **more
-    )
+    return flat.scored(reward=reward, group=owner, **more)
 
 
 def from_token_rewards(case: dict[str, Any], flat: Flat, **more: Any) -> Scored:
@@ -149,15 +147,7 @@ def test_kl_in_the_reward(case: dict[str, Any]) -> None:
         else None
     )
     clip = (config.get("reward_clip_range") or [None, None])[1]
-    tokens = Scored(
-        reward,
-        torch.arange(len(reward)),
-        flat.sample,
-        flat.mask,
-        flat.mask * 0,
-        flat.flat(old),
-        flat.flat(ref),
-    )
+    tokens = flat.scored(reward=reward, old_logprob=flat.flat(old), ref_logprob=flat.flat(ref))
     # OpenRLHF takes a negative coefficient for none
     coef = max(config.get("beta", config.get("kl_coef")), 0.0)
     shaped, current = reward_shaping.penalise_kl(
@@ -293,8 +283,18 @@ def test_estimators_of_trl(case: dict[str, Any]) -> None:
 def test_a_step_whose_groups_were_all_filtered_leaves_the_coefficient_as_it_is() -> None:
     none = torch.zeros(0, dtype=torch.float64)
     owner = torch.zeros(0, dtype=torch.long)
-    shaped, current = reward_shaping.penalise_kl(
-        Scored(none, owner, owner, none, none, none, none), 0.1
+    nothing = Scored(
+        sequences=(),
+        total_samples=4,
+        total_tokens=12,
+        reward=none,
+        group=owner,
+        sample=owner,
+        mask=none,
+        rollout_logprob=none,
+        old_logprob=none,
+        ref_logprob=none,
     )
+    shaped, current = reward_shaping.penalise_kl(nothing, 0.1)
     assert current == 0.0 and shaped.token_reward.shape == (0,)
     assert reward_shaping.adapt_coefficient(0.1, current, 0, target=1.0, horizon=100) == 0.1

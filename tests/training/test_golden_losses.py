@@ -242,7 +242,7 @@ def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
     if "attention_tokens_per_sample" in given:
         whole = zip(given["attention_tokens_per_sample"], flat.lengths, strict=True)
         sequences = tuple(Tokens((0,) * int(n - length), (0,) * length) for n, length in whole)
-        batch = replace(batch, sequences=sequences)
+        batch = replace(batch, scored=replace(batch.scored, sequences=sequences))
     if "importance_sampling_ratio" in given:
         batch = corrections.corrected(batch, flat.flat(given["importance_sampling_ratio"]))
     total = torch.zeros((), dtype=flat.dtype)
@@ -264,11 +264,12 @@ def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
 def with_totals(
     batch: Batch, *, samples: float | None = None, tokens: float | None = None
 ) -> Batch:
-    return replace(
-        batch,
+    scored = replace(
+        batch.scored,
         total_samples=samples or batch.total_samples,
         total_tokens=tokens or batch.total_tokens,
     )
+    return replace(batch, scored=scored)
 
 
 Row = tuple[Callable[[Forward, Batch], Any], Callable[[Batch], Tensor], dict[str, float]]

@@ -20,11 +20,12 @@ from rlvr.models.policy import Policy
 from rlvr.models.value import ValueModel
 from rlvr.rollouts.generate import Rollouts
 from rlvr.training import loss, reductions
-from rlvr.training.batch import Batch, score
+from rlvr.training.batch import Batch
 from rlvr.training.critic import Critic
 from rlvr.training.learner import Learner
 from rlvr.training.objective import Objective
 from rlvr.training.optimizer import LrSchedule, OptimizerStepper
+from rlvr.training.scored import collate
 from rlvr.types import (
     Draw,
     Finish,
@@ -171,7 +172,7 @@ def test_an_update_of_the_critic(case: dict[str, Any]) -> None:
 
 
 def with_sequences(batch: Batch, sequences: tuple[Tokens, ...]) -> Batch:
-    return replace(batch, sequences=sequences)
+    return replace(batch, scored=replace(batch.scored, sequences=sequences))
 
 
 # --- Optimiser steps
@@ -296,7 +297,7 @@ def test_what_is_trained_of_a_response(case: dict[str, Any]) -> None:
     found = Rollouts(Replayed(responses, end), decoded)(prompts, Sampling(), 0)
     samples = [Sample(r, Verdict(Status.WRONG), Reward(0.0, {})) for r in found]
     groups = [RewardedGroup(s.rollout.prompt.problem, (s,)) for s in samples]
-    scored = score(groups, None, None, torch.float64, torch.device("cpu"))
+    scored = collate(groups, torch.float64, torch.device("cpu"))
     masks = scored.mask.split([len(r.token_ids) for r in found])
     for mask, rollout, kind, ids, expected in zip(
         masks, found, given["row_kind"], wanted["sequences"], wanted["action_mask"], strict=True

@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 import torch
 from support import tiny
-from support.batches import Recorder, close, groups_of, sharp, tokens
+from support.batches import (
+    Recorder,
+    close,
+    exact_norms,  # noqa: F401
+    groups_of,
+    sharp,
+    tokens,
+)
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -45,7 +52,7 @@ from rlvr.rollouts.filters import no_signal
 from rlvr.step import State, train_step
 from rlvr.training import loss, reductions
 from rlvr.training.advantage import grpo
-from rlvr.training.batch import Batch, MinibatchPlan, pack
+from rlvr.training.batch import Batch, MinibatchPlan
 from rlvr.training.learner import Learner
 from rlvr.training.objective import Objective
 from rlvr.training.optimizer import LrSchedule, OptimizerStepper
@@ -118,7 +125,7 @@ def batch_of(learner: Learner, groups: Sequence[RewardedGroup], moved: float = 0
         scored.old_logprob.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
     scored = replace(scored, old_logprob=scored.old_logprob + moved * noise)
-    return pack(groups, scored, grpo(scored, World()))
+    return Batch(scored, grpo(scored, World()))
 
 
 @every_split
@@ -316,7 +323,8 @@ def test_a_term_that_needs_no_signal_is_trained_on_every_sample_that_counts(
     )
     batch = batch_of(learner, groups_of(SILENT))
     # one of a silent group, whose error was masked
-    batch = replace(batch, mask=batch.mask * (batch.sample != 4))
+    scored = replace(batch.scored, mask=batch.mask * (batch.sample != 4))
+    batch = replace(batch, scored=scored)
     trained_on.clear()
     whole = gradients(learner, [batch])
     assert trained_on == {True: 11, False: 1}

@@ -28,10 +28,11 @@ from rlvr.rollouts.filters import no_signal
 from rlvr.rollouts.gather import CollectedGroups, once, refill
 from rlvr.training import loss, reductions, schedules
 from rlvr.training.advantage import grpo, rloo
-from rlvr.training.batch import Batch, Scored
+from rlvr.training.batch import Batch
 from rlvr.training.learner import Learner
 from rlvr.training.objective import Objective
 from rlvr.training.optimizer import LrSchedule, OptimizerStepper
+from rlvr.training.scored import Scored
 from rlvr.training.tensors import group_deviation, group_mean
 from rlvr.types import (
     Draw,
@@ -58,7 +59,16 @@ def scored(
     owner = torch.tensor([i for i, group in enumerate(groups) for _ in group], dtype=torch.long)
     sample = torch.arange(len(rewards)).repeat_interleave(length)
     zeros = torch.zeros(len(sample), dtype=dtype)
-    return Scored(torch.tensor(rewards, dtype=dtype), owner, sample, zeros + 1, zeros, None, None)
+    return Scored(
+        sequences=(Tokens((3,), (5,) * length),) * len(rewards),
+        total_samples=len(rewards),
+        total_tokens=len(sample),
+        reward=torch.tensor(rewards, dtype=dtype),
+        group=owner,
+        sample=sample,
+        mask=zeros + 1,
+        rollout_logprob=zeros,
+    )
 
 
 def batch(
@@ -72,22 +82,21 @@ def batch(
 ) -> Batch:
     zeros = torch.zeros(sum(lengths), dtype=dtype)
     kept = torch.tensor(mask, dtype=dtype) if mask else zeros + 1
-    return Batch(
+    scored = Scored(
         sequences=tuple(Tokens((3,), tuple(range(5, 5 + n))) for n in lengths),
-        group=tuple(range(len(lengths))),
+        reward=torch.zeros(len(lengths), dtype=dtype),
+        group=torch.arange(len(lengths)),
         sample=torch.arange(len(lengths)).repeat_interleave(
             torch.tensor(lengths, dtype=torch.long)
         ),
         mask=kept,
-        advantage=torch.tensor(advantage, dtype=dtype) if advantage else zeros,
         rollout_logprob=zeros,
         old_logprob=torch.tensor(old, dtype=dtype) if old is not None else None,
         ref_logprob=torch.tensor(ref, dtype=dtype) if ref is not None else None,
-        value=None,
-        returns=None,
         total_samples=len(lengths) + silent[0],
         total_tokens=float(kept.sum()) + silent[1],
     )
+    return Batch(scored, torch.tensor(advantage, dtype=dtype) if advantage else zeros)
 
 
 def valued(

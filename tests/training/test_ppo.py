@@ -22,10 +22,10 @@ from rlvr.models.value import ValueModel, value_head
 from rlvr.step import State, train_step
 from rlvr.training import reductions
 from rlvr.training.advantage import gae, gae_of
-from rlvr.training.batch import Batch, pack, tokens_of, trained
-from rlvr.training.batch import score as scored_of
+from rlvr.training.batch import Batch
 from rlvr.training.critic import Critic
 from rlvr.training.optimizer import LrSchedule, OptimizerStepper
+from rlvr.training.scored import collate, trained
 
 PPO: dict[str, Any] = {
     "advantage": {"name": "gae", "lam": 1.0},
@@ -148,7 +148,7 @@ def test_the_target_of_the_critic_is_the_unwhitened_advantage_plus_the_value(
     """With lambda 1 and no discount every token should have expected the reward."""
     run, _ = stepped(tiny_model, 1)
     groups = run.keep(run.gather(lambda n, s: (first(run), s), run.sources.start(), 4).groups)
-    scored = run.learner.score(groups)
+    scored = run.learner.estimate_values(run.learner.score(groups))
     rewards = torch.tensor([s.reward.value for s in trained(groups)], dtype=scored.mask.dtype)
     assert torch.allclose(scored.returns, rewards[scored.sample], atol=1e-5)
 
@@ -182,14 +182,13 @@ def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "toke
 
 def critic_batch(critic: Critic) -> Batch:
     groups = groups_of()
-    scored = scored_of(groups, None, None, torch.float64, torch.device("cpu"))
-    scored = critic.expect(scored, tokens_of(trained(groups)))
+    scored = critic.estimate_values(collate(groups, torch.float64, torch.device("cpu")))
     noise = torch.randn(
         scored.mask.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
     # as in a later epoch, so that some values clip
     moved = replace(scored, value=scored.value + 0.3 * noise)
-    return pack(groups, moved, gae(moved, World()))
+    return Batch(moved, gae(moved, World()))
 
 
 def gradient(critic: Critic, batch: Batch) -> Tensor:
