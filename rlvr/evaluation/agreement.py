@@ -9,17 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlvr import registry
 from rlvr.config import loader
 from rlvr.data.controls import score_controls
 from rlvr.data.gate import RejectedGold, check_golds
 from rlvr.errors import UserError
 from rlvr.evaluation.grade import opened_thinking, parse_line
-from rlvr.grading.extract import last_box, last_number
 from rlvr.grading.math_verify import second_opinions
-from rlvr.grading.units import read_number
 from rlvr.tasks.judge import Judge, by_task, judge_safely, wait_all
 from rlvr.types import Problem, Response, Verdict
+
+from rlvr import registry
+from rlvr.grading.extract import find_last_box, find_last_number
+from rlvr.grading.units import read_number
 
 EXAMPLES = 8
 
@@ -139,8 +140,8 @@ def _responses(path: Path) -> Iterator[tuple[Problem, Response]]:
 
 def _plainly(gold: str, text: str) -> dict[str, bool]:
     """Whether the box is the gold letter by letter, and whether the last number is the gold's."""
-    same_number = read_number(gold) == read_number(last_number(text) or "") is not None
-    return {"string": (last_box(text) or "").strip() == gold.strip(), "number": same_number}
+    same_number = read_number(gold) == read_number(find_last_number(text) or "") is not None
+    return {"string": (find_last_box(text) or "").strip() == gold.strip(), "number": same_number}
 
 
 NAMES = {"library": "math-verify", "string": "the same string", "number": "the last number"}

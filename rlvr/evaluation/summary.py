@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rlvr.grading.extract import last_box
 from rlvr.metrics import statistics, text_quality, votes
 from rlvr.metrics.statistics import interval
 from rlvr.types import Finish, Problem, Status
+
+from rlvr.grading.extract import find_last_box
 
 Row = Mapping[str, Any]  # a line of samples.jsonl, see sample_row
 
@@ -22,7 +23,7 @@ MEASURES = {
 }
 
 
-MEASURES |= {"boxed": lambda text: bool(last_box(text)), "reflection": text_quality.reflects}
+MEASURES |= {"boxed": lambda text: bool(find_last_box(text)), "reflection": text_quality.reflects}
 
 
 def summarise(rows: Sequence[Row], problems: Sequence[Problem]) -> dict[str, Any]:

@@ -14,10 +14,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rlvr.grading import intervals
-from rlvr.grading.lexer import lex
-from rlvr.grading.parser import MAX_LENGTH, Node, parse
-from rlvr.grading.units import named_units, plain_words, things
 from rlvr.grading.values import (
     Undecided,
     approximates,
@@ -28,6 +24,11 @@ from rlvr.grading.values import (
     symbols,
     walk,
 )
+
+from rlvr.grading import intervals
+from rlvr.grading.lexer import lex
+from rlvr.grading.parser import MAX_LENGTH, Node, parse
+from rlvr.grading.units import has_plain_words, is_optional, split_units
 
 MAX_ITEMS = 64
 
@@ -89,7 +90,7 @@ def _has_value(node: Node) -> bool:
     """Whether every number in it can be computed."""
     if node.kind in _STRUCTURES or _only_words(node):
         return all(_has_value(part) for part in node.parts)
-    core, _ = named_units(_signed(node, upper=True))
+    core, _ = split_units(_signed(node, upper=True))
     try:
         return (
             _infinity(node) != 0
@@ -341,7 +342,7 @@ def _repeats(item: Node, other: Node) -> bool:
     """
     if item == other:
         return True
-    units = [named_units(node)[1] for node in (item, other)]
+    units = [split_units(node)[1] for node in (item, other)]
     percent = [any(part.kind == "percent" for part in walk(node)) for node in (item, other)]
     return (
         units[0] == units[1]
@@ -431,7 +432,7 @@ def _is_name(node: Node) -> bool:
     if node.kind == "symbol":
         return True
     if node.kind == "text":
-        return plain_words(node.name)
+        return has_plain_words(node.name)
     if node.kind == "mul" and node.parts[0].kind == "symbol" and node.parts[1].kind == "group":
         return True
     if node.kind in ("mul", "add", "ratio"):
@@ -532,12 +533,12 @@ _RULES = (_rule_words, _rule_several, _rule_region, _rule_relation, _rule_ordere
 
 
 def _same_scalar(gold: Node, answer: Node) -> bool:
-    wanted, units = named_units(gold)
-    given, stated = named_units(answer)
+    wanted, units = split_units(gold)
+    given, stated = split_units(answer)
     if (
         wanted is None
         or given is None
-        or not (not stated or units == stated or (not units and things(stated)))
+        or not (not stated or units == stated or (not units and is_optional(stated)))
     ):
         return False
     if wanted.kind == "percent" and given.kind != "percent":

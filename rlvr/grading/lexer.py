@@ -1,94 +1,89 @@
-"""LaTeX as tokens: spacing, layout and spellings are settled here."""
+r"""LaTeX as tokens: spacing, layout and spellings are settled here.
+
+All of it is linear scans. `$`, `\dfrac`, `\left(`, `\displaystyle`, thin spaces, currency signs and thousands
+separators end here, and nothing that carries meaning does: what looks the same gets one spelling, and words are told
+apart from letters that multiply.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from rlvr.resources import asset
-
-NOTATION = asset("grading/notation")
-
-
-# Control, zero-width, bidirectional and unpaired characters: they can make two different answers
-# look alike.
-_FORBIDDEN = re.compile(NOTATION["hidden"])
-
-
-_CHARACTERS = str.maketrans(
-    {sign: text for text, signs in NOTATION["characters"].items() for sign in signs}
+from rlvr.grading.notation import (
+    CHARACTERS,
+    COMMANDS,
+    FUNCTION_NAMES,
+    FUNCTION_SPELLINGS,
+    HIDDEN,
+    JOINING_WORDS,
+    LAYOUT,
+    SEPARATORS,
+    STYLES,
+    SYMBOL_WORDS,
+    UNIT_WORDS,
 )
 
+_HIDDEN = re.compile(HIDDEN)
 
-_LAYOUT = {*NOTATION["layout"].split(), "\\ ", "\\\n"}
-
-
-_SAME = {
-    other: command for command, others in NOTATION["commands"].items() for other in others.split()
-}
-
-
-_SEPARATORS, _JOINS, _SPELLED = (NOTATION[name] for name in ("separators", "joins", "spelled"))
-
-
-FUNCTION_NAMES = frozenset(NOTATION["functions"].split())
-
-
-_SYMBOL_WORDS: dict[str, str] = NOTATION["symbol_words"]
-
-
-_STYLED = rf"\\(?:{'|'.join(NOTATION['styled'].split())})"
-
-
+# One alternative for each way to write a token; the name of its last group says which one matched.
 _TOKEN = re.compile(
-    rf"(?P<space>(?:\s|~)+)"
-    rf"|\\begin *\{{(?P<env>(?:[pbvVB]|small)?matrix|array)\}}(?: *\{{[lrc| ]*\}})?(?P<body>.*?)\\end *\{{(?P=env)\}}"
-    rf"|{_STYLED} *\{{(?P<styled>[^{{}}]*)\}}"
-    rf"|(?P<blackboard>\\mathbb *(?:\{{[A-Z]\}}|[A-Z]))"
-    rf"|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{{1,3}}(?![0-9a-zA-Z^.]))?)"
-    rf"|(?P<command>\\(?:[A-Za-z]+|.))"
-    rf"|(?P<word>[A-Za-z]+)"
-    rf"|(?P<sign><=|>=|!=|==|\*\*|\.\.\.|[-+*/^_=<>(){{}}\[\]|!%,;:'°&¤])"
-    rf"|(?P<drop>\$)",
+    "|".join(
+        (
+            r"(?P<space>(?:\s|~)+)",
+            r"\\begin *\{(?P<environment>(?:[pbvVB]|small)?matrix|array)\}(?: *\{[lrc| ]*\})?"
+            r"(?P<body>.*?)\\end *\{(?P=environment)\}",
+            rf"\\(?:{'|'.join(STYLES)}) *\{{(?P<styled>[^{{}}]*)\}}",
+            r"(?P<blackboard>\\mathbb *(?:\{[A-Z]\}|[A-Z]))",
+            # An exponent is one only where no letter, digit or power follows: `2e3` but not `2e3x`.
+            r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9a-zA-Z^.]))?)",
+            r"(?P<command>\\(?:[A-Za-z]+|.))",
+            r"(?P<word>[A-Za-z]+)",
+            r"(?P<sign><=|>=|!=|==|\*\*|\.\.\.|[-+*/^_=<>(){}\[\]|!%,;:'°&¤])",
+        )
+    ),
     re.DOTALL,
 )
 
+_MATRIX_NAMES = {
+    "array": "a",
+    "matrix": "m",
+    "pmatrix": "p",
+    "bmatrix": "b",
+    "vmatrix": "v",
+    "Vmatrix": "V",
+    "Bmatrix": "B",
+    "smallmatrix": "small",
+}
 
-# Digits in groups of three. A comma in brackets separates items, so it joins digits only outside of
-# them.
+_DIGITS = frozenset("0123456789")
+
+# Digits in groups of three, with what may stand between the groups.
 _GROUP = r"(?:\{,\}|\\,|\\!,? ?|,\\! ?| |\\ |~|\\;|\\:)"
-
-
 _GROUPED = re.compile(rf"[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?")
 
-
-_COMMAS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
-
+# A bare comma separates items in brackets, so it joins digits only outside of them.
+_GROUPED_BY_COMMAS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
+_NOT_DIGITS = re.compile(r"[^0-9.]")
+_BRACKET_DEPTHS = {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}
 
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$\$")
-
-
 _ROW_SPACING = re.compile(r"\\\\ *\[[0-9. ]+[a-z]{2}\]")
 
-
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
+_FROM_SUPERSCRIPT = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ", "+-0123456789n")
 
-
-_RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ", "+-0123456789n")
-
-
-_NOT_DIGITS = re.compile(r"[^0-9.]")
-
-
+# What text type may hold beside words: a number and what it counts, a number, a variable.
 _COUNTED = re.compile(r"([0-9][0-9.,]*) +([A-Za-z][A-Za-z ]*)")
-
-
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%]*")
+_VARIABLES = frozenset("eidxyznk")
 
 
 class Token(NamedTuple):
-    """kind: number, letter, function, text, environment, separator, sign; `spaced` says that a
-    space stood before.
+    """A piece of an expression; `spaced` says that a space stood before it.
+
+    Its kind is number, letter, function, text, environment, separator or sign; while words are not yet resolved, word.
     """
 
     kind: str
@@ -97,172 +92,235 @@ class Token(NamedTuple):
 
 
 def lex(text: str, *, thousands: bool = True) -> list[Token] | None:
-    r"""The tokens of a text, None where a character is in no token.
+    r"""Return the tokens of a text, None where a character is in no token.
+
+    `thousands` reads `1,234` outside brackets as one number.
 
     >>> [token.text for token in lex(r"$\dfrac{1,000}{x}$")]
     ['\\frac', '{', '1000', '}', '{', 'x', '}']
     """
-    if _FORBIDDEN.search(text):
+    if _HIDDEN.search(text):
         return None
-    text = _ROW_SPACING.sub(lambda _: "\\\\", text)
-    text = _SUPERSCRIPT.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
-    text = _outer(text.translate(_CHARACTERS))
+    text = _normalise(text)
     tokens: list[Token] = []
-    place, spaced, depth = 0, False, 0
+    place = 0
+    depth = 0
+    spaced = False
     while place < len(text):
-        grouped = _GROUPED.match(text, place) or (
-            _COMMAS.match(text, place) if thousands and not depth else None
-        )
-        if grouped and not (place and (text[place - 1].isdigit() or text[place - 1] == ".")):
+        grouped = _match_grouped(text, place, commas=thousands and not depth)
+        if grouped:
             tokens.append(Token("number", _NOT_DIGITS.sub("", grouped[0]), spaced))
-            place, spaced = grouped.end(), False
+            place = grouped.end()
+            spaced = False
             continue
         match = _TOKEN.match(text, place)
-        if not match:
+        new_tokens = _read_match(match, spaced)
+        if match is None or new_tokens is None:
             return None
         place = match.end()
-        if match["space"] or match["drop"]:
-            spaced = True
-            continue
-        new = _tokens_of(match, spaced)
-        if new is None:
-            return None
-        if new and new[0].kind == "sign":
-            depth += {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}.get(new[0].text, 0)
-        spaced = not new
-        tokens += new
-    return _words_read(tokens)
+        tokens += new_tokens
+        depth += _count_opened(new_tokens)
+        # Space and layout give no token; either parts what stands on its sides.
+        spaced = not new_tokens
+    return _resolve_words(tokens)
 
 
-def _outer(text: str) -> str:
-    r"""Without math delimiters and the punctuation of the sentence around.   _outer(r"\(5\).") -> "5" """
+def _normalise(text: str) -> str:
+    """Return the text with one spelling of each character, and without what surrounds the mathematics."""
+    text = _ROW_SPACING.sub(r"\\\\", text)
+    text = _SUPERSCRIPT.sub(_lower_superscript, text)
+    text = _strip_punctuation(text.translate(CHARACTERS))
+    # A dollar sign that is meant is set aside as ¤ before those that only delimit go.
+    text = _DELIMITERS.sub(" ", text).replace("\\$", "¤")
+    return text.replace("$", " ").strip()
+
+
+def _lower_superscript(run: re.Match[str]) -> str:
+    """Return raised digits as an exponent.   ⁻¹ -> ^{-1}"""
+    exponent = run[0].translate(_FROM_SUPERSCRIPT)
+    return f"^{{{exponent}}}"
+
+
+def _strip_punctuation(text: str) -> str:
+    r"""Return a text without the end of the sentence that it stands in.   5!. -> 5!"""
     end = len(text)
     while end and (text[end - 1] in ".,;:!\\" or text[end - 1].isspace()):
+        # A bare `!` is a factorial, `\!` is a space.
         if text[end - 1] == "!" and text[end - 2 : end - 1] != "\\":
-            break  # a factorial
+            break
         end -= 1
-    return _DELIMITERS.sub(" ", text[:end]).replace("\\$", "¤").replace("$", " ").strip()
+    return text[:end]
 
 
-def _tokens_of(match: re.Match[str], spaced: bool) -> list[Token] | None:
-    if match["number"]:
-        return [Token("number", match["number"].replace("E", "e"), spaced)]
-    if match["env"]:
-        kind = match["env"].removesuffix("matrix") or "m"
-        return [
-            Token("environment", f"{'a' if kind == 'array' else kind}\n{match['body']}", spaced)
-        ]
-    if match["blackboard"]:
-        return [Token("sign", f"\\mathbb{{{match['blackboard'].rstrip('}')[-1]}}}", spaced)]
-    if match["styled"] is not None:
-        return _styled(match["styled"], spaced)
-    if match["command"]:
-        return _command(match["command"], spaced)
-    if match["word"]:
-        return [Token("word", match["word"], spaced)]
-    sign = match["sign"]
-    if sign == "&":
+def _match_grouped(text: str, place: int, *, commas: bool) -> re.Match[str] | None:
+    """Match a number whose digits stand in groups of three, where one begins here."""
+    # The first character decides nearly always, and saves two matches for each token.
+    if text[place] not in _DIGITS:
+        return None
+    if place and (text[place - 1].isdigit() or text[place - 1] == "."):
+        return None
+    grouped = _GROUPED.match(text, place)
+    if grouped is None and commas:
+        return _GROUPED_BY_COMMAS.match(text, place)
+    return grouped
+
+
+def _count_opened(tokens: Sequence[Token]) -> int:
+    """Return 1 where a bracket opens, -1 where one closes, else 0."""
+    if not tokens or tokens[0].kind != "sign":
+        return 0
+    return _BRACKET_DEPTHS.get(tokens[0].text, 0)
+
+
+def _read_match(match: re.Match[str] | None, spaced: bool) -> list[Token] | None:
+    """Return the tokens that a match of `_TOKEN` stands for, None where it stands for none."""
+    if match is None:
+        return None
+    match match.lastgroup:
+        case "space":
+            return []
+        case "sign":
+            return _read_sign(match["sign"], spaced)
+        case "number":
+            return [Token("number", match["number"].replace("E", "e"), spaced)]
+        case "command":
+            return _read_command(match["command"], spaced)
+        case "word":
+            return [Token("word", match["word"], spaced)]
+        case "styled":
+            return _read_styled(match["styled"], spaced)
+        case "blackboard":
+            letter = match["blackboard"].rstrip("}")[-1]
+            return [Token("sign", f"\\mathbb{{{letter}}}", spaced)]
+        case _:
+            return [_read_matrix(match["environment"], match["body"], spaced)]
+
+
+def _read_sign(sign: str, spaced: bool) -> list[Token] | None:
+    if sign == "&":  # belongs into a matrix
         return None
     if sign == "¤":
         return [Token("text", "dollar", spaced)]
-    return (
-        [Token("separator", ",", spaced)] if sign in _SEPARATORS else [Token("sign", sign, spaced)]
-    )
+    if sign in SEPARATORS:
+        return [Token("separator", ",", spaced)]
+    return [Token("sign", sign, spaced)]
 
 
-def _command(command: str, spaced: bool) -> list[Token]:
-    if command in _LAYOUT:
+def _read_matrix(environment: str, body: str, spaced: bool) -> Token:
+    """Return one token: its first line is a short name of the environment, its others are the cells."""
+    return Token("environment", f"{_MATRIX_NAMES[environment]}\n{body}", spaced)
+
+
+def _read_command(command: str, spaced: bool) -> list[Token]:
+    if command in LAYOUT:
         return []
-    command = _SAME.get(command, command)
-    if command in _SEPARATORS:
-        return [Token("separator", _SEPARATORS[command], spaced)]
+    command = COMMANDS.get(command, command)
+    if command in SEPARATORS:
+        return [Token("separator", SEPARATORS[command], spaced)]
     name = command[1:]
     if name in FUNCTION_NAMES:
-        return [_function(name, spaced)]
-    return [Token("letter" if command == "i" else "sign", command, spaced)]
+        return [_name_function(name, spaced)]
+    if command == "i":
+        return [Token("letter", command, spaced)]
+    return [Token("sign", command, spaced)]
 
 
-def _styled(content: str, spaced: bool) -> list[Token] | None:
-    r"""What `\text{…}` holds: a joining word, a letter or number in text type, a function, else words."""
-    words = " ".join(content.replace("¤", "dollar").replace("~", " ").replace("\\ ", " ").split())
-    if words.lower() in _JOINS:
-        return [Token("separator", _JOINS[words.lower()], spaced)]
+def _read_styled(content: str, spaced: bool) -> list[Token] | None:
+    r"""Return what `\text{…}` holds: a joining word, a letter or number in text type, a function, else words."""
+    content = content.replace("¤", "dollar").replace("~", " ").replace("\\ ", " ")
+    words = " ".join(content.split())
+    if words.lower() in JOINING_WORDS:
+        return [Token("separator", JOINING_WORDS[words.lower()], spaced)]
     if not words:
         return []
     if words in FUNCTION_NAMES:
-        return [Token("function", _SPELLED.get(words, words), spaced)]
-    if words in _SYMBOL_WORDS and words.islower():
-        return [Token("sign", _SYMBOL_WORDS[words], spaced)]
+        return [Token("function", FUNCTION_SPELLINGS.get(words, words), spaced)]
+    if words in SYMBOL_WORDS and words.islower():
+        return [Token("sign", SYMBOL_WORDS[words], spaced)]
     counted = _COUNTED.fullmatch(words)
     if counted:
-        return [*(lex(counted[1]) or []), Token("text", counted[2], True)]
-    if words in ("e", "i", "d", "x", "y", "z", "n", "k") or _NUMERIC.fullmatch(words):
+        count = lex(counted[1]) or []
+        return [*count, Token("text", counted[2], True)]
+    if words in _VARIABLES or _NUMERIC.fullmatch(words):
         return lex(words)
     return [Token("text", words, spaced)]
 
 
-def _words_read(tokens: list[Token]) -> list[Token] | None:
-    """Runs of plain letters as functions, constants, joining words, text, or letters that multiply."""
-    read: list[Token] = []
-    for place, token in enumerate(tokens):
+def _name_function(word: str, spaced: bool) -> Token:
+    """Return the token of a function by its one name; a root is a command, whose argument is read otherwise."""
+    if word == "sqrt":
+        return Token("sign", "\\sqrt", spaced)
+    return Token("function", FUNCTION_SPELLINGS.get(word, word), spaced)
+
+
+def _resolve_words(tokens: list[Token]) -> list[Token]:
+    """Read runs of plain letters as functions, constants, joining words, text, or letters that multiply."""
+    resolved: list[Token] = []
+    # What letters mean shows in their neighbours, as they were before any was resolved.
+    neighbours = zip([None, *tokens], tokens, [*tokens[1:], None], strict=False)
+    for before, token, after in neighbours:
         if token.kind != "word":
-            read.append(token)
+            resolved.append(token)
             continue
-        before = tokens[place - 1] if place else None
-        after = tokens[place + 1] if place + 1 < len(tokens) else None
-        word = token.text
-        if word.lower() in ("and", "or"):
-            read.append(Token("separator", word.lower(), True))
-        elif word in FUNCTION_NAMES:
-            read.append(_function(word, token.spaced))
-        elif word in _SYMBOL_WORDS:
-            read.append(Token("sign", _SYMBOL_WORDS[word], token.spaced))
-        elif _is_text(word, token.spaced, before, after):
-            last = read[-1] if read else None
-            if last and last.kind == "text" and token.spaced:
-                read[-1] = Token("text", f"{last.text} {word}", last.spaced)
-            else:
-                read.append(Token("text", word, token.spaced))
+        known = _read_known_word(token)
+        if known:
+            resolved.append(known)
+        elif _is_text(token, before, after):
+            _append_text(resolved, token)
         else:
-            read += [
-                Token("letter", letter, token.spaced and i == 0) for i, letter in enumerate(word)
-            ]
-    return read
+            _append_letters(resolved, token)
+    return resolved
 
 
-def _function(word: str, spaced: bool) -> Token:
-    return (
-        Token("sign", "\\sqrt", spaced)
-        if word == "sqrt"
-        else Token("function", _SPELLED.get(word, word), spaced)
-    )
+def _read_known_word(token: Token) -> Token | None:
+    """Return a word that means the same wherever it stands, None for any other."""
+    word = token.text
+    if word.lower() in ("and", "or"):
+        return Token("separator", word.lower(), True)
+    if word in FUNCTION_NAMES:
+        return _name_function(word, token.spaced)
+    if word in SYMBOL_WORDS:
+        return Token("sign", SYMBOL_WORDS[word], token.spaced)
+    return None
 
 
-def _is_text(word: str, spaced: bool, before: Token | None, after: Token | None) -> bool:
-    """Whether letters are a word: long enough, and not squeezed between signs as a product would
-    be.
-    """
+def _is_text(token: Token, before: Token | None, after: Token | None) -> bool:
+    """Whether letters are a word: long enough, and not squeezed between signs as a product would be."""
+    word = token.text
     if len(word) == 1:
         return False
     if word.lower() in UNIT_WORDS:
         return True
     if len(word) == 2:
-        before_word = after is not None and after.kind == "word" and len(after.text) > 2
-        after_text = before is not None and before.kind == "text"
-        return before_word or after_text or (word.isupper() and before is None and after is None)
-    apart = spaced and before is not None and before.kind in ("number", "word", "text")
-    alone = before is None or before.kind == "separator" or apart
-    return alone and (after is None or after.kind in ("word", "separator", "text"))
+        return _is_short_word(word, before, after)
+    if before is not None and before.kind != "separator":
+        follows_on = token.spaced and before.kind in ("number", "word", "text")
+        if not follows_on:
+            return False
+    return after is None or after.kind in ("word", "separator", "text")
 
 
-UNITS = NOTATION["units"] | dict.fromkeys(NOTATION["bare_units"].split(), "")
+def _is_short_word(word: str, before: Token | None, after: Token | None) -> bool:
+    """Whether two letters are a word: beside other words, or as the initials that are all of the answer."""
+    if after is not None and after.kind == "word" and len(after.text) > 2:
+        return True
+    if before is not None and before.kind == "text":
+        return True
+    return word.isupper() and before is None and after is None
 
 
-UNIT_SPELLINGS = {
-    spelling: unit for unit, more in UNITS.items() for spelling in (unit, *more.split())
-}
+def _append_text(resolved: list[Token], token: Token) -> None:
+    """Append a word, to the text before it where only a space stands between them."""
+    last = resolved[-1] if resolved else None
+    if last and last.kind == "text" and token.spaced:
+        resolved[-1] = Token("text", f"{last.text} {token.text}", last.spaced)
+    else:
+        resolved.append(Token("text", token.text, token.spaced))
 
 
-UNIT_WORDS = {s.lower() for s in UNIT_SPELLINGS if len(s) > 1} - set(
-    NOTATION["only_in_text"].split()
-)
+def _append_letters(resolved: list[Token], token: Token) -> None:
+    """Append the letters of a product, of which the first keeps the space before it."""
+    spaced = token.spaced
+    for letter in token.text:
+        resolved.append(Token("letter", letter, spaced))
+        spaced = False

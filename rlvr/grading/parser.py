@@ -1,101 +1,88 @@
-r"""Written mathematics to a tree: `\frac{1}{2}`, `3\sqrt[3]{x}`, `(1,2]\cup\{4\}`, `x=5 \text{ or }
-6`, `15\text{ cm}`.
+r"""Written mathematics to a tree: `\frac{1}{2}`, `3\sqrt[3]{x}`, `(1,2]\cup\{4\}`, `x=5 \text{ or } 6`, `15\text{ cm}`.
 
-First to tokens, by linear scans: one spelling for what looks the same, no layout, words told apart
-from letters; `$`, `\dfrac`, `\left(`, `\displaystyle`, thin spaces, currency signs and thousands
-separators end here, and nothing that carries meaning does. Then a recursive-descent parser whose
-time and depth are bounded by the length of the text. It executes nothing and builds nothing but
-nodes: what a tree is worth is the business of `values` and `compare`. What it does not know is
-None.
+First to tokens, which `lexer` does; then by recursive descent. Time and depth are bounded by the length of the text.
+The parser executes nothing and builds nothing but nodes: what a tree is worth is the business of `values` and
+`compare`. What it does not know is None.
+
+The grammar, the loosest level first; each level is a method of `_Parser`:
+
+    list        relation, or several with separators between them
+    relation    set operation, or several with relations between them
+    set op.     ratio, or several with `\cup`, `\cap`, `\setminus` between them
+    ratio       sum, or several with `:` between them
+    sum         terms, each a product with or without a sign before it
+    product     signed factors with `\cdot` or `/` between them, and factors side by side
+    factor      base, then `^argument`, `!`, `°`, `_base`
+    base        number, symbol, function, words, matrix, or what a bracket or a command opens
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Iterable
 from fractions import Fraction
 
-from rlvr.grading.lexer import NOTATION, Token, lex
+from rlvr.grading.cursor import NotInGrammar, TokenCursor
+from rlvr.grading.lexer import Token, lex
+from rlvr.grading.notation import GREEK, OPENERS, RELATIONS
+from rlvr.grading.tree import (
+    MINUS_ONE,
+    Node,
+    find_number,
+    is_differential,
+    is_integer,
+    join_factors,
+    strip_brackets,
+)
 
 MAX_LENGTH = 1000
-
-
-MAX_DEPTH = 40
-
-
 MAX_TOKENS = 800
-
-
 MAX_CHAIN = 60  # factors or signs in a row
 
-
-RELATIONS = {sign: name for name, signs in NOTATION["relations"].items() for sign in signs.split()}
-
-
-SET_OPERATIONS = {
+_SET_OPERATIONS = {
     "\\cup": "|",
     "\\bigcup": "|",
     "\\cap": "&",
     "\\setminus": "-",
     "\\backslash": "-",
 }
-
-
-_TIMES = ("*", "\\cdot", "\\times", "\\ast", "**")
-
-
-_OVER = ("/", "\\div")
-
-
+_RATIO_SIGNS = (":", "\\colon")
+_PLUS_MINUS = ("+", "-")
 _SIGNS = {"+": "", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
-
-
-_DEGREE = ("\\circ", "°")
-
-
-_GREEK = frozenset(NOTATION["greek"].split())
-
-
+_TIMES = frozenset({"*", "\\cdot", "\\times", "\\ast", "**"})
+_OVER = ("/", "\\div")
+_POWERS = ("^", "**")
+_SCRIPTS = ("_", "^")
+_DEGREES = ("\\circ", "°")
+_REPEATS = ("\\overline", "\\dot", "\\bar")
 _CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
+_ELLIPSES = frozenset({"\\ldots", "\\dots", "\\cdots", "..."})
 
-
-_BASES: dict[str, int] = dict(
-    zip("two three four five six seven eight nine ten".split(), range(2, 11), strict=True)
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One part of an expression; `kind` says how to read the rest.
-
-    number (value; name "decimal" where a point was written), symbol, constant (pi e i inf), text,
-    add, mul, div, pow, neg, pm, mp, call (name), percent, based (number in a base), ratio, group
-    (name "(]"), set, list (name "," or "or"), rows (a matrix; name is its bracket), relation (name:
-    its operators), setop, ellipsis.
-    """
-
-    kind: str
-    parts: tuple[Node, ...] = ()
-    name: str = ""
-    value: Fraction | None = None
-
-
-MINUS_ONE = Node("neg", (Node("number", value=Fraction(1)),))
-
-
-class _Unknown(Exception):
-    """The text is not in the grammar."""
+_NUMBER_WORDS = {
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+}
+_NESTING = {"{": 1, "}": -1}
 
 
 def parse(text: str, thousands: bool = True) -> Node | None:
-    r"""The tree of a text, or None; `thousands` reads `1,234` outside brackets as one number.
+    r"""Return the tree of a text, or None; `thousands` reads `1,234` outside brackets as one number.
 
     >>> parse(r"\frac12").kind, parse("1,234").value, parse("1,234", thousands=False).kind, parse(r"\foo")
     ('div', Fraction(1234, 1), 'list', None)
     """
+    if len(text) > MAX_LENGTH:
+        return None
     try:
-        return _parse(text, thousands) if len(text) <= MAX_LENGTH else None
-    # outside of what is remembered: it says more of the caller than of the text
+        return _parse(text, thousands)
+    # Caught outside of what is remembered: a full stack says more of the caller than of the text.
     except RecursionError:
         return None
 
@@ -107,474 +94,512 @@ def _parse(text: str, thousands: bool) -> Node | None:
         return None
     parser = _Parser(tokens)
     try:
-        node = parser.listing()
-        return node if parser.place == len(tokens) else None
-    except _Unknown:
+        node = parser.parse_list()
+    except NotInGrammar:
         return None
+    return node if parser.at_end else None
 
 
-class _Parser:
-    """Reads tokens from left to right; each method is one level of precedence, the loosest first."""
+class _Parser(TokenCursor):
+    """Read an expression, each method one part of the grammar."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        self.tokens = tokens
-        self.place = 0
-        self.depth = 0
-        self.bars = 0
+        super().__init__(tokens)
+        self.open_bars = 0  # absolute values that are open in the innermost bracket
 
-    def peek(self, ahead: int = 0) -> str:
-        place = self.place + ahead
-        return self.tokens[place].text if place < len(self.tokens) else ""
+    # Levels of precedence.
 
-    def kind(self) -> str:
-        return self.tokens[self.place].kind if self.place < len(self.tokens) else "end"
-
-    def take(self) -> Token:
-        if self.place >= len(self.tokens):
-            raise _Unknown
-        self.place += 1
-        return self.tokens[self.place - 1]
-
-    def accept(self, *texts: str) -> str:
-        """The text of the next token where it is one of these, which is then taken; else nothing."""
-        return self.take().text if self.peek() in texts else ""
-
-    def expect(self, text: str) -> None:
-        if self.take().text != text:
-            raise _Unknown
-
-    def enter(self) -> None:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Unknown
-
-    def listing(self) -> Node:
-        """Items separated by commas, semicolons, `and`, `or`."""
+    def parse_list(self) -> Node:
+        """Return items separated by commas, semicolons, `and`, `or`; a single one is no list."""
         self.enter()
-        items, words = [self.relation()], set[str]()
-        while self.kind() == "separator":
-            here = set[str]()
-            while self.kind() == "separator":
-                here.add(self.take().text)
-            words.add((here - {","} or {","}).pop())
-            items.append(self.relation())
-        self.depth -= 1
-        name = words.pop() if len(words) == 1 else "or" if "or" in words else ","
-        return Node("list", tuple(items), name) if len(items) > 1 else items[0]
+        items = [self.parse_relation()]
+        separators: set[str] = set()
+        while self.peek_kind() == "separator":
+            separators.add(self.take_separators())
+            items.append(self.parse_relation())
+        self.leave()
+        if len(items) == 1:
+            return items[0]
+        if len(separators) == 1:
+            return Node("list", tuple(items), separators.pop())
+        # `1, 2 or 3` are alternatives, `1, 2 and 3` only a list.
+        return Node("list", tuple(items), "or" if "or" in separators else ",")
 
-    def relation(self) -> Node:
-        parts, names = [self.sets()], []
-        while sign := self.accept(*RELATIONS):
+    def take_separators(self) -> str:
+        """Step over the separators between two items and return what they say: a word counts for more than a comma."""
+        separators: set[str] = set()
+        while self.peek_kind() == "separator":
+            separators.add(self.take().text)
+        for word in ("or", "and"):
+            if word in separators:
+                return word
+        return ","
+
+    def parse_relation(self) -> Node:
+        r"""Return a chain such as `0 < x \le 1`, named by its relations."""
+        sides = [self.parse_set_operation()]
+        names: list[str] = []
+        while sign := self.accept_any(RELATIONS):
             names.append(RELATIONS[sign])
-            parts.append(self.sets())
-        return Node("relation", tuple(parts), " ".join(names)) if names else parts[0]
+            sides.append(self.parse_set_operation())
+        if not names:
+            return sides[0]
+        return Node("relation", tuple(sides), " ".join(names))
 
-    def sets(self) -> Node:
-        node = self.ratio()
-        while sign := self.accept(*SET_OPERATIONS):
-            node = Node("setop", (node, self.ratio()), SET_OPERATIONS[sign])
+    def parse_set_operation(self) -> Node:
+        r"""Return unions, intersections and differences, of which the first binds first: `A \cup B \setminus C`."""
+        node = self.parse_ratio()
+        while sign := self.accept_any(_SET_OPERATIONS):
+            node = Node("setop", (node, self.parse_ratio()), _SET_OPERATIONS[sign])
         return node
 
-    def ratio(self) -> Node:
-        parts = [self.sum()]
-        while self.accept(":", "\\colon"):
-            parts.append(self.sum())
-        return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+    def parse_ratio(self) -> Node:
+        """Return a ratio of two or more numbers: `1:2:3`."""
+        parts = [self.parse_sum()]
+        while self.accept_any(_RATIO_SIGNS):
+            parts.append(self.parse_sum())
+        if len(parts) == 1:
+            return parts[0]
+        return Node("ratio", tuple(parts))
 
-    def sum(self) -> Node:
+    def parse_sum(self) -> Node:
+        """Return terms that are added, each with its sign."""
         self.enter()
-        parts = []
-        while not parts or self.peek() in _SIGNS:
-            sign = _SIGNS.get(self.accept(*_SIGNS), "")
-            if self.peek() in _SIGNS and not (parts and sign == "neg"):
-                raise _Unknown  # `+-3` may mean two numbers; `5 - -3` does not
-            term = self.product()
-            parts.append(Node(sign, (term,)) if sign else term)
-        self.depth -= 1
-        return Node("add", tuple(parts)) if len(parts) > 1 else parts[0]
+        terms = [self.parse_term(is_first=True)]
+        while self.peek() in _SIGNS:
+            terms.append(self.parse_term(is_first=False))
+        self.leave()
+        if len(terms) == 1:
+            return terms[0]
+        return Node("add", tuple(terms))
 
-    def product(self) -> Node:
-        node = self.signed()
+    def parse_term(self, *, is_first: bool) -> Node:
+        """Return a product with the sign before it."""
+        kind = _SIGNS.get(self.accept_any(_SIGNS), "")
+        # `+-3` may mean two numbers; `5 - -3` does not.
+        if self.peek() in _SIGNS and (is_first or kind != "neg"):
+            raise NotInGrammar
+        term = self.parse_product()
+        return Node(kind, (term,)) if kind else term
+
+    def parse_product(self) -> Node:
+        """Return factors that are multiplied or divided, by a sign or because they stand side by side."""
+        node = self.parse_signed()
         for _ in range(MAX_CHAIN):
-            if self.accept(*_TIMES):
-                node = Node("mul", (node, self.operand()))
-            elif self.accept(*_OVER):
-                node = Node("div", (node, self.operand()))
+            if self.accept_any(_TIMES):
+                node = Node("mul", (node, self.parse_operand()))
+            elif self.accept_any(_OVER):
+                node = Node("div", (node, self.parse_operand()))
             elif self.accept("%"):
                 node = Node("percent", (node,))
-            elif mixed := self.mixed(node):
+            elif mixed := self.parse_mixed_number(node):
                 node = mixed
-            elif self.starts_factor():
-                node = self.beside(node, self.spaced_factor(node))
+            elif self.is_at_factor():
+                node = join_factors(node, self.parse_unsigned_factor(node))
             else:
                 return node
-        raise _Unknown
+        raise NotInGrammar
 
-    def operand(self) -> Node:
-        """What an operator takes: a signed factor, or a mixed number as a whole."""
-        node = self.signed()
-        if node.kind == "number" and not node.name and self.peek() == "\\frac":
-            node = self.beside(node, self.factor())
-            if node.name != "mixed":
-                raise _Unknown
+    def parse_operand(self) -> Node:
+        """Return what an operator takes: a signed factor, or a mixed number as a whole."""
+        node = self.parse_signed()
+        if is_integer(node) and self.peek() == "\\frac":
+            return _mix(node, self.parse_factor())
         return node
 
-    def spaced_factor(self, left: Node) -> Node:
-        """A factor without a sign before it; a number there, or in brackets apart from a number, is
-        no factor.
+    def parse_signed(self) -> Node:
+        r"""Return a factor with or without a sign: after an operator, `2 \cdot -3` is common."""
+        sign = self.accept_any(_PLUS_MINUS)
+        if not sign:
+            return self.parse_factor()
+        self.enter()
+        inner = self.parse_signed()
+        self.leave()
+        return Node("neg", (inner,)) if sign == "-" else inner
+
+    def parse_unsigned_factor(self, left: Node) -> Node:
+        """Return a factor that stands beside another.
+
+        Raises NotInGrammar where it is a number, or a number in brackets that a space parts from a number.
         """
         spaced = self.tokens[self.place].spaced
-        right = self.factor()
-        apart = (
-            spaced and left.kind == "number" and right.kind == "group" and _alone(right) is not None
-        )
-        if (right.kind == "number" and left.kind not in ("text", "constant")) or apart:
-            raise _Unknown  # `0 vs 17` is no product
+        right = self.parse_factor()
+        # `0 vs 17` is no product; behind words and constants a number is read on.
+        if right.kind == "number" and left.kind not in ("text", "constant"):
+            raise NotInGrammar
+        # Nor is `3 (4)`.
+        if spaced and left.kind == "number" and right.kind == "group" and find_number(right):
+            raise NotInGrammar
         return right
 
-    def signed(self) -> Node:
-        """A factor after an operator, where `2 \\cdot -3` is common."""
-        if sign := self.accept("-", "+"):
-            self.enter()
-            inner = self.signed()
-            self.depth -= 1
-            return Node("neg", (inner,)) if sign == "-" else inner
-        return self.factor()
-
-    def mixed(self, node: Node) -> Node | None:
-        """`4 2/3` as one number."""
-        texts = [self.tokens[i] for i in range(self.place, min(self.place + 3, len(self.tokens)))]
-        if (
-            node.kind != "number"
-            or node.name
-            or [t.kind for t in texts] != ["number", "sign", "number"]
-        ):
+    def parse_mixed_number(self, whole: Node) -> Node | None:
+        """Return `4 2/3` as one number, None where no fraction of digits follows a whole number."""
+        if not is_integer(whole):
             return None
-        if (
-            texts[1].text != "/"
-            or not (texts[0].text + texts[2].text).isdigit()
-            or not texts[0].spaced
-        ):
+        following = self.tokens[self.place : self.place + 3]
+        if [token.kind for token in following] != ["number", "sign", "number"]:
+            return None
+        top, slash, bottom = following
+        digits = top.text + bottom.text
+        if slash.text != "/" or not digits.isdigit() or not top.spaced:
             return None
         self.place += 3
-        parts = (Node("number", value=Fraction(t.text)) for t in (texts[0], texts[2]))
-        joined = self.beside(node, Node("div", tuple(parts), "frac"))
-        if joined.name != "mixed":
-            raise _Unknown
-        return joined
+        numerator = Node("number", value=Fraction(top.text))
+        denominator = Node("number", value=Fraction(bottom.text))
+        return _mix(whole, Node("div", (numerator, denominator), "frac"))
 
-    @staticmethod
-    def beside(left: Node, right: Node) -> Node:
-        r"""Two things side by side: a product, but a whole number and a proper fraction are a mixed number."""
-        whole = left.kind == "number" and not left.name and left.value is not None
-        if (
-            whole
-            and right.kind == "div"
-            and right.name == "frac"
-            and all(p.kind == "number" for p in right.parts)
-        ):
-            top, under = (p.value or Fraction(0) for p in right.parts)
-            if under and 0 < top < under:
-                return Node("add", (left, right), "mixed")
-        return Node("mul", (left, right))
-
-    def starts_factor(self) -> bool:
-        text, kind = self.peek(), self.kind()
-        if kind in ("number", "letter", "function", "text", "environment"):
+    def is_at_factor(self) -> bool:
+        """Whether the next token can begin a factor."""
+        if self.peek_kind() in ("number", "letter", "function", "text", "environment"):
             return True
+        text = self.peek()
         if text == "|":
-            return self.bars == 0
-        return text in _GREEK or text in _CONSTANTS or text in _OPENERS
+            return self.open_bars == 0  # else it closes the absolute value
+        return text in GREEK or text in _CONSTANTS or text in OPENERS
 
-    def factor(self) -> Node:
+    def parse_factor(self) -> Node:
+        """Return one thing and what is written behind and above it: powers, factorials, degrees, a base."""
         self.enter()
-        node = self.base()
+        node = self.parse_base()
         for _ in range(MAX_CHAIN):
-            if self.accept("^", "**"):
+            if self.accept_any(_POWERS):
                 if node.kind == "pow":
-                    raise _Unknown  # 2^3^2 has two readings
-                node = self.power(node)
+                    raise NotInGrammar  # 2^3^2 has two readings
+                node = self.parse_power(node)
             elif self.accept("!"):
                 node = Node("call", (node,), "factorial")
             elif self.accept("°"):
-                node = Node("mul", (node, Node("text", (), "degree")))
-            elif (number := _alone(node)) and self.accept("_"):
-                node = self.based(number)
+                node = _attach_degree(node)
+            elif self.peek() == "_" and (digits := find_number(node)):
+                self.take()
+                node = self.parse_numeral(digits)
             else:
-                self.depth -= 1
+                self.leave()
                 return node
-        raise _Unknown
+        raise NotInGrammar
 
-    def power(self, node: Node) -> Node:
-        braced = self.peek() == "{" and self.peek(1) in _DEGREE and self.peek(2) == "}"
-        if braced or self.peek() in _DEGREE:
-            self.place += 3 if braced else 1
-            return Node("mul", (node, Node("text", (), "degree")))
-        return Node("pow", (node, self.argument(whole=True)))
+    # What stands above, below and behind.
 
-    def based(self, node: Node) -> Node:
-        """Digits with the base below them, as a number or in words."""
-        digits = [
-            int(word) if word.isdigit() else _BASES.get(word.lower())
-            for word in self.below().split()
-        ]
-        bases = [base for base in digits if base]
-        if len(bases) != 1 or (node.value or Fraction(0)).denominator != 1:
-            raise _Unknown
-        return Node("based", (node,), str(bases[0]))
+    def parse_power(self, node: Node) -> Node:
+        """Return a power, or degrees where the exponent is only their sign."""
+        if self.accept_any(_DEGREES):
+            return _attach_degree(node)
+        if self.peek() == "{" and self.peek(1) in _DEGREES and self.peek(2) == "}":
+            self.place += 3
+            return _attach_degree(node)
+        return Node("pow", (node, self.parse_argument(is_whole=True)))
 
-    def below(self) -> str:
-        """What stands below a line, as it is written."""
+    def parse_numeral(self, digits: Node) -> Node:
+        """Return digits with the base below them, which is a number or a word: `204_5`, `204_{five}`."""
+        bases: list[int] = []
+        for word in self.read_subscript().split():
+            base = int(word) if word.isdigit() else _NUMBER_WORDS.get(word.lower())
+            if base:
+                bases.append(base)
+        if len(bases) != 1 or digits.value is None or digits.value.denominator != 1:
+            raise NotInGrammar
+        return Node("based", (digits,), str(bases[0]))
+
+    def read_subscript(self) -> str:
+        """Return what stands below a line, as it is written."""
         if self.peek() != "{":
             return self.take().text
-        start, depth = self.place, 0
-        while not (depth == 1 and self.peek() == "}"):
-            depth += {"{": 1, "}": -1}.get(self.take().text, 0)
-        self.take()
-        return " ".join(token.text for token in self.tokens[start + 1 : self.place - 1])
+        start = self.place + 1
+        depth = 0
+        while depth != 1 or self.peek() != "}":
+            depth += _NESTING.get(self.take().text, 0)
+        written = " ".join(self.read_written(start))
+        self.expect("}")
+        return written
 
-    def argument(self, *, whole: bool = False) -> Node:
-        """What a command takes: a braced group, else one token; of a number one digit, unless it is
-        wanted whole.
+    def parse_argument(self, *, is_whole: bool = False) -> Node:
+        r"""Return what a command takes: a braced group, else one token.
+
+        Of a number that is one digit, as in `\frac12`, unless it is wanted whole.
         """
-        if self.peek() == "{":
-            return self.braced()
-        token = self.take()
-        if token.kind == "number" and not whole and len(token.text) > 1 and token.text.isdigit():
-            self.place -= 1
-            self.tokens[self.place] = Token("number", token.text[1:], token.spaced)
-            return Node("number", value=Fraction(token.text[0]))
-        self.place -= 1
-        if sign := self.accept("-", "+"):
-            inner = self.argument(whole=whole)
-            return Node("neg", (inner,)) if sign == "-" else inner
-        return self.base()
+        if self.accept("{"):
+            return self.parse_rest_of_braces()
+        if self.peek_kind() == "number" and not is_whole:
+            return self.parse_digit()
+        sign = self.accept_any(_PLUS_MINUS)
+        if not sign:
+            return self.parse_base()
+        inner = self.parse_argument(is_whole=is_whole)
+        return Node("neg", (inner,)) if sign == "-" else inner
 
-    def braced(self) -> Node:
-        self.expect("{")
-        node = self.nested()
+    def parse_digit(self) -> Node:
+        """Return the first digit of a number, of which the others stay for what follows."""
+        _, digits, spaced = self.tokens[self.place]
+        if len(digits) == 1 or not digits.isdigit():
+            return self.parse_base()
+        self.tokens[self.place] = Token("number", digits[1:], spaced)
+        return Node("number", value=Fraction(digits[0]))
+
+    def parse_rest_of_braces(self) -> Node:
+        r"""Return what stands in braces whose first has been taken, `{n \choose k}` among it."""
+        node = self.parse_nested()
         if self.accept("\\choose"):
-            node = Node("call", (node, self.nested()), "binom")
+            node = Node("call", (node, self.parse_nested()), "binom")
         self.expect("}")
         return node
 
-    def nested(self) -> Node:
-        """What a bracket encloses, in which a bar opens again."""
-        bars, self.bars = self.bars, 0
-        node = self.listing()
-        self.bars = bars
+    def parse_nested(self) -> Node:
+        """Return what a bracket encloses, in which a bar opens again."""
+        bars_outside = self.open_bars
+        self.open_bars = 0
+        node = self.parse_list()
+        self.open_bars = bars_outside
         return node
 
-    def base(self) -> Node:
+    # One thing, by the token that it begins with.
+
+    def parse_base(self) -> Node:
+        """Return what the next token is or begins, without powers and signs."""
         kind, text, _ = self.take()
-        readers = {
-            "letter": self.symbol,
-            "function": self.function,
-            "environment": self.matrix,
-            "number": self.number,
-        }
-        if kind in readers:
-            return readers[kind](text)
-        if kind == "text":
-            return Node("text", (), text)
+        match kind:
+            case "number":
+                return self.parse_number(text)
+            case "letter":
+                return self.parse_symbol(text)
+            case "function":
+                return self.parse_function(text)
+            case "text":
+                return Node("text", (), text)
+            case "environment":
+                return _parse_matrix(text)
+            case _:
+                return self.parse_sign(text)
+
+    def parse_sign(self, text: str) -> Node:
+        """Return a constant, a symbol or an ellipsis, or what the sign opens."""
         if text in _CONSTANTS:
             return Node("constant", (), _CONSTANTS[text])
-        if text in _GREEK:
-            return self.symbol(text)
-        return self.opened(text)
+        if text in GREEK:
+            return self.parse_symbol(text)
+        if text in _ELLIPSES:
+            return Node("ellipsis")
+        if text.startswith("\\mathbb"):
+            return Node("symbol", (), text)
+        return self.parse_opened(text)
 
-    def number(self, text: str) -> Node:
-        if "." in text and self.accept("\\overline", "\\dot", "\\bar"):
+    def parse_number(self, text: str) -> Node:
+        """Return a number with or without a decimal point, or with digits that repeat."""
+        if "." in text and self.accept_any(_REPEATS):
             start = self.place
-            self.argument(whole=True)
-            return _repeating(
-                text, "".join(t.text for t in self.tokens[start : self.place] if t.kind == "number")
-            )
-        return Node(
-            "number", name="decimal" if "." in text or "e" in text else "", value=Fraction(text)
-        )
+            self.parse_argument(is_whole=True)
+            read = self.tokens[start : self.place]
+            period = "".join(token.text for token in read if token.kind == "number")
+            return _repeat(text, period)
+        name = "decimal" if "." in text or "e" in text else ""
+        return Node("number", name=name, value=Fraction(text))
 
-    def symbol(self, name: str) -> Node:
+    def parse_symbol(self, name: str) -> Node:
+        """Return a symbol with its index, its primes and the number at which it is evaluated: `a_1`, `f'(0)`."""
         if name in ("e", "i"):
             return Node("constant", (), name)
         if self.accept("_"):
-            name += "_" + self.below()
-        while primes := self.primes():
-            name += "'" * primes
-        if self.peek() == "(" and self.peek(2) == ")" and self.evaluated():
-            name += "".join(self.take().text for _ in range(3))
+            name += "_" + self.read_subscript()
+        while count := self.take_primes():
+            name += "'" * count
+        if self.is_at_evaluation():
+            start = self.place
+            self.place += 3
+            name += "".join(self.read_written(start))
         return Node("symbol", (), name)
 
-    def evaluated(self) -> bool:
-        """Whether a number in brackets follows at once: I(0) is the value of a function, not a
-        product with zero.
-        """
-        bracket, inner = self.tokens[self.place : self.place + 2]
+    def is_at_evaluation(self) -> bool:
+        """Whether a number in brackets follows at once: I(0) is the value of a function, not a product with zero."""
+        if self.peek() != "(" or self.peek(2) != ")":
+            return False
+        bracket = self.tokens[self.place]
+        inner = self.tokens[self.place + 1]
         return not bracket.spaced and inner.kind == "number"
 
-    def primes(self) -> int:
-        """The primes that follow, however they are written; they are taken."""
-        start, count = self.place, 0
+    def take_primes(self) -> int:
+        r"""Step over the primes that follow, and return how many: `'`, `^\prime`, `^{\prime\prime}`."""
+        start = self.place
         if self.accept("'"):
             return 1
         if self.accept("^"):
             braced = self.accept("{")
+            count = 0
             while (braced or not count) and self.accept("\\prime"):
                 count += 1
             if count and (not braced or self.accept("}")):
                 return count
-        self.place = start
+        self.place = start  # it was another exponent
         return 0
 
-    def function(self, name: str) -> Node:
-        base = exponent = None
-        while sign := self.accept("_", "^"):
+    def parse_function(self, name: str) -> Node:
+        r"""Return a call: `\sin x`, `\log_2 8`, `\sin^2 x`, `\sin^{-1} x`."""
+        base: Node | None = None
+        exponent: Node | None = None
+        while sign := self.accept_any(_SCRIPTS):
             if sign == "_":
-                base = self.argument(whole=True)
+                base = self.parse_argument(is_whole=True)
             else:
-                exponent = self.argument(whole=True)
-        bracketed = self.peek() in ("(", "[", "{", "|")
-        inner = _inside(self.base()) if bracketed else self.product_of_factors()
-        parts = inner.parts if inner.kind == "list" else (inner,)
-        node = Node("call", (*parts, base) if base else parts, f"{name}_" if base else name)
-        if exponent is None:
-            return node
+                exponent = self.parse_argument(is_whole=True)
+        arguments = self.parse_function_arguments()
         if exponent == MINUS_ONE:
-            return Node("call", parts, f"arc{name}")
-        return Node("pow", (node, exponent))
+            return Node("call", arguments, f"arc{name}")
+        call = Node("call", arguments, name)
+        if base is not None:
+            call = Node("call", (*arguments, base), f"{name}_")
+        if exponent is None:
+            return call
+        return Node("pow", (call, exponent))
 
-    def product_of_factors(self) -> Node:
-        r"""The argument of `\sin 2x \cos y`: factors side by side, up to the next function or sign."""
-        node = self.signed()
+    def parse_function_arguments(self) -> tuple[Node, ...]:
+        """Return what a function is applied to, in brackets or without."""
+        if self.peek() in ("(", "[", "{", "|"):
+            return _list_items(strip_brackets(self.parse_base()))
+        return _list_items(self.parse_bare_argument())
+
+    def parse_bare_argument(self) -> Node:
+        r"""Return the argument of `\sin 2x \cos y`: factors side by side, up to the next function or sign."""
+        node = self.parse_signed()
         for _ in range(MAX_CHAIN):
-            bracket = self.peek() in ("(", "[") and node.kind != "number"
-            if bracket or not self.starts_factor() or self.kind() in ("function", "text"):
+            # `\sin x (y+1)` ends before the bracket, `\sin 2(x+1)` behind it.
+            if self.peek() in ("(", "[") and node.kind != "number":
                 return node
-            node = self.beside(node, self.spaced_factor(node))
-        raise _Unknown
+            if not self.is_at_factor() or self.peek_kind() in ("function", "text"):
+                return node
+            node = join_factors(node, self.parse_unsigned_factor(node))
+        raise NotInGrammar
 
-    def opened(self, text: str) -> Node:
-        match text:
+    def parse_opened(self, opening: str) -> Node:
+        """Return what a command or a bracket opens; it has been taken."""
+        match opening:
             case "\\frac":
-                return self.fraction()
+                return self.parse_fraction()
             case "\\binom":
-                return Node("call", (self.argument(), self.argument()), "binom")
+                return Node("call", (self.parse_argument(), self.parse_argument()), "binom")
             case "\\sqrt":
-                return self.root()
+                return self.parse_root()
             case "{":
-                self.place -= 1
-                node = self.braced()  # a list in bare braces is a set whose backslashes were lost
-                return Node("set", node.parts) if node.kind == "list" else node
+                return self.parse_bare_braces()
             case "|" | "\\lvert" | "\\vert":
-                return self.absolute(text)
+                return self.parse_absolute_value()
             case "\\lfloor" | "\\lceil":
-                node = self.nested()
-                self.expect(text.replace("\\l", "\\r"))
-                return Node("call", (node,), text.removeprefix("\\l"))
+                return self.parse_rounded(opening)
             case "(" | "[" | "\\{" | "\\langle" | "]":
-                return self.bracket(text)
-            case "\\ldots" | "\\dots" | "\\cdots" | "...":
-                return Node("ellipsis")
+                return self.parse_bracket(opening)
             case "\\overline" | "\\vec" | "\\hat" | "\\bar" | "\\overrightarrow" | "\\widehat":
-                start = self.place
-                self.argument(whole=True)
-                return Node(
-                    "symbol", (), text + "".join(t.text for t in self.tokens[start : self.place])
-                )
-            case _ if text.startswith("\\mathbb"):
-                return Node("symbol", (), text)
+                return self.parse_accented(opening)
             case _:
-                raise _Unknown
+                raise NotInGrammar
 
-    def fraction(self) -> Node:
+    def parse_fraction(self) -> Node:
+        """Return a fraction, or a derivative as one symbol."""
         start = self.place
-        parts = self.argument(), self.argument()
-        # dx/dt is one thing, not a fraction whose d cancels
-        if all(_differential(part) for part in parts):
-            written = (t.text for t in self.tokens[start : self.place] if t.text not in "{}")
-            return Node("symbol", (), "/".join(written))
-        return Node("div", parts, "frac")
+        parts = (self.parse_argument(), self.parse_argument())
+        if not all(is_differential(part) for part in parts):
+            return Node("div", parts, "frac")
+        # dx/dt is one thing, not a fraction whose d cancels.
+        written = [text for text in self.read_written(start) if text not in ("{", "}")]
+        return Node("symbol", (), "/".join(written))
 
-    def root(self) -> Node:
+    def parse_root(self) -> Node:
+        r"""Return a root: `\sqrt[3]{x}`, `\sqrt{2}`, `\sqrt2`, and `sqrt(2)` as it is typed."""
         if self.accept("["):
-            degree = self.nested()
+            degree = self.parse_nested()
             self.expect("]")
-            return Node("call", (self.argument(whole=True), degree), "root")
+            return Node("call", (self.parse_argument(is_whole=True), degree), "root")
         if self.peek() == "(":
-            return Node("call", (_inside(self.base()),), "sqrt")
-        return Node("call", (self.argument(whole=True),), "sqrt")
+            return Node("call", (strip_brackets(self.parse_base()),), "sqrt")
+        return Node("call", (self.parse_argument(is_whole=True),), "sqrt")
 
-    def absolute(self, text: str) -> Node:
-        self.bars += 1
-        node = self.sum()
-        self.bars -= 1
+    def parse_bare_braces(self) -> Node:
+        """Return what braces group."""
+        node = self.parse_rest_of_braces()
+        if node.kind == "list":  # a set whose backslashes were lost
+            return Node("set", node.parts)
+        return node
+
+    def parse_absolute_value(self) -> Node:
+        """Return an absolute value; a bar inside it closes it, unless it stands in a bracket of its own."""
+        self.open_bars += 1
+        node = self.parse_sum()
+        self.open_bars -= 1
         if self.take().text not in ("|", "\\rvert", "\\vert"):
-            raise _Unknown
+            raise NotInGrammar
         return Node("call", (node,), "abs")
 
-    def bracket(self, opening: str) -> Node:
+    def parse_rounded(self, opening: str) -> Node:
+        r"""Return what `\lfloor … \rfloor` or `\lceil … \rceil` round."""
+        node = self.parse_nested()
+        name = opening.removeprefix("\\l")
+        self.expect(f"\\r{name}")
+        return Node("call", (node,), name)
+
+    def parse_accented(self, accent: str) -> Node:
+        r"""Return a symbol under an accent, whose name is all that is written: `\overline{AB}`."""
+        start = self.place
+        self.parse_argument(is_whole=True)
+        return Node("symbol", (), accent + "".join(self.read_written(start)))
+
+    def parse_bracket(self, opening: str) -> Node:
+        """Return a set, a tuple, an interval, or what brackets only group."""
         if opening == "\\{" and self.accept("\\}"):
             return Node("set")
-        node = self.nested()
+        parts = _list_items(self.parse_nested())
         closing = self.take().text
-        parts = node.parts if node.kind == "list" else (node,)
         if opening + closing == "\\{\\}":
             return Node("set", parts)
         if opening + closing == "\\langle\\rangle":
             return Node("group", parts, "<>")
         if opening not in ("(", "[", "]") or closing not in (")", "]", "["):
-            raise _Unknown
-        if opening == "]" or closing == "[":  # the French way to write open ends
-            opening, closing = {"]": "("}.get(opening, opening), {"[": ")"}.get(closing, closing)
-        return Node("group", parts, opening + closing)
-
-    def matrix(self, text: str) -> Node:
-        name, _, body = text.partition("\n")
-        rows = []
-        for row in body.replace("\\hline", "").split("\\\\"):
-            if row.strip():
-                cells = [parse(cell.strip()) for cell in row.split("&")]
-                if any(cell is None for cell in cells):
-                    raise _Unknown
-                rows.append(Node("group", tuple(cell for cell in cells if cell), "row"))
-        if not rows:
-            raise _Unknown
-        return Node("rows", tuple(rows), name)
+            raise NotInGrammar
+        # The French write open ends as `]0, 1[`.
+        name = opening.replace("]", "(") + closing.replace("[", ")")
+        return Node("group", parts, name)
 
 
-_OPENERS = frozenset(NOTATION["openers"].split())
-
-
-def _differential(node: Node) -> bool:
-    """Whether it begins with the d of a derivative and has more."""
-    while node.kind == "mul":
-        first = node.parts[0]
-        if first.kind in ("symbol", "pow") and (first.parts[0] if first.parts else first).name in (
-            "d",
-            "\\partial",
-        ):
-            return True
-        node = first
-    return False
-
-
-def _alone(node: Node) -> Node | None:
-    """The number that a node is, with or without brackets."""
-    inner = _inside(node)
-    return inner if inner.kind == "number" else None
-
-
-def _inside(node: Node) -> Node:
-    """Without the brackets that only group.   (x) -> x"""
-    if node.kind == "group" and node.name in ("()", "[]"):
-        return node.parts[0] if len(node.parts) == 1 else Node("list", node.parts, ",")
+def _mix(whole: Node, fraction: Node) -> Node:
+    """Return a mixed number; raises NotInGrammar where the fraction is none or not below one."""
+    node = join_factors(whole, fraction)
+    if node.name != "mixed":
+        raise NotInGrammar
     return node
 
 
-def _repeating(text: str, period: str) -> Node:
-    r"""`0.1\overline{6}` as 1/6."""
+def _attach_degree(node: Node) -> Node:
+    return Node("mul", (node, Node("text", (), "degree")))
+
+
+def _list_items(node: Node) -> tuple[Node, ...]:
+    if node.kind == "list":
+        return node.parts
+    return (node,)
+
+
+def _parse_matrix(text: str) -> Node:
+    r"""Return the rows of an environment token, named by its bracket; raises NotInGrammar where there are none."""
+    bracket, _, body = text.partition("\n")
+    rows: list[Node] = []
+    for line in body.replace("\\hline", "").split("\\\\"):
+        if line.strip():
+            rows.append(_parse_row(line.split("&")))
+    if not rows:
+        raise NotInGrammar
+    return Node("rows", tuple(rows), bracket)
+
+
+def _parse_row(cells: Iterable[str]) -> Node:
+    parsed: list[Node] = []
+    for cell in cells:
+        node = parse(cell.strip())
+        if node is None:
+            raise NotInGrammar
+        parsed.append(node)
+    return Node("group", tuple(parsed), "row")
+
+
+def _repeat(digits: str, period: str) -> Node:
+    r"""Return a decimal whose last digits repeat: `0.1\overline{6}` is 1/6."""
     if not period.isdigit():
-        raise _Unknown
-    places = len(text.partition(".")[2])
-    value = Fraction(text + "0") + Fraction(int(period), (10 ** len(period) - 1) * 10**places)
-    return Node("number", value=value)
+        raise NotInGrammar
+    places = len(digits.partition(".")[2])
+    # 0.1 and 6/9 of its last place: a period of n digits is a fraction over n nines.
+    repeated = Fraction(int(period), (10 ** len(period) - 1) * 10**places)
+    return Node("number", value=Fraction(digits + "0") + repeated)

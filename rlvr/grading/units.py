@@ -3,148 +3,191 @@ r"""Units of measure behind a number: `15\text{ cm}^2`, `36 \frac{\text{km}}{\te
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from rlvr.grading.lexer import NOTATION, UNIT_SPELLINGS
-from rlvr.grading.parser import MINUS_ONE, Node, parse
 from rlvr.grading.values import exact
 
+from rlvr.grading.notation import NEVER_UNITS, UNIT_SPELLINGS
+from rlvr.grading.parser import parse
+from rlvr.grading.tree import MINUS_ONE, Node
+
 Units = tuple[tuple[str, Fraction], ...]
+"""The power of each unit, sorted by name. A word that is no known unit has a `?` before it."""
 
-
-_MEANING = frozenset(NOTATION["never_units"].split())  # words that change what a number says
-
-
+# What the words of a unit expression may look like, and a plain plural among them.
 _PLAIN = re.compile(r"[A-Za-z°%](?:[A-Za-z°%/ .·*]|\^-?[0-9])*")
+_PLURAL = re.compile(r"\?[a-z]{2,}(?<!th)(?<!s)s")
+
+# Times of day are no units, and change no number.
+_TIMES_OF_DAY = frozenset({"?am", "?pm", "?AM", "?PM", "?a.m", "?p.m"})
+
+_DIMENSIONS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3}
+_MAX_POWER = 4
 
 
-_NONE = frozenset({"?am", "?pm", "?AM", "?PM", "?a.m", "?p.m"})
-
-
-def named_units(node: Node) -> tuple[Node | None, Units]:
-    r"""The number without its unit, and the unit; None for the number where the words say more than
-    a unit.
+def split_units(node: Node) -> tuple[Node | None, Units]:
+    r"""Return the number without its unit, and the unit; None for the number where the words say more than a unit.
 
     >>> from rlvr.grading.parser import parse
-    >>> named_units(parse(r"15\text{ cm}^2"))[1]
+    >>> split_units(parse(r"15\text{ cm}^2"))[1]
     (('cm', Fraction(2, 1)),)
     """
-    factors = _factors(node)
-    texts = [factor for factor in factors if _only_text(factor)]
-    if not texts or len(texts) == len(factors):
-        return (node if not texts else None), ()
-    units: dict[str, Fraction] = {}
+    numbers: list[Node] = []
+    texts: list[Node] = []
+    for factor in _list_factors(node):
+        if _is_only_text(factor):
+            texts.append(factor)
+        else:
+            numbers.append(factor)
+    if not texts:
+        return node, ()
+    if not numbers:
+        return None, ()
+    powers: defaultdict[str, Fraction] = defaultdict(Fraction)
     for text in texts:
-        if not _collect(text, Fraction(1), units):
+        if not _add_powers(text, Fraction(1), powers):
             return None, ()
-    rest = [factor for factor in factors if not _only_text(factor)]
-    number = rest[0]
-    for factor in rest[1:]:
-        number = Node("mul", (number, factor))
-    if units.pop("percent", None):
+    number = _multiply(numbers)
+    # A percent sign is no unit: it changes the number.
+    if powers.pop("percent", None):
         number = Node("percent", (number,))
-    return number, tuple(
-        sorted((unit, power) for unit, power in units.items() if power and unit not in _NONE)
-    )
+    return number, _sort_units(powers)
 
 
-def plain_words(text: str) -> bool:
+def _sort_units(powers: dict[str, Fraction]) -> Units:
+    units: list[tuple[str, Fraction]] = []
+    for unit in sorted(powers):
+        if powers[unit] and unit not in _TIMES_OF_DAY:
+            units.append((unit, powers[unit]))
+    return tuple(units)
+
+
+def _multiply(factors: Sequence[Node]) -> Node:
+    product = factors[0]
+    for factor in factors[1:]:
+        product = Node("mul", (product, factor))
+    return product
+
+
+def has_plain_words(text: str) -> bool:
     """Whether words only name something, and deny or change nothing."""
-    return not any(word.lower() in _MEANING for word in re.split(r"[^A-Za-z]+", text))
+    return not any(word.lower() in NEVER_UNITS for word in re.split(r"[^A-Za-z]+", text))
 
 
-def things(units: Units) -> bool:
-    """Whether it is a known unit, or one plain plural such as `eggs`: what may stand where the gold
-    names nothing.
-    """
-    unknown = [(unit, power) for unit, power in units if unit.startswith("?")]
-    return not unknown or (
-        len(units) == 1 and unknown[0][1] == 1 and _PLURAL.fullmatch(unknown[0][0]) is not None
-    )
-
-
-_PLURAL = re.compile(r"\?[a-z]{2,}(?<!th)(?<!s)s")
+def is_optional(units: Units) -> bool:
+    """Whether it is a known unit, or one plain plural such as `eggs`: what may stand where the gold names nothing."""
+    unknown = [unit for unit in units if unit[0].startswith("?")]
+    if not unknown:
+        return True
+    if len(units) > 1:
+        return False
+    name, power = unknown[0]
+    return power == 1 and _PLURAL.fullmatch(name) is not None
 
 
 def read_number(text: str) -> Fraction | None:
-    r"""The number that a text is, without its unit.   read_number("1,234.50 dollars") -> Fraction(2469, 2)"""
+    r"""Return the number that a text is, without its unit.   read_number("1,234.50 dollars") -> Fraction(2469, 2)"""
     node = parse(text)
-    number, units = named_units(node) if node else (None, ())
-    return exact(number) if number and things(units) else None
+    if node is None:
+        return None
+    number, units = split_units(node)
+    if number is None or not is_optional(units):
+        return None
+    return exact(number)
 
 
-def _factors(node: Node) -> list[Node]:
+def _list_factors(node: Node) -> list[Node]:
+    """Return the factors of a product; a sign belongs to the first, and a unit below a line is one to the power -1."""
     if node.kind == "mul":
-        return [factor for part in node.parts for factor in _factors(part)]
+        factors: list[Node] = []
+        for part in node.parts:
+            factors += _list_factors(part)
+        return factors
     if node.kind == "neg":
-        first, *rest = _factors(node.parts[0])
-        return [replace(node, parts=(first,)), *rest]
-    if node.kind == "div" and _only_text(node.parts[1]) and not _only_text(node.parts[0]):
-        return [*_factors(node.parts[0]), Node("pow", (node.parts[1], MINUS_ONE))]
+        first, *others = _list_factors(node.parts[0])
+        return [replace(node, parts=(first,)), *others]
+    if node.kind == "div":
+        top, bottom = node.parts
+        if _is_only_text(bottom) and not _is_only_text(top):
+            return [*_list_factors(top), Node("pow", (bottom, MINUS_ONE))]
     return [node]
 
 
-def _only_text(node: Node) -> bool:
+def _is_only_text(node: Node) -> bool:
+    """Whether an expression is made of words alone, whatever their powers."""
     if node.kind == "text":
         return True
     if node.kind == "pow":
-        return _only_text(node.parts[0])
-    return (
-        node.kind in ("mul", "div", "group")
-        and bool(node.parts)
-        and all(_only_text(part) for part in node.parts)
-    )
+        return _is_only_text(node.parts[0])
+    if node.kind not in ("mul", "div", "group") or not node.parts:
+        return False
+    return all(_is_only_text(part) for part in node.parts)
 
 
-def _collect(node: Node, power: Fraction, units: dict[str, Fraction]) -> bool:
-    """Add the powers of a unit expression; False where it is not one."""
-    if node.kind == "text":
-        return _spelled(node.name, power, units)
-    if node.kind == "pow":
-        exponent = _small(node.parts[1])
-        return exponent is not None and _collect(node.parts[0], power * exponent, units)
-    if node.kind == "div":
-        return _collect(node.parts[0], power, units) and _collect(node.parts[1], -power, units)
-    return all(_collect(part, power, units) for part in node.parts)
+def _add_powers(node: Node, power: Fraction, powers: defaultdict[str, Fraction]) -> bool:
+    """Add the powers of a unit expression, and tell whether it is one."""
+    match node.kind:
+        case "text":
+            return _add_powers_of_words(node.name, power, powers)
+        case "pow":
+            base, raised = node.parts
+            exponent = _read_exponent(raised)
+            return exponent is not None and _add_powers(base, power * exponent, powers)
+        case "div":
+            top, bottom = node.parts
+            return _add_powers(top, power, powers) and _add_powers(bottom, -power, powers)
+        case _:
+            return all(_add_powers(part, power, powers) for part in node.parts)
 
 
-def _small(node: Node) -> Fraction | None:
+def _read_exponent(node: Node) -> Fraction | None:
+    """Return the power of a unit, None where it is no small number."""
     if node.kind == "neg":
-        inner = _small(node.parts[0])
-        return -inner if inner is not None else None
-    return (
-        node.value if node.kind == "number" and node.value is not None and node.value <= 4 else None
-    )
+        inner = _read_exponent(node.parts[0])
+        return None if inner is None else -inner
+    if node.kind != "number" or node.value is None or node.value > _MAX_POWER:
+        return None
+    return node.value
 
 
-def _spelled(text: str, power: Fraction, units: dict[str, Fraction]) -> bool:
-    """`square centimeters`, `m/s^2`, `miles per hour`, or any plain words."""
+def _add_powers_of_words(text: str, power: Fraction, powers: defaultdict[str, Fraction]) -> bool:
+    """Add the powers of `square centimeters`, `m/s^2`, `miles per hour`, or any plain words; tell whether they are."""
     words = text.strip("() ").rstrip(".,;")
-    if not _PLAIN.fullmatch(words) or not plain_words(words):
+    if not _PLAIN.fullmatch(words) or not has_plain_words(words):
         return False
     words = words.replace("mph", "mile/h").replace(" per ", "/")
-    for place, side in enumerate(words.split("/")):
-        for word, exponent in _unit_words(side):
-            unit = UNIT_SPELLINGS.get(word) or (
-                UNIT_SPELLINGS.get(word.lower()) if len(word) > 3 else None
-            )
-            unit = unit or f"?{word.lower() if len(word) > 3 else word}"
-            units[unit] = units.get(unit, Fraction(0)) + exponent * power * (1 if not place else -1)
+    sign = 1
+    for side in words.split("/"):
+        for word, exponent in _read_words(side):
+            powers[_name_unit(word)] += exponent * power * sign
+        sign = -1  # all that follows the first slash divides
     return True
 
 
-def _unit_words(text: str) -> list[tuple[str, Fraction]]:
-    found: list[tuple[str, Fraction]] = []
-    factor = Fraction(1)
+def _name_unit(word: str) -> str:
+    """Return the one name of a unit; case counts only in short ones, as in `mW` and `MW`."""
+    if word in UNIT_SPELLINGS:
+        return UNIT_SPELLINGS[word]
+    if len(word) > 3:
+        word = word.lower()
+    return UNIT_SPELLINGS.get(word, f"?{word}")
+
+
+def _read_words(text: str) -> list[tuple[str, Fraction]]:
+    """Return each word of a product of units with its exponent: `square m`, `m^2`."""
+    words: list[tuple[str, Fraction]] = []
+    dimension = 1
     for word in re.split(r"[\s·*]+", text.strip()):
-        if word.lower() in ("square", "sq", "sq.", "cubic", "cu"):
-            factor = Fraction(2 if word.lower().startswith("s") else 3)
+        if word.lower() in _DIMENSIONS:
+            dimension = _DIMENSIONS[word.lower()]
             continue
         base, _, exponent = word.partition("^")
-        if base:
-            found.append(
-                (base.rstrip("."), factor * int(exponent) if exponent.isdigit() else factor)
-            )
-            factor = Fraction(1)
-    return found
+        if not base:
+            continue
+        power = dimension * int(exponent) if exponent.isdigit() else dimension
+        words.append((base.rstrip("."), Fraction(power)))
+        dimension = 1
+    return words

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from rlvr.errors import UserError, optional, suggest
-from rlvr.grading.extract import last_box
 from rlvr.registry import register
 from rlvr.resources import asset
 from rlvr.types import Problem
+
+from rlvr.grading.extract import find_last_box
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -320,7 +321,7 @@ def _gold(row: Row, answer_at: str, layout: Layout, where: str) -> str:
         if not found or not text.strip():
             raise UserError(f"{where}: no answer after '{layout.after}' in '{answer_at}'")
     if layout.within is not None:
-        boxed = last_box(text)
+        boxed = find_last_box(text)
         if not boxed:
             raise UserError(f"{where}: no answer in a box in '{answer_at}'")
         text = boxed

@@ -13,17 +13,18 @@ from fractions import Fraction
 from typing import Any
 
 from rlvr.errors import UserError, suggest
-from rlvr.grading.extract import answers_in
 from rlvr.grading.math_verify import ENVIRONMENT
-from rlvr.grading.parser import parse
-from rlvr.grading.units import read_number
 from rlvr.grading.values import exact, walk
 from rlvr.grading.worker import Died, Killable, Late, serve
 from rlvr.registry import register
 from rlvr.resources import asset
 from rlvr.seeds import TrainOrTest, side_of
-from rlvr.tasks.math import Forms
 from rlvr.types import Problem, Response, Status, Verdict
+
+from rlvr.grading.extract import extract_answers
+from rlvr.grading.parser import parse
+from rlvr.grading.units import read_number
+from rlvr.tasks.math import Forms
 
 SECONDS = 5.0  # for one answer
 
@@ -151,7 +152,7 @@ def check_gym(
     """
     dataset = str(problem.meta.get("dataset", ""))
     _refuse(dataset)
-    found = answers_in(response.text, response.prefill, extract)
+    found = extract_answers(response.text, response.prefill, extract)
     formatted = bool(found.get(extract[0]))
     form, answer = next(iter(found.items()), (None, None))
     if not answer:

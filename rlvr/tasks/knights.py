@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rlvr.errors import UserError
-from rlvr.grading.extract import after_thinking, check_tags, final_turn
 from rlvr.registry import register
 from rlvr.seeds import TrainOrTest, key_of, side_of
 from rlvr.tasks.knights_answer import gold_roles, read_assignment
@@ -34,6 +33,9 @@ from rlvr.tasks.knights_puzzle import (
     worked_out,
 )
 from rlvr.types import Problem, Response, Status, Verdict
+
+from rlvr.grading.extract import cut_at_end_of_turn, strip_thinking
+from rlvr.grading.tags import check_tags
 
 Form = Literal["leaf", "not", "and", "or", "if", "iff"]
 
@@ -135,12 +137,12 @@ def check_knights(problem: Problem, response: Response, *, min_think: int = 0) -
     'Zoey: knight, Tom: knave'
     """
     gold = _gold(problem)
-    text = final_turn(response.text)
+    text = cut_at_end_of_turn(response.text)
     prefilled = response.prefill.rstrip().endswith("<think>")
     formatted = check_tags(
         text, prefilled=prefilled, truncated=response.truncated, min_think=min_think
     ).ok
-    tail = after_thinking(text, response.prefill)
+    tail = strip_thinking(text, response.prefill)
     tags = list(_ANSWER_TAG.finditer(tail))
     if not tags or (len(tags) == 1 and tags[0][0] == "<answer>"):
         return Verdict(

@@ -11,15 +11,21 @@ from fractions import Fraction
 from typing import Annotated
 
 from pydantic import Field
-
-from rlvr.grading import math_verify
-from rlvr.grading.compare import Match, canonical, compare
-from rlvr.grading.extract import Form, after_thinking, answers_in, final_turn, last_box
-from rlvr.grading.parser import parse
 from rlvr.grading.values import exact, walk
 from rlvr.grading.worker import Died, Late
 from rlvr.registry import register
 from rlvr.types import Problem, Response, Status, Verdict
+
+from rlvr.grading import math_verify
+from rlvr.grading.compare import Match, canonical, compare
+from rlvr.grading.extract import (
+    Form,
+    cut_at_end_of_turn,
+    extract_answers,
+    find_last_box,
+    strip_thinking,
+)
+from rlvr.grading.parser import parse
 
 Forms = Annotated[tuple[Form, ...], Field(min_length=1)]
 
@@ -54,11 +60,11 @@ def math(
     'box:exact'
     """
     start = time.perf_counter()
-    found = answers_in(response.text, response.prefill, extract)
+    found = extract_answers(response.text, response.prefill, extract)
     formatted = bool(found.get("box" if "box" in extract else extract[0]))
     form, answer = next(iter(found.items()), (None, None))
     if answer and form in ("answer", "hash"):
-        answer = last_box(answer) if last_box(answer) is not None else answer.strip("* ")
+        answer = find_last_box(answer) if find_last_box(answer) is not None else answer.strip("* ")
     if form is None or not answer:
         status = Status.TRUNCATED if response.truncated else Status.NO_ANSWER
         return Verdict(status, None, formatted, f"{form or 'none'}:empty" if form else "none")
@@ -127,11 +133,13 @@ def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "an
     >>> choice(Problem("p", "choice", "A. red\nB. blue", "B"), Response(r"\boxed{\text{(B) blue}}")).status
     <Status.CORRECT: 'correct'>
     """
-    found = answers_in(response.text, response.prefill, extract)
+    found = extract_answers(response.text, response.prefill, extract)
     form, answer = next(iter(found.items()), (None, ""))
     place = _LETTER.match(answer) if form else None
     stated = (
-        [] if form else _STATED.findall(after_thinking(final_turn(response.text), response.prefill))
+        []
+        if form
+        else _STATED.findall(strip_thinking(cut_at_end_of_turn(response.text), response.prefill))
     )
     letter = place[1].upper() if place else stated[-1] if stated else None
     rule = form or ("stated" if stated else "none")

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rlvr.tasks.judge import judge_safely, wait_all
+from rlvr.types import Problem, Response, Status, Verdict
 from support.places import DATA, GRADING, needs_data
 
 from rlvr.grading import math_verify
 from rlvr.grading.compare import compare
 from rlvr.grading.parser import parse
-from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.tasks.math import STRING_ONLY, gate, math
-from rlvr.types import Problem, Response, Status, Verdict
 
 needs_adversarial = pytest.mark.skipif(
     not (GRADING / "adversarial.jsonl").is_file(),
@@ -77,10 +77,10 @@ def test_golds_of_the_benchmarks_verify_against_themselves(
 
 
 def gold_of(row: dict) -> str:
-    from rlvr.grading.extract import last_box
+    from rlvr.grading.extract import find_last_box
 
     if "answer" not in row and "final_answer" not in row:
-        return last_box(row["solution"]) or ""
+        return find_last_box(row["solution"]) or ""
     gold = row.get("final_answer", row.get("answer"))
     return str(gold[0] if isinstance(gold, list) else gold).rpartition("####")[2].strip()
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.grading.compare import compare
-from rlvr.grading.extract import check_tags, find_form, last_box, last_number
+from rlvr.grading.extract import find_form, find_last_box, find_last_number
+from rlvr.grading.tags import check_tags
 from rlvr.grading.units import read_number
 from rlvr.tasks.gym import calculate
 
@@ -57,6 +58,9 @@ PIECES = (
     "module",
     [
         "grading.extract",
+        "grading.tags",
+        "grading.notation",
+        "grading.tree",
         "grading.compare",
         "grading.parser",
         "grading.math_verify",
@@ -102,7 +106,7 @@ def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     ],
 )
 def test_the_last_box_decides(text: str, box: str | None) -> None:
-    assert last_box(text) == box
+    assert find_last_box(text) == box
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ def test_written_numbers_are_read_back(fraction: Fraction, whole: int) -> None:
         == fraction
     )
     assert read_number(f"{whole:,}") == whole
-    assert read_number(last_number(f"the sum is {whole:,}.") or "") == whole
+    assert read_number(find_last_number(f"the sum is {whole:,}.") or "") == whole
 
 
 @pytest.mark.parametrize("piece", PIECES)

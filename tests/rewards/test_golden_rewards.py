@@ -15,15 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from support.places import GOLDEN
-
 from rlvr.errors import UserError
-from rlvr.grading.compare import compare
-from rlvr.grading.extract import last_box
 from rlvr.rewards import functions
 from rlvr.tasks.judge import judge_safely, wait_all
-from rlvr.tasks.knights import check_knights
-from rlvr.tasks.math import math
 from rlvr.types import (
     Context,
     Draw,
@@ -37,12 +31,18 @@ from rlvr.types import (
     VerifiedGroup,
     VerifiedSample,
 )
+from support.places import GOLDEN
+
+from rlvr.grading.compare import compare
+from rlvr.grading.extract import find_last_box
+from rlvr.tasks.knights import check_knights
+from rlvr.tasks.math import math
 
 Rule = tuple[str, str, Callable[[str, str], bool]]  # who is right, why, where
 
 
 def boxed(text: str) -> str:
-    return last_box(text) or ""
+    return find_last_box(text) or ""
 
 
 def number(text: str) -> bool:
@@ -212,11 +212,11 @@ def test_answers_are_extracted_as_the_reference_does_where_it_reads_a_box() -> N
     with_box = [
         row
         for row in rows
-        if (last_box(row["inputs"]["text"]) or "") and "<|im_end|>" not in row["inputs"]["text"]
+        if (find_last_box(row["inputs"]["text"]) or "") and "<|im_end|>" not in row["inputs"]["text"]
     ]
     assert len(with_box) > 20
     for row in with_box:
-        ours, theirs = last_box(row["inputs"]["text"]) or "", row["outputs"]["math"]
+        ours, theirs = find_last_box(row["inputs"]["text"]) or "", row["outputs"]["math"]
         agree = compare(ours, theirs).same or compare(theirs, ours).same
         assert (
             agree
