@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from rlvr.metrics import statistics, text_quality, votes
-from rlvr.storage.records import sample_row
-from rlvr.tasks.judge import wait_all
-from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict
 from support.golden_cases import cases
 
 from rlvr.evaluation.summary import summarise
 from rlvr.grading.compare import compare
 from rlvr.grading.extract import find_last_box
+from rlvr.metrics import statistics, text_quality, votes
+from rlvr.storage.records import sample_row
+from rlvr.tasks.judge import wait_all
 from rlvr.tasks.math import math
+from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict
 
 CASES = cases("eval_metrics")
 FAMILIES = ("evaluate_zoo", "evaluate_oneshot", "maj_rm", "pass_at_k", "is_repeat", "collect_results",

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rlvr.tasks.judge import judge_safely, wait_all
-from rlvr.types import Problem, Response, Status, Verdict
 from support.places import DATA, GRADING, needs_data
 
 from rlvr.grading import math_verify
 from rlvr.grading.compare import compare
 from rlvr.grading.parser import parse
+from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.tasks.math import STRING_ONLY, gate, math
+from rlvr.types import Problem, Response, Status, Verdict
 
 needs_adversarial = pytest.mark.skipif(
     not (GRADING / "adversarial.jsonl").is_file(),

@@ -15,9 +15,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from support.places import GOLDEN
+
 from rlvr.errors import UserError
+from rlvr.grading.compare import compare
+from rlvr.grading.extract import find_last_box
 from rlvr.rewards import functions
 from rlvr.tasks.judge import judge_safely, wait_all
+from rlvr.tasks.knights import check_knights
+from rlvr.tasks.math import math
 from rlvr.types import (
     Context,
     Draw,
@@ -31,12 +37,6 @@ from rlvr.types import (
     VerifiedGroup,
     VerifiedSample,
 )
-from support.places import GOLDEN
-
-from rlvr.grading.compare import compare
-from rlvr.grading.extract import find_last_box
-from rlvr.tasks.knights import check_knights
-from rlvr.tasks.math import math
 
 Rule = tuple[str, str, Callable[[str, str], bool]]  # who is right, why, where
 
