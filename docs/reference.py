@@ -64,12 +64,12 @@ def plugins() -> Iterator[str]:
         yield f"### {kind}\n"
         if kind == "benchmark":
             yield (
-                ", ".join(f"`{name}`" for name in registry.names(kind))
+                ", ".join(f"`{name}`" for name in registry.list_names(kind))
                 + " ([evaluation.md](evaluation.md))\n"
             )
             continue
         yield "| name | | options |\n|---|---|---|"
-        for name in registry.names(kind):
+        for name in registry.list_names(kind):
             plugin = registry.find(kind, name, "reference")
             fields = plugin.schema.model_fields.items()
             options = ", ".join(f"`{key}` ({default(field)})" for key, field in fields)

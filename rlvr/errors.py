@@ -1,6 +1,4 @@
-"""The two ways in which a command may fail: the user's input (exit status 2) and the running (exit
-status 1).
-"""
+"""The ways in which a command may fail: by the user's input (exit status 2) or while running (1)."""
 
 from __future__ import annotations
 
@@ -22,9 +20,10 @@ class Interrupted(Exception):
     """The user asked to stop; everything is saved."""
 
 
-def optional(module: str, fault: str) -> Any:
-    """A module of an extra; raises UserError where it cannot be imported, with the reason in place
-    of `{error}`.
+def import_optional(module: str, fault: str) -> Any:
+    """Return a module of an extra.
+
+    Raises UserError where it cannot be imported, with the reason in place of `{error}`.
     """
     try:
         return importlib.import_module(module)
@@ -33,11 +32,13 @@ def optional(module: str, fault: str) -> Any:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for a near miss, else the list of what is known.
+    """Return ` (did you mean 'x'?)` for a near miss, else the list of what is known.
 
     >>> suggest("gpro", ["grpo", "rloo"])
     " (did you mean 'grpo'?)"
     """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else f" (known: {', '.join(names) or 'none'})"
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (known: {', '.join(names) or 'none'})"

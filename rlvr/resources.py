@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 PACKAGE = Path(__file__).parent
 FOLDERS = {"recipe": PACKAGE / "recipes", "sweep": PACKAGE / "recipes" / "sweeps"}
 
 
-def shipped(kind: str = "recipe") -> list[str]:
-    """The names of the recipes (or sweeps) that come with the package."""
+def list_shipped(kind: str = "recipe") -> list[str]:
+    """Return the names of the recipes (or sweeps) that come with the package."""
     return sorted(path.stem for path in FOLDERS[kind].glob("*.yaml"))
 
 
-def asset(name: str) -> Any:
-    """What a YAML file of the package says that is data of the code beside it: words, signs,
-    published sets.
+def load_asset(name: str) -> Any:
+    """Return what a YAML file of the package holds that is data of the code beside it.
+
+    Such as words, signs and published sets.
     """
-    return yaml.safe_load((PACKAGE / f"{name}.yaml").read_text("utf-8"))
+    import yaml
+
+    text = (PACKAGE / f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)

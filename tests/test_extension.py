@@ -14,7 +14,7 @@ from support import tiny
 import rlvr
 from rlvr.build.run import build
 from rlvr.cli import main as cli
-from rlvr.config import checks, loader
+from rlvr.config import loader, plugins
 from rlvr.errors import UserError
 
 EXTENSION = '''
@@ -407,7 +407,7 @@ def test_the_recipe_of_an_extended_run_loads_back_equal(extension: Path, tmp_pat
     )
     (tmp_path / "dumped.yaml").write_text(loader.dump(resolved))
     assert loader.load(tmp_path / "dumped.yaml") == resolved
-    assert checks.needs_of(resolved) == {"old", "ref"}
+    assert plugins.collect_needs(resolved) == {"old", "ref"}
 
 
 def test_the_same_file_works_from_the_command_line_by_a_relative_path(

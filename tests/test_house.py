@@ -112,12 +112,12 @@ def test_the_yaml_of_the_readme_is_a_recipe() -> None:
 
 def test_every_shipped_recipe_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
-    assert [name for name in resources.shipped() if f"`{name}`" not in text] == []
+    assert [name for name in resources.list_shipped() if f"`{name}`" not in text] == []
 
 
 def test_every_shipped_sweep_is_in_its_page_which_has_a_sweep() -> None:
     text = (ROOT / "docs" / "sweeps.md").read_text()
-    assert [name for name in resources.shipped("sweep") if f"`{name}`" not in text] == []
+    assert [name for name in resources.list_shipped("sweep") if f"`{name}`" not in text] == []
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.S)
     assert blocks
     for block in blocks:

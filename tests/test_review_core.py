@@ -132,7 +132,7 @@ def test_a_greedy_answer_that_cannot_be_verified_costs_its_group_and_not_the_run
 # --- Stages
 
 
-def staged(
+def split_stages(
     folder: Path, runs: Path, rows: list[dict[str, Any]], reward: Any = variety, **sections: Any
 ) -> list[Any]:
     """The records of a run of the stages."""
@@ -147,7 +147,7 @@ def staged(
 
 def test_a_stage_may_have_a_kl_coefficient_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
     rows = [{"steps": 1}, {"steps": 1, "reward_kl.coef": 0.7}]
-    found = staged(tiny_model, tmp_path, rows, reward_kl={"coef": 0.1})
+    found = split_stages(tiny_model, tmp_path, rows, reward_kl={"coef": 0.1})
     assert [record["kl_coef"] for record in found] == [0.1, 0.7]
 
 
@@ -156,7 +156,7 @@ def test_an_adaptive_coefficient_goes_on_into_a_stage_with_a_reward_scale(
 ) -> None:
     """A target far above the KL, so that the coefficient falls at every step."""
     rows = [{"steps": 2}, {"steps": 1, "reward_scale": "running"}]
-    found = staged(
+    found = split_stages(
         tiny_model, tmp_path, rows, reward_kl={"coef": 0.1, "target": 50.0, "horizon": 10}
     )
     assert [record["kl_coef"] for record in found] == pytest.approx(
@@ -182,7 +182,7 @@ def test_a_stage_draws_from_the_beginning_where_its_problems_are_not_those_of_th
         {"data": {**tiny.SUMS, "levels": [n], "count": 8}, "task": tiny.NUMBER} for n in (1, 2)
     )
     rows = [{"steps": 1}, {"steps": 1, "train": [other]}, {"steps": 1}, {"steps": 1}]
-    staged(tiny_model, tmp_path, rows, train=[one, other])
+    split_stages(tiny_model, tmp_path, rows, train=[one, other])
     found = visited(tmp_path)
     assert found[2] == found[0] and not set(found[3]) & set(found[2])
 
@@ -191,7 +191,7 @@ def test_the_warm_up_of_the_critic_is_counted_in_steps_also_where_stages_make_ot
     tiny_model: Path, tmp_path: Path
 ) -> None:
     rows = [{"steps": 1, "learn": {"epochs": 1, "minibatches": 1}}, {"steps": 4}]
-    found = staged(tiny_model, tmp_path, rows, **{**PPO, "critic": {"warmup": 3}})
+    found = split_stages(tiny_model, tmp_path, rows, **{**PPO, "critic": {"warmup": 3}})
     assert ["loss" in record for record in found] == [False, False, False, True, True]
 
 
@@ -230,7 +230,7 @@ def test_the_reference_is_renewed_in_a_stage_that_does_not_measure_it(
         {"steps": 1, "reference": "renewed", "optimizer.lr": 0.0},
         {"steps": 1, "loss": KL},
     ]
-    assert staged(tiny_model, tmp_path, rows, optimizer={"lr": 1e-2})[-1]["kl"] < 1e-9
+    assert split_stages(tiny_model, tmp_path, rows, optimizer={"lr": 1e-2})[-1]["kl"] < 1e-9
 
 
 def test_the_reference_follows_a_cold_start_where_the_first_stage_does_not_measure_it(
@@ -239,7 +239,7 @@ def test_the_reference_follows_a_cold_start_where_the_first_stage_does_not_measu
     cold = {"steps": 3, "problems": 4, "optimizer": {"lr": 1e-2}}
     rows = [{"steps": 1}, {"steps": 1, "loss": KL}]
     assert (
-        staged(tiny_model, tmp_path, rows, optimizer={"lr": 0.0}, cold_start=cold)[-1]["kl"] < 1e-9
+        split_stages(tiny_model, tmp_path, rows, optimizer={"lr": 0.0}, cold_start=cold)[-1]["kl"] < 1e-9
     )
 
 

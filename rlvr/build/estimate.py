@@ -12,7 +12,7 @@ from rlvr.build.memory import plan_memory
 from rlvr.build.model_shape import Shape, shape_of
 from rlvr.config.loader import load
 from rlvr.config.schema import Recipe
-from rlvr.config.staging import stage_names, staged
+from rlvr.config.staging import name_stages, split_stages
 from rlvr.errors import UserError
 
 
@@ -23,7 +23,7 @@ def estimate(recipe: Recipe, processes: int = 1, limit: float | None = None) -> 
     would make it fit.
     """
     lines = []
-    for name, part in zip(stage_names(recipe), staged(recipe), strict=True):
+    for name, part in zip(name_stages(recipe), split_stages(recipe), strict=True):
         lines.append(_describe_cost(name, part))
     shape = shape_of(recipe.model.name)
     if shape is None:
@@ -42,7 +42,7 @@ def _describe_cost(name: str, recipe: Recipe) -> str:
     asked = recipe.rollout
     steps = recipe.run.steps
     rollouts = steps * asked.problems * asked.samples
-    updates = recipe.learn.epochs * recipe.learn.parts(asked)
+    updates = recipe.learn.epochs * recipe.learn.count_minibatches(asked)
     return (
         f"cost of {name}: {steps} steps of {asked.problems} problems x {asked.samples} samples = {rollouts:,}"
         f" rollouts, at most {rollouts * asked.max_tokens:,} response tokens; {updates} updates a step"

@@ -11,8 +11,8 @@ import torch
 from rlvr import registry
 from rlvr.build.binding import bind_plugin
 from rlvr.build.models import load_reference, load_value_model, make_adamw
-from rlvr.config import checks
-from rlvr.config.checks import needs_of
+from rlvr.config import plugins
+from rlvr.config.plugins import collect_needs
 from rlvr.config.schema import OptimizerConfig, Recipe
 from rlvr.models.policy import Policy
 from rlvr.models.trainable import TrainableModel
@@ -46,10 +46,10 @@ class Shared:
 
 def make_shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shared:
     """Reference, critic and optimisers, where any stage needs them."""
-    needs = frozenset[str]().union(*(needs_of(part) for part in parts))
+    needs = frozenset[str]().union(*(collect_needs(part) for part in parts))
     value = load_value_model(recipe, policy) if recipe.critic else None
     updates = [
-        part.learn.epochs * part.learn.parts(part.rollout)
+        part.learn.epochs * part.learn.count_minibatches(part.rollout)
         for part in parts
         for _ in range(part.run.steps)
     ]
@@ -69,7 +69,7 @@ def make_shared(recipe: Recipe, parts: Sequence[Recipe], policy: Policy) -> Shar
 def make_learner(recipe: Recipe, shared: Shared) -> Learner:
     terms, own = [], {}
     for spec in recipe.loss.terms:
-        name, reduction = spec.name.rpartition(":")[2], checks.own_reduction(spec, "loss.terms")
+        name, reduction = spec.name.rpartition(":")[2], plugins.find_reduction(spec, "loss.terms")
         terms.append((name, bind_plugin("loss", spec.without("reduction"))))
         own |= {name: bind_plugin("reduction", reduction)} if reduction else {}
     loud = [
@@ -78,12 +78,12 @@ def make_learner(recipe: Recipe, shared: Shared) -> Learner:
         if "signal" not in registry.find("loss", s.name, "loss").needs
     ]
     signal = frozenset(name for name, _ in terms) - {name.rpartition(":")[2] for name in loud}
-    needs = needs_of(recipe)
+    needs = collect_needs(recipe)
     reduction, correction = (
         bind_plugin("reduction", recipe.loss.reduction),
         bind_plugin("correction", recipe.loss.correction),
     )
-    several = recipe.learn.epochs * recipe.learn.parts(recipe.rollout) > 1
+    several = recipe.learn.epochs * recipe.learn.count_minibatches(recipe.rollout) > 1
     return Learner(
         shared.policy,
         shared.reference if "ref" in needs else None,

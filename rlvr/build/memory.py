@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from rlvr import registry
 from rlvr.build.model_shape import Shape
-from rlvr.config.checks import against_shards, needs_of
+from rlvr.config.checks import find_shard_obstacle
+from rlvr.config.plugins import collect_needs
 from rlvr.config.schema import OptimizerConfig, Recipe
-from rlvr.config.staging import staged
+from rlvr.config.staging import split_stages
 from rlvr.models.devices import Device, choose_device, count_gpus, has_fast_bf16
 
 GIB = 2**30
@@ -42,7 +43,7 @@ def plan_memory(recipe: Recipe, shape: Shape, processes: int = 1) -> dict[str, f
 
 def _plan(recipe: Recipe, shape: Shape, processes: int) -> _Plan:
     on_gpu = _choose_device(recipe.model.device) == "cuda" or processes > 1
-    sharded = processes > 1 and recipe.model.shard != "none" and against_shards(recipe) is None
+    sharded = processes > 1 and recipe.model.shard != "none" and find_shard_obstacle(recipe) is None
     engine = recipe.rollout.engine
     parameters = registry.find("engine", engine.name, "rollout.engine").check(
         engine.params, "rollout.engine"
@@ -165,11 +166,11 @@ class _Plan:
         """Return whether a second model is held; with adapters the policy without them is the reference."""
         if self.recipe.model.lora and not self.recipe.model.reference:
             return False
-        return any("ref" in needs_of(part) for part in staged(self.recipe))
+        return any("ref" in collect_needs(part) for part in split_stages(self.recipe))
 
     def _count_update_tokens(self) -> float:
         asked = self.recipe.rollout
-        minibatches = self.recipe.learn.parts(asked)
+        minibatches = self.recipe.learn.count_minibatches(asked)
         samples = asked.problems * asked.samples / minibatches / self.processes
         return samples / asked.samples * PROMPT + samples * asked.max_tokens
 

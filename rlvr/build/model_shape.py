@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from rlvr.errors import UserError
 from rlvr.models.locating import BUILT_IN, locate
 from rlvr.models.quiet import quiet
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 
 # Hidden size, layers, heads, key heads, inner size, vocabulary and tied embeddings, by a pattern of
 # the model's name.
-FAMILIES: Mapping[str, list[Any]] = asset("build/families")
+FAMILIES: Mapping[str, list[Any]] = load_asset("build/families")
 
 
 @dataclass(frozen=True, slots=True)

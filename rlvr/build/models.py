@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from rlvr.build.binding import bind_plugin
-from rlvr.config import checks
-from rlvr.config.checks import needs_weight_sync
+from rlvr.config import checks, plugins
+from rlvr.config.plugins import needs_weight_sync
 from rlvr.config.schema import ModelConfig, OptimizerConfig, Recipe, Spec
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.engines.base import Engine
 from rlvr.engines.weight_check import WeightSyncCheck
-from rlvr.errors import optional
+from rlvr.errors import import_optional
 from rlvr.models import loading, locating, lora
 from rlvr.models.policy import Policy
 from rlvr.models.trainable import TrainableModel
@@ -36,7 +36,7 @@ class Loaded:
 
 def check_model_folders(recipe: Recipe) -> None:
     """Models whose folders are not there are refused before anything is read."""
-    for where, name in checks.models_of(recipe).items():
+    for where, name in plugins.list_models(recipe).items():
         if name not in locating.BUILT_IN:
             locating.locate(name, where)
 
@@ -50,7 +50,7 @@ def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:
     auto = (
         recipe.model.shard == "auto"
         and module.device.type == "cuda"
-        and checks.against_shards(recipe) is None
+        and checks.find_shard_obstacle(recipe) is None
     )
     shard = world.size > 1 and (recipe.model.shard == "full" or auto)
     held = {"offload": recipe.model.offload, "shard": shard}
@@ -127,7 +127,7 @@ def make_adamw(model: TrainableModel, options: OptimizerConfig) -> torch.optim.O
     }
     if options.states == "full":
         return torch.optim.AdamW(model.master, fused=True, **settings)
-    low_memory = optional(
+    low_memory = import_optional(
         "torchao.optim", "optimizer.states: 8bit needs the package torchao; pip install torchao"
     )
     return low_memory.AdamW8bit(model.master, **settings)

@@ -23,7 +23,7 @@ from rlvr.build.problems import (
 )
 from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.config import staging
-from rlvr.config.checks import needs_of
+from rlvr.config.plugins import collect_needs
 from rlvr.config.schema import Recipe
 from rlvr.data.controls import check_controls
 from rlvr.data.gate import RejectedGold
@@ -98,7 +98,7 @@ def build(
     """
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(recipe.run.threads or max(1, len(os.sched_getaffinity(0)) // beside))
-    parts = staging.staged(recipe)
+    parts = staging.split_stages(recipe)
     check_model_folders(recipe)
     rewarders = [bind_rewarder(part, reward) for part in parts]
     read = [read_sources(part, problems, recipe.run.seed) for part in parts]
@@ -129,7 +129,7 @@ def _stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tup
     others = [now != before for before, now in pairwise([drawn_from[0], *drawn_from])]
     renews = [stage.reference == "renewed" for stage in recipe.stages] or [False]
     steps = [part.run.steps for part in parts]
-    return tuple(map(Stage, staging.stage_names(recipe), steps, runs, others, renews))
+    return tuple(map(Stage, staging.name_stages(recipe), steps, runs, others, renews))
 
 
 def _run(
@@ -156,7 +156,7 @@ def _run(
         seed=recipe.run.seed,
         problems=ask.problems,
         split=MinibatchPlan(
-            recipe.learn.parts(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None
+            recipe.learn.count_minibatches(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None
         ),
         world=loaded.policy.world,
         sources=sources,
@@ -167,7 +167,7 @@ def _run(
         ),
         verifier=verifier,
         reward=rewarder,
-        baseline=greedy if "greedy" in needs_of(recipe) else no_baseline,
+        baseline=greedy if "greedy" in collect_needs(recipe) else no_baseline,
         gather=bind_plugin("gather", recipe.gather),
         keep=bind_filters(recipe),
         learner=make_learner(recipe, shared),

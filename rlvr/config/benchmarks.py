@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from rlvr.config.schema import EvalSetConfig, Spec
 from rlvr.registry import register
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 
 BOXED = Spec(name="chat", params={"suffix": " Put the final answer in \\boxed{}."})
 
 
-def _published(row: EvalSetConfig) -> None:
+def _register_published(row: EvalSetConfig) -> None:
     """Register a published set as a benchmark."""
 
-    def benchmark() -> EvalSetConfig:
+    def make_benchmark() -> EvalSetConfig:
         return row
 
-    register("benchmark", row.name)(benchmark)
+    register("benchmark", row.name)(make_benchmark)
 
 
-for _row in asset("config/benchmarks"):
-    _published(EvalSetConfig.model_validate(_row))
+for _row in load_asset("config/benchmarks"):
+    _register_published(EvalSetConfig.model_validate(_row))

@@ -13,12 +13,17 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
+    """A mapping of known keys; an unknown one is refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) and "name" in cls.model_fields else value
+    def _expand_name(cls, value: Any) -> Any:
+        """Read a bare string as the name of the section, where it has one."""
+        if isinstance(value, str) and "name" in cls.model_fields:
+            return {"name": value}
+        return value
 
 
 class Spec(BaseModel):
@@ -30,25 +35,27 @@ class Spec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read(cls, value: Any) -> Any:
+    def _expand_name(cls, value: Any) -> Any:
+        """Read `name`, `{name: …, key: …}` and `{name: …, params: {key: …}}` alike."""
         if isinstance(value, str):
             return {"name": value}
-        if isinstance(value, Mapping) and "name" not in value:
+        if not isinstance(value, Mapping):
+            return value
+        if "name" not in value:
             raise ValueError("should be a name or a mapping with the key 'name'")
-        if isinstance(value, Mapping) and set(value) != {"name", "params"}:
-            return {
-                "name": value["name"],
-                "params": {k: v for k, v in value.items() if k != "name"},
-            }
-        return value
+        if set(value) == {"name", "params"}:
+            return value
+        params = {key: entry for key, entry in value.items() if key != "name"}
+        return {"name": value["name"], "params": params}
 
     @model_serializer
-    def _write(self) -> dict[str, Any]:
+    def _write_flat(self) -> dict[str, Any]:
         return {"name": self.name, **self.params}
 
     def without(self, key: str) -> Spec:
-        """The plug-in without a parameter that is not its own."""
-        return Spec(name=self.name, params={k: v for k, v in self.params.items() if k != key})
+        """Return the plug-in without a parameter that is not its own."""
+        params = {name: value for name, value in self.params.items() if name != key}
+        return Spec(name=self.name, params=params)
 
 
 class RunConfig(Section):
@@ -125,6 +132,11 @@ class RolloutConfig(Section):
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0)
     stop: tuple[str, ...] = ()
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether tokens are drawn from a part of the vocabulary."""
+        return self.top_p < 1 or self.top_k > 0
 
 
 class VerifyConfig(Section):
@@ -205,23 +217,26 @@ class LearnConfig(Section):
     minibatch_prompts: int | None = Field(default=None, ge=1)
     tokens_per_pass: int = Field(default=2048, ge=1)
 
-    def parts(self, ask: RolloutConfig) -> int:
-        """How many mini-batches a step has; raises UserError where they do not come out even."""
-        given = {k: v for k in MINIBATCH if (v := getattr(self, k)) is not None}
+    def count_minibatches(self, rollout: RolloutConfig) -> int:
+        """Return how many mini-batches a step has; raises UserError where they do not come out even."""
+        given = [key for key in MINIBATCH if getattr(self, key) is not None]
         if len(given) > 1:
             raise UserError(f"learn: {' and '.join(given)} say the same thing; keep one of them")
-        whole = ask.problems if self.minibatch_prompts else ask.problems * ask.samples
-        name, size = next(iter(given.items()), ("minibatches", 1))
-        if whole % size:
-            what = (
-                "problems (rollout.problems)"
-                if self.minibatch_prompts
-                else "samples (problems x samples)"
-            )
-            raise UserError(f"learn.{name}: {size} does not divide the {whole} {what} of a step")
-        return size if name == "minibatches" else whole // size
+        if not given:
+            return 1
+        key = given[0]
+        size: int = getattr(self, key)
+        total = rollout.problems * rollout.samples
+        unit = "samples (problems x samples)"
+        if key == "minibatch_prompts":
+            total = rollout.problems
+            unit = "problems (rollout.problems)"
+        if total % size:
+            raise UserError(f"learn.{key}: {size} does not divide the {total} {unit} of a step")
+        return size if key == "minibatches" else total // size
 
 
+# Three ways to say how large a mini-batch is.
 MINIBATCH = ("minibatches", "minibatch_samples", "minibatch_prompts")
 
 

@@ -1,78 +1,90 @@
-"""Plain values as a checked recipe: sections, single rows, default values and benchmarks by name."""
+"""Plain values as a checked recipe: sections, single rows, default values, benchmarks by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from rlvr import registry
-from rlvr.config.checks import check, needs_of, needs_weight_sync
+from rlvr.config.checks import check
+from rlvr.config.merge import Sections, Tree
+from rlvr.config.plugins import collect_needs, needs_weight_sync
 from rlvr.config.schema import EvalSetConfig, Recipe, Section, Spec
 
-# sections where one row may stand for a list of one
+# Sections where one row may stand for a list of one.
 LISTS = ("train", "reward", "filter", "trackers")
 
 
-def validate_recipe(found: dict[str, Any]) -> Recipe:
-    recipe = registry.validated(Recipe, found, "")
-    sets = tuple(eval_set(row) for row in recipe.eval.sets)
-    recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"sets": sets})})
+def validate_recipe(tree: Tree) -> Recipe:
+    """Return the recipe that a tree describes; raises UserError for the first fault."""
+    recipe = registry.validate(Recipe, tree, "")
+    sets = tuple(resolve_eval_set(row) for row in recipe.eval.sets)
+    evaluation = recipe.eval.model_copy(update={"sets": sets})
+    recipe = recipe.model_copy(update={"eval": evaluation})
     check(recipe)
-    return _corrected(recipe)
+    return _add_correction(recipe)
 
 
-def _corrected(recipe: Recipe) -> Recipe:
-    """Truncated importance sampling where the engine's log-probabilities are not the learner's,
-    unless the recipe says otherwise, corrects in a term, or cuts the vocabulary, with which it
-    would be biased.
+def _add_correction(recipe: Recipe) -> Recipe:
+    """Return the recipe with truncated importance sampling where engine and learner compute apart.
+
+    Not where the recipe says otherwise, corrects in a term, or cuts the vocabulary, with which the
+    correction would be biased.
     """
-    cut = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
-    named = "correction" in recipe.loss.model_fields_set or "rollout" in needs_of(recipe)
-    if named or cut or not needs_weight_sync(recipe):
+    is_named = "correction" in recipe.loss.model_fields_set
+    is_corrected = is_named or "rollout" in collect_needs(recipe)
+    if is_corrected or recipe.rollout.is_truncated or not needs_weight_sync(recipe):
         return recipe
     loss = recipe.loss.model_copy(update={"correction": Spec(name="importance")})
     return recipe.model_copy(update={"loss": loss})
 
 
-def eval_set(row: EvalSetConfig | str | Mapping[str, Any]) -> EvalSetConfig:
-    """A held-out set from a row, or from the name of a registered benchmark; raises UserError."""
-    row = (
-        row
-        if isinstance(row, EvalSetConfig)
-        else registry.validated(EvalSetConfig, row, "benchmark")
-    )
+def resolve_eval_set(row: EvalSetConfig | str | Mapping[str, Any]) -> EvalSetConfig:
+    """Return a held-out set from a row, or from the name of a registered benchmark; raises UserError."""
+    if not isinstance(row, EvalSetConfig):
+        row = registry.validate(EvalSetConfig, row, "benchmark")
     if row.data:
         return row
-    found: EvalSetConfig = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)()
-    return found.model_copy(
-        update={key: getattr(row, key) for key in row.model_fields_set - {"name", "data"}}
-    )
+    make_benchmark = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)
+    benchmark: EvalSetConfig = make_benchmark()
+    given = row.model_fields_set - {"name", "data"}
+    return benchmark.model_copy(update={key: getattr(row, key) for key in given})
 
 
-def wrap_single_rows(found: dict[str, Any]) -> dict[str, Any]:
-    return {k: [v] if k in LISTS and isinstance(v, (str, Mapping)) else v for k, v in found.items()}
+def wrap_single_rows(tree: Tree) -> Tree:
+    """Return the tree with lists of one where a row stands alone."""
+    wrapped = dict(tree)
+    for key in LISTS:
+        if isinstance(wrapped.get(key), (str, Mapping)):
+            wrapped[key] = [wrapped[key]]
+    return wrapped
 
 
-def default_values() -> dict[str, Any]:
-    """The recipe's own values, so that an override of a plug-in's parameter finds the plug-in that
-    is the default.
+def list_defaults() -> Tree:
+    """Return the sections as a recipe without any keys has them.
+
+    An override of a plug-in's parameter so finds the plug-in that is the default.
     """
-    filled = Recipe.model_construct().model_dump(mode="json", exclude={"train"}, warnings=False)
-    return {name: value for name, value in filled.items() if isinstance(value, (dict, list))}
+    tree = Recipe.model_construct().model_dump(mode="json", exclude={"train"}, warnings=False)
+    return {name: value for name, value in tree.items() if isinstance(value, (dict, list))}
 
 
-def sections(schema: type[BaseModel] = Recipe) -> dict[str, Any]:
-    """The keys of a schema that are sections themselves, each with those of its own."""
-    found = {}
+def collect_sections(schema: type[BaseModel] = Recipe) -> Sections:
+    """Return the keys of a schema that are sections themselves, each with those of its own."""
+    sections: dict[str, Sections] = {}
     for name, field in schema.model_fields.items():
-        kinds = [
-            k
-            for k in (field.annotation, *getattr(field.annotation, "__args__", ()))
-            if isinstance(k, type)
-        ]
-        inner = next((k for k in kinds if issubclass(k, Section)), None)
-        if inner is not None and not str(field.annotation).startswith("tuple"):
-            found[name] = sections(inner)
-    return found
+        is_list = str(field.annotation).startswith("tuple")
+        section = next(_list_section_types(field), None)
+        if section is not None and not is_list:
+            sections[name] = collect_sections(section)
+    return sections
+
+
+def _list_section_types(field: FieldInfo) -> Iterator[type[Section]]:
+    """Yield the sections among the types of a key, as in `CriticConfig | None`."""
+    for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield kind

@@ -28,7 +28,7 @@ def check_golds(
 
     A refused problem is marked as text only, or dropped. One without a gold is always dropped.
     """
-    gated_tasks = set(registry.names("gate")) if mode != "off" else set()
+    gated_tasks = set(registry.list_names("gate")) if mode != "off" else set()
     passed: list[Problem] = []
     refused: list[RejectedGold] = []
     for problem in problems:

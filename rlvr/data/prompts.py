@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr.errors import UserError, suggest
 from rlvr.metrics.timing import timed
 from rlvr.registry import register
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 from rlvr.tasks.files import file
 from rlvr.types import Draw, Problem, Prompt, Rendered
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Template = Callable[[Problem, "PreTrainedTokenizerBase"], Rendered]
 
-TEMPLATES = asset("data/prompts")
+TEMPLATES = load_asset("data/prompts")
 
 # Where a model that goes on by itself begins the next question, by the name of the prompt.
 STOPS: Mapping[str, tuple[str, ...]] = {

@@ -68,7 +68,7 @@ def collect_visits(records: Iterable[Mapping[str, Any]], where: str) -> dict[str
     """
     counts: dict[str, dict[int, tuple[int, int]]] = {}
     for number, record in enumerate(records, start=1):
-        row = registry.validated(_Visit, record, f"{where}, record {number}")
+        row = registry.validate(_Visit, record, f"{where}, record {number}")
         correct = round(row.accuracy * row.n)
         if abs(correct - row.accuracy * row.n) > ROUNDING:
             raise UserError(
@@ -121,7 +121,7 @@ def read_answers(path: str | Path) -> dict[str, Counter[str | None]]:
     answers: dict[str, Counter[str | None]] = {}
     for file in _find_sample_files(path):
         for number, record in enumerate(_read_or_refuse(file, JsonLines.read), start=1):
-            row = registry.validated(_Answered, record, f"{file}, record {number}")
+            row = registry.validate(_Answered, record, f"{file}, record {number}")
             if record.get("status") in ("error", "timeout"):
                 continue
             counts = answers.setdefault(row.id, Counter())

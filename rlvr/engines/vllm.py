@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from rlvr.errors import RunError, UserError, optional
+from rlvr.errors import RunError, UserError, import_optional
 from rlvr.registry import register
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 from rlvr.types import Finish, Generation, Request, Sampling
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-SETTINGS: Mapping[str, str] = asset("engines/vllm")
+SETTINGS: Mapping[str, str] = load_asset("engines/vllm")
 
 
 # So many bytes of weights are handed to the workers at a time.
@@ -225,7 +225,7 @@ class RayVllm:
     """
 
     def __init__(self, count: int, gpus: int, *asked: Any) -> None:
-        ray = optional(
+        ray = import_optional(
             "ray", "rollout.engine.engines: they need Ray ({error}): pip install 'rlvr[ray]'"
         )
         ray.init(logging_level=logging.WARNING, ignore_reinit_error=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 
 
 def map_to_canonical(table: Mapping[str, Iterable[str]]) -> dict[str, str]:
@@ -25,7 +25,7 @@ def split_values(table: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: words.split() for name, words in table.items()}
 
 
-_TABLES = asset("grading/notation")
+_TABLES = load_asset("grading/notation")
 
 # Signs and commands that have one canonical spelling.
 CHARACTERS = str.maketrans(map_to_canonical(_TABLES["characters"]))

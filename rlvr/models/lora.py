@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlvr.distributed.world import full_tensor
-from rlvr.errors import UserError, optional
+from rlvr.errors import UserError, import_optional
 from rlvr.models.packing import Tokens
 
 
@@ -21,7 +21,7 @@ def add_lora(
     """Put adapters on the named layers; only they train. Raises UserError where PEFT is missing or
     no layer matches.
     """
-    peft = optional("peft", "model.lora: needs the package peft; pip install peft")
+    peft = import_optional("peft", "model.lora: needs the package peft; pip install peft")
     chosen = targets if isinstance(targets, str) else list(targets)
     torch.manual_seed(seed)  # PEFT draws the first matrix of each adapter from the global generator
     try:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 from rlvr.storage.run_data import measured, number
 
 Unit = Literal["share", "number"]
@@ -30,7 +30,7 @@ SMOOTH_FROM = 12  # curves with at least so many points get a running mean
 
 
 # Reward, accuracy and the shares with an evaluation of their own come apart.
-PLAIN: Sequence[Mapping[str, Any]] = asset("report/charts")
+PLAIN: Sequence[Mapping[str, Any]] = load_asset("report/charts")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from rlvr import registry
 from rlvr.build.models import load_engine, load_policy
 from rlvr.build.problems import benchmark_of, read_problems
-from rlvr.config import checks, loader, merge, validation
+from rlvr.config import loader, merge, plugins, validation
 from rlvr.config.benchmarks import BOXED
 from rlvr.config.schema import EvalSetConfig, ModelConfig, SourceConfig, Spec
 from rlvr.data.contamination import Overlap, find_overlap
@@ -110,7 +110,7 @@ def declared(benchmarks: Sequence[str | Mapping[str, Any]]) -> list[EvalSetConfi
                 )
             )
         else:
-            found.append(validation.eval_set(row))
+            found.append(validation.resolve_eval_set(row))
     return found
 
 
@@ -130,7 +130,7 @@ def overlaps(
 
 
 def _rows_of(path: Path) -> list[Any]:
-    read = merge.loaded(path, str(path))
+    read = merge.load_yaml(path, str(path))
     rows = read if isinstance(read, list) else [read]
     if not rows or not all(isinstance(row, str | Mapping) for row in rows):
         raise UserError(
@@ -159,10 +159,10 @@ def _asked(
 
 def _check(rows: Sequence[EvalSetConfig], seeds: Sequence[int], batch: int) -> None:
     for row in rows:
-        validation.eval_set(
+        validation.resolve_eval_set(
             row.model_dump(mode="json")
         )  # what the caller gave is checked as a row is
-        for where, kind, spec in checks.specs(row, row.name):
+        for where, kind, spec in plugins.list_plugins(row, row.name):
             registry.find(kind, spec.name, kind).check(spec.params, where)
     names = [row.name for row in rows]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -40,7 +40,7 @@ class Folder:
                 for name in ("samples.jsonl", "settings.json", "results.json"):
                     (path / name).unlink(missing_ok=True)
             if kept.is_file():
-                key = merge.first_difference(settings, json.loads(kept.read_text(encoding="utf-8")))
+                key = merge.find_difference(settings, json.loads(kept.read_text(encoding="utf-8")))
                 if key is not None:
                     fault = f"an evaluation with another '{key}' lies here"
                     raise UserError(f"{path}: {fault}; choose another --out, or --overwrite")

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from rlvr.config import loader
-from rlvr.config.merge import first_difference
+from rlvr.config.merge import find_difference
 from rlvr.config.schema import Recipe
 from rlvr.data.sources import SourceState
 from rlvr.errors import UserError
@@ -84,7 +84,7 @@ def check_resumable(path: Path, resolved: Recipe) -> None:
     free = {"run.name", "run.folder", "run.steps", "run.threads", "checkpoint", "trackers"}
     for stages in (before["stages"], now["stages"]):  # the last one may grow, as run.steps may
         stages[-1:] = [{**stage, "steps": None} for stage in stages[-1:]]
-    changed = first_difference(before, now, free)
+    changed = find_difference(before, now, free)
     if changed:
         raise UserError(
             f"{path}: the run was started with another '{changed}'; resume it with the same, or choose a new run.name"

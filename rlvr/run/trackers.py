@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from rlvr.errors import optional
+from rlvr.errors import import_optional
 from rlvr.registry import register
 from rlvr.storage.jsonl import replace_non_finite
 
@@ -105,6 +105,6 @@ def _named(record: Mapping[str, Any], kind: Kind) -> dict[str, float]:
 
 
 def _import(module: str, extra: str) -> Any:
-    return optional(
+    return import_optional(
         module, f"tracker '{extra}' cannot be loaded ({{error}}): pip install 'rlvr[{extra}]'"
     )

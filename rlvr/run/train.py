@@ -51,7 +51,7 @@ def train(
     replaced, and RunError for a failure on the way.
     """
     named = {key.replace("__", "."): value for key, value in more.items()}
-    resolved = loader.load(recipe, [*merge.pairs(overrides), *merge.pairs(named)])
+    resolved = loader.load(recipe, [*merge.parse_overrides(overrides), *merge.parse_overrides(named)])
     path = Path(resolved.run.folder) / str(resolved.run.name)
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of them")

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from rlvr import registry
-from rlvr.config import checks, loader, merge, validation
+from rlvr.config import loader, merge, plugins, validation
 from rlvr.config.schema import Recipe, Section
 from rlvr.errors import UserError, suggest
 
@@ -98,7 +98,7 @@ def read(file: str | Path | Mapping[str, Any]) -> Plan:
     """
     where, found = merge.read(file, {"overrides": {}, "arms": {}}, kind="sweep")
     try:
-        options = registry.validated(Sweep, found, "")
+        options = registry.validate(Sweep, found, "")
         baseline = _check_names(options)
         name, home = options.name or where, None if isinstance(file, Mapping) else Path(file).parent
         folder = Path(options.folder) / name
@@ -153,9 +153,9 @@ def _unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) 
     return Unit(arm, seed, folder / name, loaded)
 
 
-def overrides_of(changes: Mapping[str, Any]) -> list[merge.Pair]:
+def overrides_of(changes: Mapping[str, Any]) -> list[merge.Override]:
     """The overrides of an arm as dotted keys; sections may be written out."""
-    return merge.flatten(merge.plain(changes), validation.sections())
+    return merge.flatten(merge.make_plain(changes), validation.collect_sections())
 
 
 def _filled(value: Any, seed: int) -> Any:
@@ -177,7 +177,7 @@ def _waiting(unit: Unit, units: Iterable[Unit], options: Sweep) -> Unit:
     inside = {place for path in named for place in (path, *path.parents)}
     waits = tuple(other.path for other in units if other.path in inside)
     lost = next(
-        (name for name in checks.models_of(unit.recipe).values() if Path(name) in waits), None
+        (name for name in plugins.list_models(unit.recipe).values() if Path(name) in waits), None
     )
     if lost and options.keep == "results":
         raise UserError(

@@ -21,7 +21,7 @@ import yaml
 from rich.console import Console
 
 from rlvr import registry
-from rlvr.config import checks, loader, merge, schema, staging
+from rlvr.config import loader, merge, plugins, schema, staging
 from rlvr.config.schema import Recipe
 from rlvr.distributed.lifetime import environment_of_child
 from rlvr.errors import Interrupted, RunError, UserError
@@ -85,9 +85,9 @@ def check_inputs(plan: Plan) -> None:
     known: dict[str, Any] = {}
     for unit in plan.units:
         try:
-            for part in staging.staged(unit.recipe):
+            for part in staging.split_stages(unit.recipe):
                 _check_sources(part, known, read_problems, set(unit.waits))
-            for key, name in checks.models_of(unit.recipe).items():
+            for key, name in plugins.list_models(unit.recipe).items():
                 if name not in known and not unit.waits:
                     known[name] = locate(name, key)
         except UserError as error:
@@ -131,7 +131,7 @@ def _check_folder(plan: Plan, goes_on: bool, overwrite: bool) -> None:
     for unit in plan.units if goes_on else ():
         if (unit.path / "recipe.yaml").is_file():
             before = loader.load(unit.path / "recipe.yaml").model_dump(mode="json")
-            key = merge.first_difference(before, unit.recipe.model_dump(mode="json"), FREE)
+            key = merge.find_difference(before, unit.recipe.model_dump(mode="json"), FREE)
             if key:
                 raise UserError(
                     f"{plan.name}: arms.{unit.arm}: {unit.path} was trained with another '{key}'; undo the change, give"

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from rlvr.errors import UserError
 from rlvr.registry import register
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 from rlvr.seeds import TrainOrTest, key_of, side_of
 from rlvr.types import Problem
 
@@ -27,7 +27,7 @@ SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 TRIES = 600  # so many draws in a row without a new question: the cell is taken for exhausted
 
 
-_NUMBERS = asset("tasks/arithmetic")
+_NUMBERS = load_asset("tasks/arithmetic")
 
 
 RANGES, TERMS, FACTORS, FORMS = (_NUMBERS[part] for part in ("ranges", "terms", "factors", "forms"))
@@ -161,7 +161,7 @@ def _fill(wording: str, rng: random.Random, **numbers: int) -> str:
     return wording.format(n=name, m=other, o=rng.choice(THINGS), **numbers)
 
 
-_WORDS = asset("tasks/wordings")
+_WORDS = load_asset("tasks/wordings")
 
 
 NAMES, THINGS, ONE_STEP, TWO_STEP = (

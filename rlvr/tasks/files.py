@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from rlvr.errors import UserError, optional, suggest
+from rlvr.errors import UserError, import_optional, suggest
 from rlvr.registry import register
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 from rlvr.types import Problem
 
 from rlvr.grading.extract import find_last_box
@@ -77,7 +77,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"row {index}", row) for index, row in enumerate(table.to_pylist()))
 
 
-_COLUMNS = asset("tasks/columns")
+_COLUMNS = load_asset("tasks/columns")
 
 
 QUESTIONS, ANSWERS, KEPT = (_COLUMNS[part] for part in ("question", "answer", "kept"))
@@ -166,7 +166,7 @@ def hub(
     """The problems of a Hugging Face data set.   hub(dataset="openai/gsm8k", subset="main",
     answer_after="####")
     """
-    datasets = optional(
+    datasets = import_optional(
         "datasets", f"data set '{dataset}': needs the package datasets; pip install datasets"
     )
     files = {"data_files": data_files} if data_files else {}

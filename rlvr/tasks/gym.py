@@ -17,7 +17,7 @@ from rlvr.grading.math_verify import ENVIRONMENT
 from rlvr.grading.values import exact, walk
 from rlvr.grading.worker import Died, Killable, Late, serve
 from rlvr.registry import register
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 from rlvr.seeds import TrainOrTest, side_of
 from rlvr.types import Problem, Response, Status, Verdict
 
@@ -44,7 +44,7 @@ NO_GOLD = "(whatever its scorer accepts)"
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 
 
-_SETS = asset("tasks/gym")
+_SETS = load_asset("tasks/gym")
 
 
 # Their scorers (0.1.25) hand the text of the model to eval or to SymPy's parse_expr, which both

@@ -7,12 +7,12 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from rlvr.resources import asset
+from rlvr.resources import load_asset
 
 Statement = list[Any]
 
 
-_WORDS = asset("tasks/wordings")["knights"]
+_WORDS = load_asset("tasks/wordings")["knights"]
 
 
 NAMES, _SPEECH, FILLER = _WORDS["names"], _WORDS["speech"], frozenset(_WORDS["filler"].split())

@@ -15,7 +15,7 @@ import yaml
 
 from rlvr import resources
 from rlvr.cli import main as cli
-from rlvr.config import checks, loader, schema
+from rlvr.config import loader, plugins, schema
 from rlvr.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def plugins(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", resources.shipped())
+@pytest.mark.parametrize("name", resources.list_shipped())
 def test_a_shipped_recipe_resolves_and_its_dump_loads_back_equal(name: str, tmp_path: Path) -> None:
     resolved = loader.load(name)
     assert resolved.run.name == name
@@ -86,7 +86,7 @@ def spent() -> float:
 
 
 def test_demo_is_shipped() -> None:
-    assert "demo" in resources.shipped()
+    assert "demo" in resources.list_shipped()
 
 
 def test_loading_a_recipe_is_fast_and_imports_neither_torch_nor_transformers(
@@ -94,7 +94,7 @@ def test_loading_a_recipe_is_fast_and_imports_neither_torch_nor_transformers(
 ) -> None:
     code = (
         "import json, sys; from rlvr import resources; from rlvr.config import loader;"
-        "[loader.load(name) for name in resources.shipped()];"
+        "[loader.load(name) for name in resources.list_shipped()];"
         "print(json.dumps(sorted(sys.modules)))"
     )
     start = spent()
@@ -346,9 +346,9 @@ def test_an_estimator_that_needs_a_critic_is_refused(plugins: str) -> None:
 
 
 def test_needs_are_those_of_the_terms_and_the_estimator(plugins: str) -> None:
-    assert checks.needs_of(load()) == frozenset()
-    assert checks.needs_of(load(loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]})) == {"ref"}
-    assert checks.needs_of(load(loss={"terms": [f"{plugins}:corrected"]})) == {"old", "rollout"}
+    assert plugins.collect_needs(load()) == frozenset()
+    assert plugins.collect_needs(load(loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]})) == {"ref"}
+    assert plugins.collect_needs(load(loss={"terms": [f"{plugins}:corrected"]})) == {"old", "rollout"}
 
 
 def test_a_parameter_without_annotation_takes_any_value(plugins: str) -> None:

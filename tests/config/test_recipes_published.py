@@ -17,13 +17,13 @@ import rlvr
 from rlvr import registry, resources
 from rlvr.build.problems import read_problems
 from rlvr.cli import main as cli
-from rlvr.config import checks, loader, schema, staging
+from rlvr.config import loader, plugins, schema, staging
 from rlvr.config.schema import Recipe, Spec
 from rlvr.data.prompts import plain
 from rlvr.types import Problem, Status, Verdict
 
 FOLDER = resources.FOLDERS["recipe"]
-TWINS = sorted(name for name in resources.shipped() if name.endswith("_small"))
+TWINS = sorted(name for name in resources.list_shipped() if name.endswith("_small"))
 FULL = sorted(name.removesuffix("_small") for name in TWINS)
 
 
@@ -61,7 +61,7 @@ def facts(recipe: Recipe) -> dict[str, Any]:
         "discounts": (options["gamma"], options.get("lam")) if "gamma" in options else None,
         "deviation": options.get("std"),
         "batch": (ask.problems, ask.samples),
-        "updates": recipe.learn.parts(ask) * recipe.learn.epochs,
+        "updates": recipe.learn.count_minibatches(ask) * recipe.learn.epochs,
         "temperature": ask.temperature,
         "scored at": ask.score_temperature or ask.temperature,
         "cut": (ask.top_p, ask.top_k),
@@ -153,8 +153,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def test_every_full_recipe_has_a_twin_and_every_published_one_its_facts() -> None:
     assert set(FULL) == {*PUBLISHED, "recommended"}
-    assert set(resources.shipped()) - {*FULL, *TWINS} == {
-        n for n in resources.shipped() if n.startswith("demo")
+    assert set(resources.list_shipped()) - {*FULL, *TWINS} == {
+        n for n in resources.list_shipped() if n.startswith("demo")
     }
 
 
@@ -191,7 +191,7 @@ def test_critics_learn_as_their_sources_do() -> None:
 
 def test_the_warm_up_of_the_first_simplerl_is_3_percent_of_its_updates() -> None:
     recipe = loader.load("simplerl_zero_ppo")
-    updates = recipe.run.steps * recipe.learn.parts(recipe.rollout)
+    updates = recipe.run.steps * recipe.learn.count_minibatches(recipe.rollout)
     assert recipe.optimizer.warmup - 1 < 0.03 * updates <= recipe.optimizer.warmup
 
 
@@ -262,7 +262,7 @@ def test_the_problems_of_one_shot_are_rows_of_the_pool(name: str, rows: list[int
 
 def test_the_curriculum_has_a_stage_for_3_to_7_people_each_from_the_policy_before() -> None:
     recipe = loader.load("logic_rl_curriculum")
-    people = [stage.train[0].data.params["path"] for stage in staging.staged(recipe)]
+    people = [stage.train[0].data.params["path"] for stage in staging.split_stages(recipe)]
     assert people == [f"data/kk/instruct/{n}ppl/train.parquet" for n in range(3, 8)]
     assert [stage.reference for stage in recipe.stages] == ["kept", *["renewed"] * 4]
     assert [stage.steps for stage in recipe.stages] == [900 // 8] * 5
@@ -270,7 +270,7 @@ def test_the_curriculum_has_a_stage_for_3_to_7_people_each_from_the_policy_befor
 
 def test_the_two_stages_differ_in_problems_and_sampling() -> None:
     recipe = loader.load("logic_rl_two_stage")
-    first, second = staging.staged(recipe)
+    first, second = staging.split_stages(recipe)
     sampling = [(s.rollout.temperature, s.rollout.top_p, s.rollout.top_k) for s in (first, second)]
     assert sampling == [(1.0, 1.0, 0), (1.2, 0.65, 0)]
     assert [s.train[0].data.params["path"][17:21] for s in (first, second)] == ["3ppl", "5ppl"]
@@ -298,7 +298,7 @@ def test_recommended_is_the_consensus() -> None:
         ["no_signal"],
     )
     assert 8 <= found["batch"][1] <= 16
-    assert checks.needs_of(loader.load("recommended")) == frozenset()  # no second forward pass
+    assert plugins.collect_needs(loader.load("recommended")) == frozenset()  # no second forward pass
 
 
 @pytest.mark.parametrize("name", [*FULL, *TWINS])
@@ -461,13 +461,13 @@ def algorithm(recipe: Recipe) -> dict[str, Any]:
         "sampling": (ask.temperature, ask.score_temperature, ask.top_p, ask.top_k),
         "filter": recipe.filter,
         "gather": recipe.gather.name,
-        "several updates": recipe.learn.parts(ask) > 1,
+        "several updates": recipe.learn.count_minibatches(ask) > 1,
         "epochs": recipe.learn.epochs,
         "optimizer": rule(recipe.optimizer),
         "critic": critic
         and (rule(critic.optimizer), critic.clip, critic.reduction.name, critic.lam),
         "references": list(dict.fromkeys(stage.reference for stage in recipe.stages)),
-        "heats": {(s.rollout.temperature, s.rollout.top_p) for s in staging.staged(recipe)},
+        "heats": {(s.rollout.temperature, s.rollout.top_p) for s in staging.split_stages(recipe)},
         "verify": recipe.verify,
     }
 
@@ -495,7 +495,7 @@ def test_a_twin_extends_its_parent_and_keeps_the_algorithm(name: str) -> None:
 def test_a_twin_is_small_and_needs_nothing_but_the_package(name: str) -> None:
     recipe = loader.load(name)
     assert recipe.model.name == "smollm2-135m-instruct" and not recipe.model.gradient_checkpointing
-    for stage in staging.staged(recipe):
+    for stage in staging.split_stages(recipe):
         assert (
             stage.rollout.problems * stage.rollout.samples <= 64 and stage.rollout.max_tokens <= 152
         )

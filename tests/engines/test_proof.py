@@ -191,7 +191,7 @@ def test_truncated_importance_sampling_is_on_by_itself_with_an_engine_apart() ->
         == "rejection"
     )
     assert corrections("rollout.engine=vllm", "rollout.top_p=0.9") == "none"
-    stages = staging.staged(
+    stages = staging.split_stages(
         loader.load(
             {
                 "train": [{"data": "arithmetic"}],

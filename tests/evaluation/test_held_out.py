@@ -139,7 +139,7 @@ def test_without_a_folder_the_hub_is_asked_and_the_message_names_both_ways(
 
 
 def test_every_benchmark_binds_with_its_own_keys() -> None:
-    for name in registry.names("benchmark"):
+    for name in registry.list_names("benchmark"):
         (row,) = evaluate.declared([{"name": name, "samples": 3}])
         assert (row.name, row.samples) == (name, 3) and row.data is not None
         for kind in ("data", "task", "prompt"):
@@ -267,7 +267,7 @@ def test_the_templates_of_the_field_letter_by_letter() -> None:
     assert rendered("deepseek-r1").endswith(
         "<answer> answer here </answer>. User: 1 {+} 1?. Assistant:"
     )
-    assert set(prompts.STOPS) <= set(registry.names("prompt"))
+    assert set(prompts.STOPS) <= set(registry.list_names("prompt"))
 
 
 # What the chat template of Qwen2.5-Math does with messages that call no tools (its

@@ -628,7 +628,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", resources.shipped("sweep"))
+@pytest.mark.parametrize("name", resources.list_shipped("sweep"))
 def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim(name: str) -> None:
     plan = planning.read(name)
     base = {
@@ -658,7 +658,7 @@ def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in resources.shipped("sweep") if not name.endswith("_small")]
+    "name", [name for name in resources.list_shipped("sweep") if not name.endswith("_small")]
 )
 def test_a_shipped_sweep_has_a_small_twin_with_the_same_arms(name: str) -> None:
     whole, small = planning.read(name), planning.read(f"{name}_small")

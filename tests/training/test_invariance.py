@@ -348,7 +348,7 @@ def test_without_any_signal_the_optimiser_moves_on_by_what_it_remembers(
     assert close(*made)
 
 
-@pytest.mark.parametrize("name", registry.names("loss"))
+@pytest.mark.parametrize("name", registry.list_names("loss"))
 def test_a_term_that_says_so_and_no_other_is_zero_with_its_slope_without_an_advantage(
     name: str,
 ) -> None:
