@@ -17,7 +17,7 @@ from rlvr.config.schema import OptimizerConfig, Recipe
 from rlvr.models.policy import Policy
 from rlvr.models.trainable import TrainableModel
 from rlvr.models.value import ValueModel
-from rlvr.training.advantage import gae_of
+from rlvr.training.advantage import estimate_gae
 from rlvr.training.critic import Critic
 from rlvr.training.learner import Learner, Reference
 from rlvr.training.objective import Objective
@@ -115,7 +115,7 @@ def _critic(recipe: Recipe, shared: Shared) -> Critic | None:
         updates=make_steppers(
             shared.value, shared.value_optimizer, options.optimizer, shared.updates
         ),
-        target=functools.partial(gae_of, gamma=gamma, lam=lam),
+        target=functools.partial(estimate_gae, gamma=gamma, lam=lam),
         reduction=bind_plugin("reduction", options.reduction),
         clip=options.clip,
         warmup=shared.warmup,

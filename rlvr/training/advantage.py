@@ -12,7 +12,7 @@ from rlvr.registry import register
 from rlvr.training.tensors import (
     centre,
     count_samples,
-    discounted,
+    discount,
     group_deviation,
     reward_to_go,
     sum_by_group,
@@ -52,14 +52,19 @@ def grpo(
     compare with and gives 0, or as in verl keeps its `reward`. Rewards 1, 0, 0, 1 give +-0.5
     without, and +-0.866 with the deviation of one degree of freedom.
     """
-    single = count_samples(scored) == 1
-    centred = _singleton(centre(scored.total, scored.group), scored, singleton)
-    if std:
-        owner = scored.group if scale == "group" else scored.group.new_zeros(scored.group.shape)
-        deviation = (group_deviation(scored.total, owner, ddof) ** 2).clamp(min=min_variance) ** 0.5
-        single = single if scale == "group" else single.new_zeros(single.shape)
-        centred = centred / (deviation.where(~single, deviation * 0 + 1) + eps)
-    return centred[scored.sample] * scored.mask
+    centred = _replace_singletons(centre(scored.total, scored.group), scored, singleton)
+    if not std:
+        return centred[scored.sample] * scored.mask
+    if scale == "group":
+        pool = scored.group
+        has_no_deviation = count_samples(scored) == 1
+    else:
+        pool = scored.group.new_zeros(scored.group.shape)
+        has_no_deviation = pool != 0  # the batch has one
+    variance = group_deviation(scored.total, pool, ddof) ** 2
+    deviation = variance.clamp(min=min_variance) ** 0.5
+    divisor = deviation.where(~has_no_deviation, deviation * 0 + 1) + eps
+    return (centred / divisor)[scored.sample] * scored.mask
 
 
 @register("advantage", "rloo")
@@ -68,9 +73,9 @@ def rloo(scored: Scored, world: World, *, singleton: Singleton = "zero") -> Tens
 
     Rewards 1, 0, 0, 1 give 2/3, -2/3, -2/3, 2/3.
     """
-    count = count_samples(scored)
-    centred = centre(scored.total, scored.group) * count / (count - 1).clamp(min=1)
-    return _singleton(centred, scored, singleton)[scored.sample] * scored.mask
+    ahead_of_others = _subtract_others(scored.total, scored)
+    advantage = _replace_singletons(ahead_of_others, scored, singleton)
+    return advantage[scored.sample] * scored.mask
 
 
 @register("advantage", "reinforce")
@@ -92,22 +97,33 @@ def reinforce(
     off token by token, and what follows is added up; `normalise` gives the batch mean 0 and
     variance 1.
     """
-    centred = centre(scored.reward, scored.group)
-    count = count_samples(scored)
-    reward = {
-        "none": lambda: scored.reward,
-        "mean": lambda: centred,
-        "others": lambda: centred * count / (count - 1).clamp(min=1),
-        "deviation": lambda: centred / (group_deviation(scored.reward, scored.group) + eps),
-    }[baseline]()
-    reward = reward if clip is None else reward.clamp(-clip, clip)
-    found = reward_to_go(scored.place_rewards(reward), scored.sample, scored.mask, gamma)
-    return whiten(found, scored.mask, ddof=0, eps=0.0, min_variance=1e-8) if normalise else found
+    match baseline:
+        case "none":
+            reward = scored.reward
+        case "mean":
+            reward = centre(scored.reward, scored.group)
+        case "others":
+            reward = _subtract_others(scored.reward, scored)
+        case "deviation":
+            deviation = group_deviation(scored.reward, scored.group)
+            reward = centre(scored.reward, scored.group) / (deviation + eps)
+    if clip is not None:
+        reward = reward.clamp(-clip, clip)
+    token_reward = scored.place_rewards(reward)
+    advantage = reward_to_go(token_reward, scored.sample, scored.mask, gamma)
+    if not normalise:
+        return advantage
+    return whiten(advantage, scored.mask, ddof=0, eps=0.0, min_variance=1e-8)
 
 
 @register("advantage", "reinforce_pp")
 def reinforce_pp(
-    scored: Scored, world: World, *, gamma: float = 1.0, eps: float = 1e-8, count_eps: float = 0.0
+    scored: Scored,
+    world: World,
+    *,
+    gamma: float = 1.0,
+    eps: float = 1e-8,
+    count_eps: float = 0.0,
 ) -> Tensor:
     """The discounted reward that follows a token, whitened over all tokens of the batch
     (REINFORCE++, Hu 2025).
@@ -128,7 +144,7 @@ def reinforce_pp_baseline(
     """Reward minus the group's mean, whitened over all tokens of the batch (REINFORCE++-baseline,
     Hu 2025).
     """
-    centred = _singleton(centre(scored.total, scored.group), scored, singleton)
+    centred = _replace_singletons(centre(scored.total, scored.group), scored, singleton)
     return whiten(centred[scored.sample], scored.mask, eps=eps, count_eps=count_eps)
 
 
@@ -147,38 +163,48 @@ def opo(scored: Scored, world: World, *, singleton: Singleton = "zero") -> Tenso
     """Reward minus the mean of the group weighted by response length (OPO, Hao et al., 2025, eq.
     9).
     """
-    length = scored.mask.new_zeros(scored.reward.shape).index_add(0, scored.sample, scored.mask)
-    baseline = sum_by_group(length * scored.total, scored.group) / sum_by_group(
-        length, scored.group
-    ).clamp(min=1)
-    return _singleton(scored.total - baseline, scored, singleton)[scored.sample] * scored.mask
+    zeros = scored.mask.new_zeros(scored.reward.shape)
+    length = zeros.index_add(0, scored.sample, scored.mask)
+    group_length = sum_by_group(length, scored.group).clamp(min=1)
+    baseline = sum_by_group(length * scored.total, scored.group) / group_length
+    advantage = _replace_singletons(scored.total - baseline, scored, singleton)
+    return advantage[scored.sample] * scored.mask
 
 
 @register("advantage", "gpg")
 def gpg(
-    scored: Scored, world: World, *, norm: float = 1.0, singleton: Singleton = "zero"
+    scored: Scored,
+    world: World,
+    *,
+    norm: float = 1.0,
+    singleton: Singleton = "zero",
 ) -> Tensor:
     """Reward minus the group's mean, times samples over samples with a reward (GPG, Chu et al.,
     2025, eq. 5).
     """
-    rewarded = (scored.total != 0).to(scored.total.dtype).sum().clamp(min=1)
-    centred = _singleton(centre(scored.total, scored.group), scored, singleton)
-    return (centred / norm * len(scored.total) / rewarded)[scored.sample] * scored.mask
+    has_reward = (scored.total != 0).to(scored.total.dtype)
+    rewarded = has_reward.sum().clamp(min=1)
+    centred = _replace_singletons(centre(scored.total, scored.group), scored, singleton)
+    advantage = centred / norm * len(scored.total) / rewarded
+    return advantage[scored.sample] * scored.mask
 
 
 @register("advantage", "grpo_passk")
 def grpo_passk(scored: Scored, world: World, *, eps: float = 1e-6, std: bool = True) -> Tensor:
     """Only the best of a group, by how far it is ahead of the second best (verl, grpo_passk)."""
-    found = scored.total.new_zeros(scored.total.shape)
+    advantage = scored.total.new_zeros(scored.total.shape)
     deviation = group_deviation(scored.total, scored.group)
-    for group in range(int(scored.group.max()) + 1 if len(scored.group) else 0):
+    for group in scored.group.unique():
         members = (scored.group == group).nonzero()[:, 0]
         if len(members) < 2:
             continue
-        best = scored.total[members].topk(2)
-        lead = (best.values[0] - best.values[1]) / (deviation[members[0]] + eps if std else 1)
-        found = found.index_put((members[best.indices[0]],), lead)
-    return found[scored.sample] * scored.mask
+        ranking = scored.total[members].topk(2)
+        winner = members[ranking.indices[0]]
+        lead = ranking.values[0] - ranking.values[1]
+        if std:
+            lead = lead / (deviation[winner] + eps)
+        advantage = advantage.index_put((winner,), lead)
+    return advantage[scored.sample] * scored.mask
 
 
 @register("advantage", "gae", needs={"value"})
@@ -198,37 +224,46 @@ def gae(
     `ddof` 0 whitens as OpenRLHF does, 1 as verl. With values 0.5, 0.5, reward 1 at the end, gamma 1
     and lambda 1: 0.5, 0.5 before whitening.
     """
-    found = gae_of(scored, gamma, lam)
+    advantage = estimate_gae(scored, gamma, lam)
     if not normalise:
-        return found
-    if ddof:
-        return whiten(found, scored.mask, count_eps=count_eps)
-    return whiten(found, scored.mask, ddof=0, eps=0.0, min_variance=1e-8)
+        return advantage
+    if ddof == 0:
+        return whiten(advantage, scored.mask, ddof=0, eps=0.0, min_variance=1e-8)
+    return whiten(advantage, scored.mask, count_eps=count_eps)
 
 
-def gae_of(scored: Scored, gamma: float, lam: float) -> Tensor:
-    """The advantage before whitening; with the value it is what a critic should have expected.   ->
-    [T]
+def estimate_gae(scored: Scored, gamma: float, lam: float) -> Tensor:
+    """Return the advantage before whitening; with the value it is what a critic should have
+    expected.   -> [T]
     """
     assert scored.value is not None
     value = scored.value * scored.mask
-    following = _next_sampled(value, scored.sample, scored.mask)
-    delta = (scored.token_reward + gamma * following - value) * scored.mask
-    return discounted(delta, scored.sample, scored.mask, gamma * lam)
+    next_value = _take_next_sampled(value, scored.sample, scored.mask)
+    delta = (scored.token_reward + gamma * next_value - value) * scored.mask
+    return discount(delta, scored.sample, scored.mask, gamma * lam)
 
 
-def _next_sampled(value: Tensor, sample: Tensor, mask: Tensor) -> Tensor:
-    """The value at the next sampled token of the same sample, 0 at its end.   [T] -> [T]"""
-    kept = (mask > 0).nonzero()[:, 0]
-    following = value.new_zeros(value.shape)
-    if len(kept) < 2:
-        return following
-    here, after = kept[:-1], kept[1:]
-    joined = sample[here] == sample[after]
-    return following.index_put((here[joined],), value[after[joined]])
+def _take_next_sampled(value: Tensor, sample: Tensor, mask: Tensor) -> Tensor:
+    """Return the value at the next sampled token of the same sample, 0 at its end.   [T] -> [T]"""
+    next_value = value.new_zeros(value.shape)
+    sampled = (mask > 0).nonzero()[:, 0]
+    if len(sampled) < 2:
+        return next_value
+    here = sampled[:-1]
+    after = sampled[1:]
+    in_one_sample = sample[here] == sample[after]
+    return next_value.index_put((here[in_one_sample],), value[after[in_one_sample]])
 
 
-def _singleton(centred: Tensor, scored: Scored, singleton: Singleton) -> Tensor:
-    """The same with what a group of one gets: nothing, or its reward.   [N] -> [N]"""
-    single = scored.total if singleton == "reward" else scored.total * 0
-    return centred.where(count_samples(scored) > 1, single)
+def _subtract_others(reward: Tensor, scored: Scored) -> Tensor:
+    """Return each reward minus the mean of the others of its group.   [N] -> [N]"""
+    count = count_samples(scored)
+    return centre(reward, scored.group) * count / (count - 1).clamp(min=1)
+
+
+def _replace_singletons(centred: Tensor, scored: Scored, singleton: Singleton) -> Tensor:
+    """Return the same with what a group of one gets: nothing, or its reward.   [N] -> [N]"""
+    alone = scored.total * 0
+    if singleton == "reward":
+        alone = scored.total
+    return centred.where(count_samples(scored) > 1, alone)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from rlvr.registry import register
-from rlvr.training.tensors import sequence_mean_of
+from rlvr.training.tensors import average_by_response
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,42 +42,66 @@ def importance(
     in that mean (verl: 1e-8).
     """
     assert batch.old_logprob is not None
-    # an engine may not know a token's
+    # an engine may not know the log-probability of a token
     gap = (batch.old_logprob - batch.rollout_logprob).nan_to_num(0.0) * batch.mask
-    own = gap.clamp(-20, 20).exp()
-    weight = own if level == "token" else _response_ratio(gap, batch, mean=level == "mean")
-    if mode == "truncate":
-        found = weight.clamp(low, high)
+    token_ratio = gap.clamp(-20, 20).exp()
+    ratio = token_ratio
+    if level != "token":
+        ratio = _compute_response_ratio(gap, batch, level)
+    match mode:
+        case "truncate":
+            weight = ratio.clamp(low, high)
+        case "mask":
+            weight = ratio * _lies_between(ratio, low, high)
+        case "filter":
+            weight = token_ratio * _lies_between(ratio, low, high)
+    weight = weight * batch.mask
+    if normalise:
+        weight = weight / _average_weights(weight, batch, level, count_eps)
+    return weight
+
+
+def _compute_response_ratio(gap: Tensor, batch: Batch, level: str) -> Tensor:
+    """Return the product of a response's ratios, or their geometric mean (`mean`), at every token.
+
+    [T] -> [T]
+    """
+    if level == "mean":
+        exponent = average_by_response(gap, batch)
     else:
-        inside = (weight <= high) if low is None else (weight >= low) & (weight <= high)
-        found = (own if mode == "filter" else weight) * inside
-    found = found * batch.mask
-    return found / _mean_weight(found, batch, level, count_eps) if normalise else found
+        zeros = gap.new_zeros(len(batch.sequences))
+        exponent = zeros.index_add(0, batch.sample, gap)[batch.sample]
+    return exponent.clamp(-20, 20).exp()
 
 
-def _response_ratio(gap: Tensor, batch: Batch, *, mean: bool) -> Tensor:
-    """The product of a response's ratios, or their geometric mean, at every token.   [T] -> [T]"""
-    total = gap.new_zeros(len(batch.sequences)).index_add(0, batch.sample, gap)[batch.sample]
-    return (sequence_mean_of(gap, batch) if mean else total).clamp(-20, 20).exp()
+def _lies_between(ratio: Tensor, low: float | None, high: float) -> Tensor:
+    """Return where a ratio lies within [low, high]; without `low` there is no lower bound."""
+    inside = ratio <= high
+    if low is not None:
+        inside = inside & (ratio >= low)
+    return inside
 
 
-def _mean_weight(weight: Tensor, batch: Batch, level: str, count_eps: float) -> Tensor:
-    """The mean over tokens, or where a response has one weight over responses."""
+def _average_weights(weight: Tensor, batch: Batch, level: str, count_eps: float) -> Tensor:
+    """Return the mean over tokens, or over responses where each has one weight."""
     if level == "token":
-        return _or_one(weight.sum() / (batch.mask.sum().clamp(min=1) + count_eps))
-    zeros = weight.new_zeros(len(batch.sequences))
-    count = zeros.index_add(0, batch.sample, batch.mask).clamp(min=1)
-    return _or_one((zeros.index_add(0, batch.sample, weight) / (count + count_eps)).mean())
-
-
-def _or_one(mean: Tensor) -> Tensor:
-    """What can be divided by: a mini-batch without a token that counts has no mean."""
+        count = batch.mask.sum().clamp(min=1)
+        mean = weight.sum() / (count + count_eps)
+    else:
+        zeros = weight.new_zeros(len(batch.sequences))
+        count = zeros.index_add(0, batch.sample, batch.mask).clamp(min=1)
+        total = zeros.index_add(0, batch.sample, weight)
+        mean = (total / (count + count_eps)).mean()
+    # a mini-batch without a token that counts has no mean, and 1 can be divided by
     return mean.where(mean > 0, mean * 0 + 1)
 
 
 @register("correction", "rejection", needs={"old", "rollout"})
 def rejection(
-    batch: Batch, *, level: Literal["token", "mean", "max"] = "token", limit: float
+    batch: Batch,
+    *,
+    level: Literal["token", "mean", "max"] = "token",
+    limit: float,
 ) -> Tensor:
     """Weight 1, and 0 where the k3 estimate of the gap between engine and learner is above the
     limit (verl).   -> [T]
@@ -87,16 +111,22 @@ def rejection(
     assert batch.old_logprob is not None
     gap = (batch.old_logprob - batch.rollout_logprob).clamp(-20, 20)
     estimate = (gap.exp() - 1 - gap) * batch.mask
-    if level == "mean":
-        estimate = sequence_mean_of(estimate, batch)
-    if level == "max":
-        largest = estimate.new_zeros(len(batch.sequences)).scatter_reduce(
-            0, batch.sample, estimate, "amax"
-        )
-        estimate = largest[batch.sample]
-    return (estimate <= limit) * batch.mask
+    match level:
+        case "token":
+            compared = estimate
+        case "mean":
+            compared = average_by_response(estimate, batch)
+        case "max":
+            zeros = estimate.new_zeros(len(batch.sequences))
+            largest = zeros.scatter_reduce(0, batch.sample, estimate, "amax")
+            compared = largest[batch.sample]
+    return (compared <= limit) * batch.mask
 
 
-def corrected(batch: Batch, weight: Tensor | None) -> Batch:
-    """The batch with importance weights on its advantages, in which every policy term is linear."""
-    return batch if weight is None else replace(batch, advantage=batch.advantage * weight)
+def weigh_advantages(batch: Batch, weight: Tensor | None) -> Batch:
+    """Return the batch with importance weights on its advantages, in which every policy term is
+    linear.
+    """
+    if weight is None:
+        return batch
+    return replace(batch, advantage=batch.advantage * weight)

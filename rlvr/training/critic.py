@@ -17,9 +17,10 @@ from rlvr.training.scored import Scored
 
 @dataclass(frozen=True, slots=True)
 class Critic:
-    """A value model and how it learns: `target` gives the advantage whose sum with the value it
-    should have expected, `warmup` counts the updates that it has for itself before the policy
-    moves.
+    """A value model and how it learns.
+
+    `target` gives the advantage whose sum with the value it should have expected. `warmup` counts
+    the updates that it has for itself before the policy moves.
     """
 
     model: ValueModel
@@ -40,8 +41,8 @@ class Critic:
         return replace(scored, returns=self.target(scored) + value)
 
     def update(self, minibatch: Batch) -> Metrics:
-        """One optimiser step on the clipped squared error."""
-        assert minibatch.value is not None and minibatch.returns is not None
+        """Make one optimiser step on the clipped squared error."""
+        explained = _explain_variance(minibatch)  # by the values before the update
         metrics = Metrics()
         weights = self.reduction(minibatch)
         for part in self.model.passes(minibatch.sequences):
@@ -52,11 +53,18 @@ class Critic:
             loss.backward()
             self.model.collect_gradients()
             count = float(piece.mask.sum())
+            clipped_count = float((clipped * piece.mask).sum())
             metrics += Metrics.sum(**{f"{PREFIX}loss": float(loss.detach())})
-            metrics += Metrics.mean(f"{PREFIX}clipped", float((clipped * piece.mask).sum()), count)
-        kept = minibatch.mask > 0  # the variance that the values explained before the update
-        columns = (minibatch.returns - minibatch.value, minibatch.returns)
-        explained = Metrics.explained(
-            f"{PREFIX}explained_variance", *(c[kept].double().tolist() for c in columns)
-        )
+            metrics += Metrics.mean(f"{PREFIX}clipped", clipped_count, count)
         return explained + metrics.over(self.model.world) + self.updates.step(PREFIX)
+
+
+def _explain_variance(minibatch: Batch) -> Metrics:
+    """Return the share of the variance of the targets that the values explain."""
+    assert minibatch.value is not None
+    assert minibatch.returns is not None
+    sampled = minibatch.mask > 0
+    returns = minibatch.returns[sampled].double()
+    errors = (minibatch.returns - minibatch.value)[sampled].double()
+    name = f"{PREFIX}explained_variance"
+    return Metrics.explained(name, errors.tolist(), returns.tolist())

@@ -1,6 +1,4 @@
-"""The learner: a policy, an objective and, for PPO, a critic. It scores samples, makes updates and
-hands its weights over.
-"""
+"""The learner: what scores samples with a policy, updates it, and hands its weights over."""
 
 from __future__ import annotations
 
@@ -13,10 +11,10 @@ from torch import Tensor
 
 from rlvr.metrics.mergeable import Metrics
 from rlvr.metrics.timing import timed
-from rlvr.models.packing import Tokens
+from rlvr.models.packing import Pass, Tokens
 from rlvr.models.policy import Forward, Policy
 from rlvr.training.batch import Batch
-from rlvr.training.corrections import corrected
+from rlvr.training.corrections import weigh_advantages
 from rlvr.training.critic import Critic
 from rlvr.training.mismatch import measure_mismatch
 from rlvr.training.objective import Objective
@@ -34,7 +32,10 @@ class Reference(Protocol):
 
 @dataclass(eq=False)
 class Learner:
-    """Scores and updates a policy; log-probabilities are those at `temperature`."""
+    """Scores and updates a policy by an objective and, for PPO, with a critic.
+
+    Log-probabilities are those at `temperature`.
+    """
 
     policy: Policy
     reference: Reference | None
@@ -77,106 +78,136 @@ class Learner:
 
     @timed("update")
     def update(self, minibatch: Batch) -> Metrics:
-        """One optimiser step of the policy, and one of the critic, which alone moves while it warms
-        up.
-        """
-        metrics = sum((shaper.metrics() for shaper in self.shapers), Metrics())
-        if self.critic is None:
-            return metrics + self._update_policy(minibatch)
-        warming = self.critic.warming
-        metrics += self.critic.update(minibatch)
-        return metrics if warming else metrics + self._update_policy(minibatch)
-
-    def _update_policy(self, minibatch: Batch) -> Metrics:
-        """The gradient is a sum over tokens, so the split into passes cannot change it, nor what is
-        zero on all of a sample's tokens: such samples are only measured.
+        """Make one optimiser step of the policy, and one of the critic, which alone moves while it
+        warms up.
         """
         metrics = Metrics()
-        # before the split, as are the importance weights
-        weights = self.objective.weights(minibatch)
-        minibatch = corrected(minibatch, self.objective.correction(minibatch))
+        for shaper in self.shapers:
+            metrics += shaper.measure()
+        if self.critic is None:
+            return metrics + self._update_policy(minibatch)
+        was_warming = self.critic.warming
+        metrics += self.critic.update(minibatch)
+        if was_warming:
+            return metrics
+        return metrics + self._update_policy(minibatch)
+
+    def _update_policy(self, minibatch: Batch) -> Metrics:
+        """Make one optimiser step of the policy.
+
+        The gradient is a sum over tokens, so the split into passes cannot change it, nor what is
+        zero on all of a sample's tokens: such samples are only measured.
+        """
+        # of the whole mini-batch, as are the importance weights
+        weights = self.objective.weigh_tokens(minibatch)
+        minibatch = weigh_advantages(minibatch, self.objective.correction(minibatch))
         # ranks may round otherwise
         split = self.policy.world.broadcast(
             lambda: self.objective.split_by_gradient(minibatch, weights)
         )
-        for rows, heard in zip(split, (True, False), strict=True):
+        metrics = Metrics()
+        for rows, needs_gradient in zip(split, (True, False), strict=True):
             for part in self.policy.passes([minibatch.sequences[row] for row in rows]):
                 samples = [rows[i] for i in part.samples]
                 piece = minibatch.select(samples)
-                weight = {
-                    name: minibatch.take_tokens(every, samples) for name, every in weights.items()
-                }
-                with torch.set_grad_enabled(heard):
-                    loss, found = self._loss(
-                        self.policy.forward(part, self.temperature), piece, weight
-                    )
-                if heard:
-                    loss.backward()
-                    self.policy.collect_gradients()
-                metrics += found
+                piece_weights: dict[str, Tensor] = {}
+                for name, weight in weights.items():
+                    piece_weights[name] = minibatch.take_tokens(weight, samples)
+                metrics += self._run_pass(part, piece, piece_weights, needs_gradient)
         return metrics.over(self.policy.world) + self.updates.step()
 
-    def _loss(
-        self, out: Forward, piece: Batch, weight: Mapping[str, Tensor]
+    def _run_pass(
+        self,
+        part: Pass,
+        piece: Batch,
+        weights: Mapping[str, Tensor],
+        needs_gradient: bool,
+    ) -> Metrics:
+        """Measure the samples of a pass and, where it needs one, add their gradient to the model's."""
+        with torch.set_grad_enabled(needs_gradient):
+            out = self.policy.forward(part, self.temperature)
+            loss, metrics = self._sum_terms(out, piece, weights)
+        if needs_gradient:
+            loss.backward()
+            self.policy.collect_gradients()
+        return metrics
+
+    def _sum_terms(
+        self,
+        out: Forward,
+        piece: Batch,
+        weights: Mapping[str, Tensor],
     ) -> tuple[Tensor, Metrics]:
-        count, mask = float(piece.mask.sum()), piece.mask
+        """Return the part of the loss that the samples of a pass have, with what terms measure."""
+        count = float(piece.mask.sum())
         metrics = measure_mismatch(out, piece)
-        total = out.logprob.new_zeros(())
+        loss = out.logprob.new_zeros(())
         for name, term in self.objective.terms:
-            result = term(out, piece)
-            value, shares = result if isinstance(result, tuple) else (result, {})
-            reduced = (weight[name] * value).sum()
-            total = total + reduced
-            metrics += Metrics.sum(
-                **{f"losses/{name}": float(reduced.detach()), "loss": float(reduced.detach())}
-            )
-            for share, per_token in shares.items():
-                metrics += Metrics.mean(share, float((per_token * mask).sum()), count)
-        return total, metrics
+            per_token = term(out, piece)
+            measured: Mapping[str, Tensor] = {}
+            if isinstance(per_token, tuple):
+                per_token, measured = per_token
+            reduced = (weights[name] * per_token).sum()
+            loss = loss + reduced
+            value = float(reduced.detach())
+            metrics += Metrics.sum(**{f"losses/{name}": value, "loss": value})
+            for share, values in measured.items():
+                metrics += Metrics.mean(share, float((values * piece.mask).sum()), count)
+        return loss, metrics
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the policy's weights by the names that engines know."""
         return self.policy.weights()
 
     def saved(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that a checkpoint keeps, of policy and critic, sharded where the models are."""
-        return (
-            (f"{of}/{name}", tensor)
-            for of, updates in self._trained.items()
-            for name, tensor in updates.saved()
-        )
+        """Yield the tensors that a checkpoint keeps, of policy and critic, sharded where the models
+        are.
+        """
+        for model, updates in self._steppers.items():
+            for name, tensor in updates.saved():
+                yield f"{model}/{name}", tensor
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the tensors."""
-        kept = {of: updates.state() for of, updates in self._trained.items()}
-        return {**kept, "shapers": [shaper.state() for shaper in self.shapers]}
+        """Return what a checkpoint keeps beside the tensors."""
+        state: dict[str, Any] = {}
+        for model, updates in self._steppers.items():
+            state[model] = updates.state()
+        state["shapers"] = [shaper.state() for shaper in self.shapers]
+        return state
 
     def like(self, name: str) -> Tensor:
-        """The master weight that a saved tensor belongs to."""
-        of, _, rest = name.partition("/")
-        model = self._trained[of].model
-        return model.master[model.names.index(rest.rpartition("/")[0])]
+        """Return the master weight that a saved tensor belongs to."""
+        model_name, _, rest = name.partition("/")
+        weight, _, _ = rest.rpartition("/")
+        model = self._steppers[model_name].model
+        return model.master[model.names.index(weight)]
 
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go on from what `saved` and `state` gave."""
-        for of, updates in self._trained.items():
-            own = {
-                name.removeprefix(f"{of}/"): t
-                for name, t in tensors.items()
-                if name.startswith(f"{of}/")
-            }
-            updates.load_state(own, state[of])
-        for shaper, kept in zip(self.shapers, state["shapers"], strict=True):
-            shaper.load_state(kept)
+        for model, updates in self._steppers.items():
+            prefix = f"{model}/"
+            own_tensors: dict[str, Tensor] = {}
+            for name, tensor in tensors.items():
+                if name.startswith(prefix):
+                    own_tensors[name.removeprefix(prefix)] = tensor
+            updates.load_state(own_tensors, state[model])
+        for shaper, shaper_state in zip(self.shapers, state["shapers"], strict=True):
+            shaper.load_state(shaper_state)
 
     @property
-    def _trained(self) -> dict[str, OptimizerStepper]:
-        return {"policy": self.updates} | ({"critic": self.critic.updates} if self.critic else {})
+    def _steppers(self) -> dict[str, OptimizerStepper]:
+        """The optimiser steps of each model, by the name that a checkpoint has for it."""
+        steppers = {"policy": self.updates}
+        if self.critic is not None:
+            steppers["critic"] = self.critic.updates
+        return steppers
 
     def carry(self, before: Learner) -> None:
         """Go on from the learner of the stage before, which shares the models and optimisers."""
         self.updates.carry(before.updates)
-        if self.critic and before.critic:
+        if self.critic is not None and before.critic is not None:
             self.critic.updates.carry(before.critic.updates)
         for shaper in self.shapers:
-            for old in (old for old in before.shapers if type(old) is type(shaper)):
-                shaper.carry(old)
+            for earlier in before.shapers:
+                if type(earlier) is type(shaper):
+                    shaper.carry(earlier)

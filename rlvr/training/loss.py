@@ -1,5 +1,4 @@
-"""Loss terms and reductions: the loss is the sum over tokens of weight times the sum of the
-recipe's terms.
+"""Loss terms: the loss is the sum over tokens of weight times the sum of the recipe's terms.
 
 A term returns one value for each response token and never reduces. A reduction returns one weight
 for each response token of a whole mini-batch, before that is split for execution, so the split
@@ -12,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlvr.registry import register
-from rlvr.training.tensors import Estimator, kl_estimate, sequence_mean_of
+from rlvr.training.tensors import Estimator, average_by_response, estimate_kl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,18 +36,26 @@ def clip(
     `high` of its own is DAPO's clip-higher; dual clip by Ye et al., 2020. With r = 1.5, A = 1 and
     the defaults the loss is -1.2 and its gradient zero.
     """
-    ratio = (out.logprob - batch.anchor(out)).clamp(-20, 20).exp()
-    bounded = ratio.clamp(1 - low, 1 + (low if high is None else high))
-    gain = (ratio * batch.advantage).minimum(bounded * batch.advantage)
-    active = (bounded * batch.advantage) < (ratio * batch.advantage)
+    if high is None:
+        high = low
+    ratio = _compute_ratio(out, batch)
+    unclipped = ratio * batch.advantage
+    clipped = ratio.clamp(1 - low, 1 + high) * batch.advantage
+    gain = unclipped.minimum(clipped)
     if dual is not None:
-        gain = gain.where(batch.advantage >= 0, gain.maximum(dual * batch.advantage))
-    return -gain, {"clipped": active.to(ratio.dtype)}
+        bounded = gain.maximum(dual * batch.advantage)
+        gain = gain.where(batch.advantage >= 0, bounded)
+    is_clipped = clipped < unclipped
+    return -gain, {"clipped": is_clipped.to(ratio.dtype)}
 
 
 @register("loss", "gspo", needs={"signal"})
 def gspo(
-    out: Forward, batch: Batch, *, low: float = 3e-4, high: float = 4e-4
+    out: Forward,
+    batch: Batch,
+    *,
+    low: float = 3e-4,
+    high: float = 4e-4,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped loss with one ratio for a response, exp of the mean log-ratio of its tokens
     (GSPO, 2025, eq. 5).
@@ -56,36 +63,55 @@ def gspo(
     To be reduced by `sequence`. Each token carries its share of the gradient (GSPO-token, eq.
     14).   -> [T]
     """
-    whole = sequence_mean_of(out.logprob - batch.anchor(out), batch)
-    ratio = (out.logprob - out.logprob.detach() + whole.detach()).clamp(max=10).exp()
-    gain = ratio * batch.advantage
-    bounded = ratio.clamp(1 - low, 1 + high) * batch.advantage
-    return -gain.minimum(bounded), {"clipped": (bounded < gain).to(ratio.dtype)}
+    response_log_ratio = average_by_response(out.logprob - batch.anchor(out), batch)
+    # the value of the response's ratio with the gradient of the token's
+    log_ratio = out.logprob - out.logprob.detach() + response_log_ratio.detach()
+    ratio = log_ratio.clamp(max=10).exp()
+    unclipped = ratio * batch.advantage
+    clipped = ratio.clamp(1 - low, 1 + high) * batch.advantage
+    is_clipped = clipped < unclipped
+    return -unclipped.minimum(clipped), {"clipped": is_clipped.to(ratio.dtype)}
 
 
 @register("loss", "cispo", needs={"signal"})
 def cispo(
-    out: Forward, batch: Batch, *, low: float | None = None, high: float = 4.0
+    out: Forward,
+    batch: Batch,
+    *,
+    low: float | None = None,
+    high: float = 4.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """-A logprob with the bounded ratio as a constant weight, so that no token loses its gradient
     (MiniMax-M1, 2025, eq. 4).
 
     The weight lies between 1 - low (0 without) and 1 + high.   -> [T]
     """
-    ratio = (out.logprob - batch.anchor(out)).clamp(-20, 20).exp().detach()
-    bounded = ratio.clamp(0.0 if low is None else 1 - low, 1 + high)
-    return -batch.advantage * bounded * out.logprob, {"clipped": (bounded != ratio).to(ratio.dtype)}
+    least = 0.0
+    if low is not None:
+        least = 1 - low
+    ratio = _compute_ratio(out, batch).detach()
+    weight = ratio.clamp(least, 1 + high)
+    is_clipped = weight != ratio
+    loss = -batch.advantage * weight * out.logprob
+    return loss, {"clipped": is_clipped.to(ratio.dtype)}
 
 
 @register("loss", "sapo", needs={"signal"})
-def sapo(out: Forward, batch: Batch, *, positive: float = 1.0, negative: float = 1.05) -> Tensor:
+def sapo(
+    out: Forward,
+    batch: Batch,
+    *,
+    positive: float = 1.0,
+    negative: float = 1.05,
+) -> Tensor:
     """-A times a smooth gate of the ratio, 4/tau sigmoid(tau (r - 1)), with a temperature for each
     sign of the advantage (SAPO, 2025, eq. 5).   -> [T]
     """
-    ratio = (out.logprob - batch.anchor(out)).clamp(-20, 20).exp()
-    tau = ratio * 0 + positive
-    tau = tau.where(batch.advantage > 0, tau * 0 + negative).detach()
-    return -batch.advantage * (tau * (ratio - 1)).sigmoid() * 4 / tau
+    ratio = _compute_ratio(out, batch)
+    zeros = ratio.detach() * 0
+    tau = (zeros + positive).where(batch.advantage > 0, zeros + negative)
+    gate = (tau * (ratio - 1)).sigmoid()
+    return -batch.advantage * gate * 4 / tau
 
 
 @register("loss", "reinforce", needs={"signal"})
@@ -96,19 +122,33 @@ def reinforce(out: Forward, batch: Batch) -> Tensor:
     return -batch.advantage * out.logprob
 
 
-def value_loss(value: Tensor, batch: Batch, clip: float | None) -> tuple[Tensor, Tensor]:
-    """Half the larger of the squared errors of the value and of the value kept within +-clip of the
-    old one, and where the second is the larger (PPO's value clipping, as in the reference
-    implementations).   [T] -> [T], [T]
+def _compute_ratio(out: Forward, batch: Batch) -> Tensor:
+    """Return exp(logprob - old), its exponent bounded to +-20.   -> [T]"""
+    log_ratio = out.logprob - batch.anchor(out)
+    return log_ratio.clamp(-20, 20).exp()
+
+
+def value_loss(
+    value: Tensor,
+    batch: Batch,
+    clip: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Return half the larger of two squared errors, and where the second is the larger.
+
+    They are those of the value and of the value kept within +-clip of the old one: PPO's value
+    clipping, as in the reference implementations.   [T] -> [T], [T]
 
     Value 2, old value 1, target 0, clip 0.5: 0.5 * max(4, 2.25) = 2.
     """
-    assert batch.value is not None and batch.returns is not None
-    plain = (value - batch.returns) ** 2
+    assert batch.value is not None
+    assert batch.returns is not None
+    error = (value - batch.returns) ** 2
     if clip is None:
-        return plain / 2, plain.detach() * 0
-    bounded = (value.clamp(batch.value - clip, batch.value + clip) - batch.returns) ** 2
-    return plain.maximum(bounded) / 2, (bounded > plain).to(plain.dtype)
+        return error / 2, error.detach() * 0
+    clipped_value = value.clamp(batch.value - clip, batch.value + clip)
+    clipped_error = (clipped_value - batch.returns) ** 2
+    is_clipped = clipped_error > error
+    return error.maximum(clipped_error) / 2, is_clipped.to(error.dtype)
 
 
 @register("loss", "kl", needs={"ref"})
@@ -120,12 +160,12 @@ def kl(
     estimator: Estimator = "k3",
     clamp: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """An estimate of KL(policy || reference) at each token, times `coef` (see kl_estimate).   ->
+    """An estimate of KL(policy || reference) at each token, times `coef` (see estimate_kl).   ->
     [T]
     """
     assert batch.ref_logprob is not None
-    value = kl_estimate(out.logprob, batch.ref_logprob, estimator, clamp)
-    return coef * value, {"kl": value.detach()}
+    estimate = estimate_kl(out.logprob, batch.ref_logprob, estimator, clamp)
+    return coef * estimate, {"kl": estimate.detach()}
 
 
 @register("loss", "entropy")

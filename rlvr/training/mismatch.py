@@ -10,13 +10,23 @@ from rlvr.training.batch import Batch
 
 
 def measure_mismatch(out: Forward, piece: Batch) -> Metrics:
-    """The entropy of a pass, and how far policy and engine lie apart on its tokens: the mean
-    distance of their log-probabilities, the k3 estimate of KL(engine || policy), and the share of
-    ratios beyond a factor of 2.
+    """Measure the entropy of a pass, and how far policy and engine lie apart on its tokens.
+
+    That is the mean distance of their log-probabilities, the k3 estimate of KL(engine || policy),
+    and the share of ratios beyond a factor of 2.
     """
     gap = (out.logprob.detach() - piece.rollout_logprob) * piece.mask
-    found = {"entropy": out.entropy.detach() * piece.mask, "mismatch": gap.abs()}
-    found["mismatch_kl"] = gap.clamp(-20, 20).expm1() - gap.clamp(-20, 20)
-    found["mismatch_extreme"] = (gap.abs() > math.log(2)).to(gap.dtype)
+    distance = gap.abs()
+    bounded = gap.clamp(-20, 20)
+    is_extreme = distance > math.log(2)
+    per_token = {
+        "entropy": out.entropy.detach() * piece.mask,
+        "mismatch": distance,
+        "mismatch_kl": bounded.expm1() - bounded,
+        "mismatch_extreme": is_extreme.to(gap.dtype),
+    }
     count = float(piece.mask.sum())
-    return Metrics({name: (float(values.sum()), count) for name, values in found.items()})
+    means: dict[str, tuple[float, float]] = {}
+    for name, values in per_token.items():
+        means[name] = (float(values.sum()), count)
+    return Metrics(means)

@@ -18,35 +18,51 @@ Term = Callable[[Forward, Batch], Any]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Per-token terms by name, the reduction that weighs the tokens of a mini-batch, the importance
-    weights of the policy terms, and the reductions of terms that name their own.
+    """Per-token terms by name, and what weighs their tokens.
+
+    `reduction` weighs the tokens of a mini-batch, `correction` gives the importance weights of the
+    policy terms, and `term_reductions` has the reductions of the terms that name their own.
     """
 
     terms: Sequence[tuple[str, Term]]
     reduction: Callable[[Batch], Tensor]
     correction: Callable[[Batch], Tensor | None] = uncorrected
-    own: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+    term_reductions: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
     # the terms that are zero, with their slope, where the advantage is
     signal: frozenset[str] = frozenset()
 
-    def weights(self, minibatch: Batch) -> dict[str, Tensor]:
-        """The weight of every token in every term.   -> [T] each"""
-        return {name: self.own.get(name, self.reduction)(minibatch) for name, _ in self.terms}
+    def weigh_tokens(self, minibatch: Batch) -> dict[str, Tensor]:
+        """Return the weight of every token in every term, by the name of the term.   -> [T] each"""
+        weights: dict[str, Tensor] = {}
+        for name, _ in self.terms:
+            reduction = self.reduction
+            if name in self.term_reductions:
+                reduction = self.term_reductions[name]
+            weights[name] = reduction(minibatch)
+        return weights
 
     def split_by_gradient(
-        self, minibatch: Batch, weights: Mapping[str, Tensor]
+        self,
+        minibatch: Batch,
+        weights: Mapping[str, Tensor],
     ) -> tuple[list[int], list[int]]:
-        """The samples that the gradient hears of, and those on which every term is zero whatever
-        the model says; the first of all is heard where none would be, since an optimiser moves on
+        """Return the samples that the gradient depends on, and those on which every term is zero
+        whatever the model says.
+
+        The first sample of all counts to the former where none would, since an optimiser moves on
         by what it remembers.
         """
-        speaks = [
-            (w != 0) & ((minibatch.advantage != 0) | (name not in self.signal))
-            for name, w in weights.items()
-        ]
-        heard = torch.zeros(
-            len(minibatch.sequences), dtype=torch.bool, device=minibatch.mask.device
-        )
-        heard[minibatch.sample[torch.stack(speaks).any(0)]] = True
-        heard[:1] |= ~heard.any()
-        return heard.nonzero()[:, 0].tolist(), (~heard).nonzero()[:, 0].tolist()
+        has_advantage = minibatch.advantage != 0
+        by_term: list[Tensor] = []
+        for name, weight in weights.items():
+            matters = weight != 0
+            if name in self.signal:
+                matters = matters & has_advantage
+            by_term.append(matters)
+        tokens = torch.stack(by_term).any(0)
+        samples = torch.zeros_like(minibatch.group, dtype=torch.bool)
+        samples[minibatch.sample[tokens]] = True
+        samples[:1] |= ~samples.any()
+        with_gradient = samples.nonzero()[:, 0]
+        without_gradient = (~samples).nonzero()[:, 0]
+        return with_gradient.tolist(), without_gradient.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -22,8 +23,10 @@ def token_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
 
     `count_eps` is added to the count of tokens (newer verl: 1e-8).
     """
-    # no token where all responses were cut off
-    return batch.mask / ((batch.total_tokens + count_eps) or 1.0)
+    divisor = batch.total_tokens + count_eps
+    if divisor == 0:  # all responses were cut off
+        divisor = 1.0
+    return batch.mask / divisor
 
 
 @register("reduction", "sequence")
@@ -32,8 +35,10 @@ def sequence_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
 
     `count_eps` is added to the count of each response's tokens (newer verl: 1e-8).
     """
-    lengths = batch.mask.new_zeros(len(batch.sequences)).index_add(0, batch.sample, batch.mask)
-    return batch.mask / (lengths.clamp(min=1) + count_eps)[batch.sample] / batch.total_samples
+    zeros = batch.mask.new_zeros(len(batch.sequences))
+    lengths = zeros.index_add(0, batch.sample, batch.mask)
+    divisor = lengths.clamp(min=1) + count_eps
+    return batch.mask / divisor[batch.sample] / batch.total_samples
 
 
 @register("reduction", "constant")
@@ -72,59 +77,86 @@ def micro_token_mean(
     here: what is left weighs more.
     """
     lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
-    weight, part_of, number = [0.0] * len(lengths), [0] * len(lengths), 0
-    for rows in _shares(len(lengths), ranks):
-        parts = _micro_batches(rows, lengths, size, tokens)
+    micro_batches: list[list[int]] = []  # the rows of each
+    weights: list[float] = []
+    for share in _split_into_shares(len(lengths), ranks):
+        parts = _split_into_micro_batches(share, lengths, size, tokens)
+        micro_batches += parts
         for part in parts:
-            for row in part:
-                part_of[row] = number
-                weight[row] = (
-                    len(part) / len(rows) if tokens else 1 / (divisor or len(parts))
-                ) / ranks
-            number += 1
-    part = batch.sample.new_tensor(part_of)[batch.sample]
-    counted = batch.mask.new_zeros(number).index_add(0, part, batch.mask).clamp(min=1)
-    return batch.mask / counted[part] * batch.mask.new_tensor(weight)[batch.sample]
+            if tokens is None:
+                weights.append(1 / (divisor or len(parts)) / ranks)
+            else:
+                weights.append(len(part) / len(share) / ranks)
+    number_of_row = [0] * len(lengths)
+    for number, rows in enumerate(micro_batches):
+        for row in rows:
+            number_of_row[row] = number
+    number = batch.sample.new_tensor(number_of_row)[batch.sample]
+    zeros = batch.mask.new_zeros(len(micro_batches))
+    count = zeros.index_add(0, number, batch.mask).clamp(min=1)
+    weight = batch.mask.new_tensor(weights)
+    return batch.mask / count[number] * weight[number]
 
 
-def _shares(count: int, ranks: int) -> list[range]:
+def _split_into_shares(count: int, ranks: int) -> list[range]:
+    """Return the rows of each rank, contiguous and about equally many; a rank may have none."""
     bounds = [round(rank * count / ranks) for rank in range(ranks + 1)]
     return [range(low, high) for low, high in pairwise(bounds) if high > low]
 
 
-def _micro_batches(
-    rows: range, lengths: Sequence[int], size: int | None, tokens: int | None
+def _split_into_micro_batches(
+    share: range,
+    lengths: Sequence[int],
+    size: int | None,
+    tokens: int | None,
 ) -> list[list[int]]:
+    """Return the rows of each micro-batch of a share: of `size` rows, or of about `tokens` tokens."""
     if tokens is None:
-        return [
-            list(rows[i : i + (size or len(rows))]) for i in range(0, len(rows), size or len(rows))
-        ]
-    share = [lengths[row] for row in rows]
-    parts = balanced(share, min(len(share), -(-sum(share) // tokens)))
-    return [[rows[i] for i in part] for part in parts]
+        step = size or len(share)
+        return [list(share[start : start + step]) for start in range(0, len(share), step)]
+    share_lengths = [lengths[row] for row in share]
+    count = min(len(share), math.ceil(sum(share_lengths) / tokens))
+    return [[share[i] for i in part] for part in balance_lengths(share_lengths, count)]
 
 
-def balanced(lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Indices in `parts` groups of about equal sums, by the largest differencing method (Karmarkar
-    and Karp, 1982).
+# A sum of lengths and the indices that make it up.
+_IndexSet = tuple[int, list[int]]
 
-    The two groupings with the largest gaps are always joined crosswise: balanced([8, 7, 6, 5, 4],
-    2) is [[1, 3, 4], [0, 2]], of sums 16 and 14.
+
+def balance_lengths(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Return indices in `parts` groups of about equal sums, by the largest differencing method
+    (Karmarkar and Karp, 1982).
+
+    The two groupings with the largest gaps are always joined crosswise:
+    balance_lengths([8, 7, 6, 5, 4], 2) is [[1, 3, 4], [0, 2]], of sums 16 and 14.
     """
     heap: list[Any] = []
     for index, length in enumerate(lengths):
-        heappush(heap, _ranked([(length, [index])] + [(0, [])] * (parts - 1)))
+        grouping: list[_IndexSet] = [(length, [index])]
+        grouping += [(0, [])] * (parts - 1)
+        heappush(heap, _rank_grouping(grouping))
     while len(heap) > 1:
-        one, other = heappop(heap)[-1], heappop(heap)[-1]
-        heappush(
-            heap,
-            _ranked([(a + c, b + d) for (a, b), (c, d) in zip(one, reversed(other), strict=True)]),
-        )
-    return [sorted(indices) for _, indices in heap[0][-1] if indices] if heap else []
+        one = heappop(heap)[-1]
+        other = heappop(heap)[-1]
+        heappush(heap, _rank_grouping(_join_crosswise(one, other)))
+    if not heap:
+        return []
+    grouping = heap[0][-1]
+    return [sorted(indices) for _, indices in grouping if indices]
 
 
-def _ranked(sets: list[tuple[int, list[int]]]) -> tuple[Any, ...]:
-    """The sets from the heaviest, behind a key that puts the largest gap first."""
-    ordered = sorted(sets, key=lambda one: (one[0], len(one[1]), one[1]), reverse=True)
-    total, indices = ordered[0]
-    return (ordered[-1][0] - total, -total, -len(indices), [-index for index in indices], ordered)
+def _join_crosswise(one: list[_IndexSet], other: list[_IndexSet]) -> list[_IndexSet]:
+    """Join the heaviest set of one grouping with the lightest of the other, and so on."""
+    joined: list[_IndexSet] = []
+    for heavy, light in zip(one, reversed(other), strict=True):
+        joined.append((heavy[0] + light[0], heavy[1] + light[1]))
+    return joined
+
+
+def _rank_grouping(grouping: list[_IndexSet]) -> tuple[Any, ...]:
+    """Return the sets from the heaviest, behind a key that puts the largest gap first in a heap."""
+    ordered = sorted(grouping, key=lambda one: (one[0], len(one[1]), one[1]), reverse=True)
+    heaviest, indices = ordered[0]
+    lightest, _ = ordered[-1]
+    negated = [-index for index in indices]
+    return (lightest - heaviest, -heaviest, -len(indices), negated, ordered)

@@ -100,7 +100,7 @@ def test_estimators_of_verl_and_its_forks(case: dict[str, Any]) -> None:
     ours = estimate(tokens, World(), **ESTIMATORS[name](config), **count_eps)
     close(case, flat.rows(ours), case["outputs"]["advantages"], flat.padded)
     if name == "gae":
-        returns = advantage.gae_of(tokens, config["gamma"], config["lam"]) + flat.flat(
+        returns = advantage.estimate_gae(tokens, config["gamma"], config["lam"]) + flat.flat(
             given["values"]
         )
         close(case, flat.rows(returns), case["outputs"]["returns"], flat.padded)

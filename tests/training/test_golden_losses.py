@@ -43,7 +43,7 @@ def test_kl_estimates_and_their_gradients(case: dict[str, Any]) -> None:
     # verl and its forks clamp low_var_kl to +-10, OpenRLHF 0.11 every estimator, v0 none
     fork = name == "k3" and "kl_penalty" in config
     clamp = 10.0 if fork or config.get("clamp") else None
-    found = tensors.kl_estimate(logprob, ref, name, clamp)  # type: ignore[arg-type]
+    found = tensors.estimate_kl(logprob, ref, name, clamp)  # type: ignore[arg-type]
     close(case, found.detach() * mask, wanted["kl"], mask)
     weights = (
         torch.tensor(number(given["grad_weights"]), dtype=dtype)
@@ -192,7 +192,7 @@ def test_corrected_policy_losses_and_their_gradients(case: dict[str, Any]) -> No
     batch = flat.batch(
         advantage=given["advantages"], old=given["old_log_prob"], rollout=given["rollout_log_probs"]
     )
-    batch = corrections.corrected(
+    batch = corrections.weigh_advantages(
         batch, corrections.importance(batch, low=low, high=high, **options)
     )
     logprob = flat.flat(given["log_prob"]).requires_grad_()
@@ -244,7 +244,7 @@ def test_whole_losses_and_their_gradients(case: dict[str, Any]) -> None:
         sequences = tuple(Tokens((0,) * int(n - length), (0,) * length) for n, length in whole)
         batch = replace(batch, scored=replace(batch.scored, sequences=sequences))
     if "importance_sampling_ratio" in given:
-        batch = corrections.corrected(batch, flat.flat(given["importance_sampling_ratio"]))
+        batch = corrections.weigh_advantages(batch, flat.flat(given["importance_sampling_ratio"]))
     total = torch.zeros((), dtype=flat.dtype)
     for term, weigh, totals in terms_of(case, flat):
         result = term(out, batch)

@@ -593,7 +593,7 @@ def test_a_published_partition_weighs_tokens_by_their_micro_batch() -> None:
     assert parts == pytest.approx([0.25] * 4)
     by_tokens = reductions.micro_token_mean(batch, tokens=40)
     lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
-    groups = reductions.balanced(lengths, -(-sum(lengths) // 40))
+    groups = reductions.balance_lengths(lengths, -(-sum(lengths) // 40))
     assert len(groups) > 1 and sorted(i for g in groups for i in g) == list(range(8))
     for rows in groups:
         inside = torch.isin(batch.sample, torch.tensor(rows))

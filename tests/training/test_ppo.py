@@ -21,7 +21,7 @@ from rlvr.errors import UserError
 from rlvr.models.value import ValueModel, value_head
 from rlvr.step import State, train_step
 from rlvr.training import reductions
-from rlvr.training.advantage import gae, gae_of
+from rlvr.training.advantage import estimate_gae, gae
 from rlvr.training.batch import Batch
 from rlvr.training.critic import Critic
 from rlvr.training.optimizer import LrSchedule, OptimizerStepper
@@ -177,7 +177,7 @@ def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "toke
     }
     recorder: Any = Recorder(model.master)
     updates = OptimizerStepper(model, recorder, LrSchedule(1, 0, 1, lambda at: 1), None)
-    return Critic(model, updates, partial(gae_of, gamma=1.0, lam=0.9), reduce[reduction], 0.2, 0)
+    return Critic(model, updates, partial(estimate_gae, gamma=1.0, lam=0.9), reduce[reduction], 0.2, 0)
 
 
 def critic_batch(critic: Critic) -> Batch:
