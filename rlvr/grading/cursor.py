@@ -73,9 +73,9 @@ class TokenCursor:
             raise NotInGrammar
 
     def leave(self) -> None:
-        """Count one level less. What is not in the grammar ends the parse, so nothing is left half."""
+        """Count one level less. NotInGrammar ends the whole parse, so no level has to be left on the way out."""
         self.depth -= 1
 
-    def read_written(self, start: int) -> list[str]:
+    def list_texts(self, start: int) -> list[str]:
         """Return the texts of the tokens from a place up to here."""
         return [token.text for token in self.tokens[start : self.place]]

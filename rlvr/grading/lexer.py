@@ -68,13 +68,15 @@ _GROUPED_BY_COMMAS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?
 _NOT_DIGITS = re.compile(r"[^0-9.]")
 _BRACKET_DEPTHS = {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}
 
+# What only surrounds mathematics, and the height that a row of a matrix is given: `\\[2pt]`.
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$\$")
 _ROW_SPACING = re.compile(r"\\\\ *\[[0-9. ]+[a-z]{2}\]")
 
+# Raised digits become an exponent.
 _SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
 _FROM_SUPERSCRIPT = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ", "+-0123456789n")
 
-# What text type may hold beside words: a number and what it counts, a number, a variable.
+# What text type may hold beside words: a number with what it counts, a number, a variable.
 _COUNTED = re.compile(r"([0-9][0-9.,]*) +([A-Za-z][A-Za-z ]*)")
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%]*")
 _VARIABLES = frozenset("eidxyznk")
@@ -83,7 +85,7 @@ _VARIABLES = frozenset("eidxyznk")
 class Token(NamedTuple):
     """A piece of an expression; `spaced` says that a space stood before it.
 
-    Its kind is number, letter, function, text, environment, separator or sign; while words are not yet resolved, word.
+    Its kind is number, letter, function, text, environment, separator or sign, and until `_resolve_words` also word.
     """
 
     kind: str
@@ -114,8 +116,10 @@ def lex(text: str, *, thousands: bool = True) -> list[Token] | None:
             spaced = False
             continue
         match = _TOKEN.match(text, place)
+        if match is None:
+            return None
         new_tokens = _read_match(match, spaced)
-        if match is None or new_tokens is None:
+        if new_tokens is None:
             return None
         place = match.end()
         tokens += new_tokens
@@ -172,10 +176,8 @@ def _count_opened(tokens: Sequence[Token]) -> int:
     return _BRACKET_DEPTHS.get(tokens[0].text, 0)
 
 
-def _read_match(match: re.Match[str] | None, spaced: bool) -> list[Token] | None:
+def _read_match(match: re.Match[str], spaced: bool) -> list[Token] | None:
     """Return the tokens that a match of `_TOKEN` stands for, None where it stands for none."""
-    if match is None:
-        return None
     match match.lastgroup:
         case "space":
             return []

@@ -1,7 +1,7 @@
 r"""Written mathematics to a tree: `\frac{1}{2}`, `3\sqrt[3]{x}`, `(1,2]\cup\{4\}`, `x=5 \text{ or } 6`, `15\text{ cm}`.
 
 First to tokens, which `lexer` does; then by recursive descent. Time and depth are bounded by the length of the text.
-The parser executes nothing and builds nothing but nodes: what a tree is worth is the business of `values` and
+The parser executes nothing and builds nothing but nodes: what a tree is worth is the business of `exact`, `numeric` and
 `compare`. What it does not know is None.
 
 The grammar, the loosest level first; each level is a method of `_Parser`:
@@ -308,7 +308,7 @@ class _Parser(TokenCursor):
         depth = 0
         while depth != 1 or self.peek() != "}":
             depth += _NESTING.get(self.take().text, 0)
-        written = " ".join(self.read_written(start))
+        written = " ".join(self.list_texts(start))
         self.expect("}")
         return written
 
@@ -404,7 +404,7 @@ class _Parser(TokenCursor):
         if self.is_at_evaluation():
             start = self.place
             self.place += 3
-            name += "".join(self.read_written(start))
+            name += "".join(self.list_texts(start))
         return Node("symbol", (), name)
 
     def is_at_evaluation(self) -> bool:
@@ -496,7 +496,7 @@ class _Parser(TokenCursor):
         if not all(is_differential(part) for part in parts):
             return Node("div", parts, "frac")
         # dx/dt is one thing, not a fraction whose d cancels.
-        written = [text for text in self.read_written(start) if text not in ("{", "}")]
+        written = [text for text in self.list_texts(start) if text not in ("{", "}")]
         return Node("symbol", (), "/".join(written))
 
     def parse_root(self) -> Node:
@@ -536,7 +536,7 @@ class _Parser(TokenCursor):
         r"""Return a symbol under an accent, whose name is all that is written: `\overline{AB}`."""
         start = self.place
         self.parse_argument(is_whole=True)
-        return Node("symbol", (), accent + "".join(self.read_written(start)))
+        return Node("symbol", (), accent + "".join(self.list_texts(start)))
 
     def parse_bracket(self, opening: str) -> Node:
         """Return a set, a tuple, an interval, or what brackets only group."""
