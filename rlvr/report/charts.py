@@ -1,8 +1,8 @@
-"""What the charts of a page show: curves with their scales and labels, and the list of charts that
-a run is shown by.
+"""Curves with their scales and labels, as a page draws them.
 
-`report/templates/charts.html.j2` draws them as inline SVG that needs neither script nor network. Places are
-percent of a drawing, so that it is as wide as its page lets it be while its text keeps its size.
+`report/templates/charts.html.j2` draws them as inline SVG that needs neither script nor network.
+Places are percent of a drawing, so that it is as wide as its page lets it be while its text keeps
+its size.
 """
 
 from __future__ import annotations
@@ -10,33 +10,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from rlvr.resources import load_asset
-from rlvr.storage.run_data import measured, number
+from rlvr.storage.records import EvalRecord, StepRecord
 
 Unit = Literal["share", "number"]
-
-
 Point = tuple[float, float | None]
-
+Range = tuple[float, float]
 
 LETTER = 7.2  # width of a letter of a label in pixels, about
-
-
+LABEL = 12  # letters of a name that a label has room for
+LABEL_HEIGHT = 14  # pixels
 SMOOTH_FROM = 12  # curves with at least so many points get a running mean
-
-
-# Reward, accuracy and the shares with an evaluation of their own come apart.
-PLAIN: Sequence[Mapping[str, Any]] = load_asset("report/charts")
+ROUND_STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve; `dots` marks every point (few, measured values), otherwise many points get a
-    running mean.
+    """One curve.
+
+    `dots` marks every point of few, measured values; otherwise many points get a running mean.
     """
 
     name: str
@@ -47,16 +40,18 @@ class Series:
 
     @property
     def known(self) -> list[tuple[float, float]]:
+        """The points that have a value."""
         return [(x, y) for x, y in self.points if y is not None]
 
     @property
     def smooth(self) -> bool:
+        """Whether a running mean is drawn over the points."""
         return not self.dots and len(self.known) >= SMOOTH_FROM
 
     @property
     def line(self) -> Sequence[Point]:
         """What is drawn strong: the points or their running mean."""
-        return running_mean(self.known) if self.smooth else self.points
+        return compute_running_mean(self.known) if self.smooth else self.points
 
     @property
     def end(self) -> float:
@@ -71,9 +66,9 @@ class Chart:
     title: str
     series: Sequence[Series]
     unit: Unit
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-    cold: int = 0
+    x_range: Range
+    y_range: Range
+    cold_start_steps: int = 0
     saturated: int | None = None
     wide: bool = False
 
@@ -82,175 +77,200 @@ class Chart:
         """Height between the axes, in pixels."""
         return 282 if self.wide else 162
 
-    def x(self, value: float) -> float:
-        return scale_position(value, self.x_range)
+    def place_x(self, value: float) -> float:
+        """Return the place of a step from the left, in percent."""
+        return place_on_scale(value, self.x_range)
 
-    def y(self, value: float) -> float:
-        return 100 - scale_position(value, self.y_range)
+    def place_y(self, value: float) -> float:
+        """Return the place of a value from the top, in percent."""
+        return 100 - place_on_scale(value, self.y_range)
 
     def show(self, value: float) -> str:
-        return show(value, self.unit)
+        """Return a value as people read it."""
+        return format_value(value, self.unit)
 
-    def ticks(self) -> tuple[list[float], list[float]]:
-        """Where numbers stand below and beside the drawing."""
-        across, up = (7, 6) if self.wide else (5, 4)
-        return ticks(*self.x_range, across, whole=True), ticks(*self.y_range, up)
+    def list_ticks(self) -> tuple[list[float], list[float]]:
+        """Return where numbers stand below and beside the drawing."""
+        across = 7 if self.wide else 5
+        up = 6 if self.wide else 4
+        return list_ticks(*self.x_range, across, whole=True), list_ticks(*self.y_range, up)
 
-    def margins(self) -> tuple[float, float]:
-        """Pixels that the numbers need at the left and the labels at the right."""
-        numbers = max(len(self.show(tick)) for tick in self.ticks()[1])
-        labels = max(len(self.label(one)) for one in self.series)
-        return max(LETTER * numbers + 4, 40.0), max(LETTER * labels + 12, 46.0)
+    def measure_margins(self) -> tuple[float, float]:
+        """Return the pixels that the numbers need at the left and the labels at the right."""
+        _, ticks = self.list_ticks()
+        numbers = map(self.show, ticks)
+        labels = map(self.make_label, self.series)
+        left = LETTER * max(map(len, numbers)) + 4
+        right = LETTER * max(map(len, labels)) + 12
+        return max(left, 40.0), max(right, 46.0)
 
-    def label(self, one: Series) -> str:
-        name = one.name if len(one.name) <= 12 else one.name[:11] + "…"
-        return f"{name} {self.show(one.end)}" if len(self.series) > 1 else self.show(one.end)
+    def make_label(self, one: Series) -> str:
+        """Return the value at the end of a curve, with its name where there are several."""
+        value = self.show(one.end)
+        if len(self.series) == 1:
+            return value
+        name = one.name
+        if len(name) > LABEL:
+            name = name[: LABEL - 1] + "…"
+        return f"{name} {value}"
 
-    def labels(self) -> list[tuple[float, Series]]:
-        """The curves with the places of their labels, pushed apart where they would overlap."""
-        gap, ranked, places = (
-            1400 / self.height,
-            sorted(self.series, key=lambda one: self.y(one.end)),
-            [-100.0],
-        )
-        for one in ranked:
-            places.append(max(self.y(one.end), places[-1] + gap))
-        lowest = [99 - gap * below for below in reversed(range(len(ranked)))]
-        return list(zip(map(min, places[1:], lowest), ranked, strict=True))
+    def place_labels(self) -> list[tuple[float, Series]]:
+        """Return the curves with the places of their labels, pushed apart where they overlap."""
+        gap = 100 * LABEL_HEIGHT / self.height
+        ranked = sorted(self.series, key=lambda one: self.place_y(one.end))
+        labels = []
+        above = -100.0
+        for index, one in enumerate(ranked):
+            above = max(self.place_y(one.end), above + gap)
+            lowest = 99 - gap * (len(ranked) - 1 - index)  # which leaves room for those below
+            labels.append((min(above, lowest), one))
+        return labels
 
-    def path(self, points: Sequence[Point]) -> str:
-        """An SVG path on a square of 100, broken where a value is missing."""
-        words, pen = [], "M"
+    def draw_path(self, points: Sequence[Point]) -> str:
+        """Return an SVG path on a square of 100, broken where a value is missing."""
+        commands = []
+        pen = "M"
         for x, y in points:
-            if y is not None:
-                words.append(f"{pen}{self.x(x):.2f} {self.y(y):.2f}")
-            pen = "M" if y is None else "L"
-        return "".join(words)
+            if y is None:
+                pen = "M"
+                continue
+            commands.append(f"{pen}{self.place_x(x):.2f} {self.place_y(y):.2f}")
+            pen = "L"
+        return "".join(commands)
 
 
-def chart(
+def make_chart(
     title: str,
     series: Sequence[Series],
     unit: Unit = "number",
     top: float | None = None,
-    **marks: Any,
+    *,
+    cold_start_steps: int = 0,
+    saturated: int | None = None,
+    wide: bool = False,
 ) -> Chart | None:
-    """The curves that have a known point on scales that hold them, with marks as in `Chart`; charts
-    that share a `top` share their scale.
+    """Return the curves that have a known point on scales that hold them; None where none has one.
+
+    Charts that share a `top` share their scale.
     """
-    series = [one for one in series if one.known]
-    if not series:
+    shown: list[Series] = []
+    steps: list[float] = []
+    values: list[float] = []
+    for one in series:
+        if not one.known:
+            continue
+        shown.append(one)
+        for step, value in one.known:
+            steps.append(step)
+            values.append(value)
+        for ends in one.band.values():
+            values.extend(ends)
+    if not shown:
         return None
-    xs = [x for one in series for x, _ in one.known]
-    ys = [y for one in series for _, y in one.known] + [
-        y for one in series for ends in one.band.values() for y in ends
-    ]
-    low, high = min(ys), max(ys) if top is None else top
+    first = min(steps)
+    highest = max(values) if top is None else top
+    return Chart(
+        title=title,
+        series=shown,
+        unit=unit,
+        x_range=(first, max(*steps, first + 1)),
+        y_range=_choose_scale(min(values), highest, unit),
+        cold_start_steps=cold_start_steps,
+        saturated=saturated,
+        wide=wide,
+    )
+
+
+def _choose_scale(low: float, high: float, unit: Unit) -> Range:
+    """Return a scale with room around its values; it begins at 0 where they are not far from it."""
     if unit == "share":
-        low, high = 0.0, min(1.0, max(high * 1.08, 0.1))
-    elif low >= 0 and low < 0.6 * high:
+        return 0.0, min(1.0, max(high * 1.08, 0.1))
+    if low >= 0 and low < 0.6 * high:
         low = 0.0
     pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    y_range = (low if low == 0.0 else low - pad, high if unit == "share" else high + pad)
-    return Chart(title, series, unit, (min(xs), max(*xs, min(xs) + 1)), y_range, **marks)
+    if low == 0.0:
+        return low, high + pad
+    return low - pad, high + pad
 
 
-def run_charts(
-    metrics: Sequence[Mapping[str, Any]],
-    evals: Sequence[Mapping[str, Any]],
-    saturated: int | None = None,
-) -> list[Chart]:
-    """The charts of one run, those with nothing to show left out; `saturated` is the step to mark
-    in the first.
+def plot_metric(steps: Iterable[StepRecord], metric: str) -> list[Point]:
+    """Return a metric over the steps; None where it is absent or not finite."""
+    return [(float(record.step), record.metric(metric)) for record in steps]
+
+
+def plot_accuracy(evals: Sequence[EvalRecord], name: str, color: int = 0) -> Series:
+    """Return the accuracy of one benchmark with its interval."""
+    points: list[Point] = []
+    band: dict[float, Sequence[float]] = {}
+    for record in evals:
+        step = float(record.step)
+        points.append((step, record.metric("pass@1")))
+        if "pass@1" in record.ci95:
+            band[step] = record.ci95["pass@1"]
+    return Series(name, points, color, dots=True, band=band)
+
+
+def compute_running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the mean over a window of about a seventh of the points.   [n] -> [n]
+
+    The window is narrower at the ends.
     """
-    cold = max(
-        (record["step"] for record in metrics if record.get("phase") == "cold_start"), default=0
-    )
-    names = list(dict.fromkeys(e["benchmark"] for e in evals))
-    held = [
-        heldout([e for e in evals if e["benchmark"] == name], name, i)
-        for i, name in enumerate(names[:5])
-    ]
-    training = Series("training", column(metrics, "accuracy"), 5)
-    parts = list(
-        dict.fromkeys(part for record in metrics for part in record.get("reward_parts") or ())
-    )
-    paid = [
-        Series(part, column(metrics, "reward_parts", part), 1 + i % 5)
-        for i, part in enumerate(parts)
-    ]
-    reward = [Series("reward", column(metrics, "reward")), *(paid if len(parts) > 1 else [])]
-    formatted = [
-        (float(e["step"]), measured(e, "formatted")) for e in evals if e["benchmark"] == names[0]
-    ]
-    form = [
-        Series("training", column(metrics, "formatted"), 5),
-        Series("held-out", formatted, dots=True),
-    ]
-    title = "Accuracy: held-out problems with 95 % interval, and training rollouts"
-    charts = [
-        chart(title, [*held, training], "share", cold=cold, saturated=saturated, wide=True),
-        chart("Reward and its parts" if len(parts) > 1 else "Reward", reward, cold=cold),
-        chart("Well-formed answers (boxed, tagged)", form, "share", cold=cold),
-    ]
-    for row in PLAIN:
-        points = column(metrics, *row["key"].split("/"))
-        if not row.get("alarming") or any(y for _, y in points):
-            charts.append(
-                chart(row["title"], [Series(row["title"], points)], row["unit"], cold=cold)
-            )
-    return [chart for chart in charts if chart]
+    reach = max(1, len(points) // 14)
+    values = [y for _, y in points]
+    means = []
+    for index, (x, _) in enumerate(points):
+        window = values[max(0, index - reach) : index + reach + 1]
+        means.append((x, sum(window) / len(window)))
+    return means
 
 
-def heldout(evals: Sequence[Mapping[str, Any]], name: str, color: int = 0) -> Series:
-    """Accuracy of one benchmark with its interval."""
-    points = [(float(e["step"]), measured(e, "pass@1")) for e in evals]
-    intervals = {float(e["step"]): (e.get("ci95") or {}).get("pass@1") for e in evals}
-    return Series(name, points, color, dots=True, band={x: ci for x, ci in intervals.items() if ci})
+def place_on_scale(value: float, scale: Range) -> float:
+    """Return where a value lies between two others, in percent."""
+    return 100 * (value - scale[0]) / (scale[1] - scale[0])
 
 
-def column(records: Iterable[Mapping[str, Any]], key: str, part: str | None = None) -> list[Point]:
-    """One key of the records over the steps; None where it is absent or not a number."""
-    values = [(float(record["step"]), record.get(key)) for record in records]
-    return [(x, number(v.get(part) if part and isinstance(v, Mapping) else v)) for x, v in values]
+def list_ticks(low: float, high: float, wanted: int, whole: bool = False) -> list[float]:
+    """Return round numbers inside a range.
 
-
-def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Mean over a window of about a seventh of the points, narrower at the ends.   [n] -> [n]"""
-    window = np.ones(2 * max(1, len(points) // 14) + 1)
-    sums = np.convolve([y for _, y in points], window, "same")
-    means = sums / np.convolve(np.ones(len(points)), window, "same")
-    return [(x, float(y)) for (x, _), y in zip(points, means, strict=True)]
-
-
-def scale_position(value: float, span: tuple[float, float]) -> float:
-    """Where a value lies between two others, in percent."""
-    return 100 * (value - span[0]) / (span[1] - span[0])
-
-
-def ticks(low: float, high: float, wanted: int, whole: bool = False) -> list[float]:
-    """Round numbers inside a range.
-
-    >>> ticks(0, 1, 4), ticks(0, 30, 5, whole=True)
+    >>> list_ticks(0, 1, 4), list_ticks(0, 30, 5, whole=True)
     ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 10.0, 20.0, 30.0])
     """
     rough = (high - low) / wanted
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
-    step = max(float(math.ceil(step)), 1.0) if whole else step
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(index * step, 12) + 0.0 for index in range(first, last + 1)]
+    step = _choose_step(rough, unit)
+    if whole:
+        step = max(float(math.ceil(step)), 1.0)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    ticks = []
+    for index in range(first, last + 1):
+        ticks.append(round(index * step, 12) + 0.0)  # so that none is -0.0
+    return ticks
 
 
-def show(value: float, unit: Unit) -> str:
-    """A number as people read it.
+def _choose_step(least: float, unit: float) -> float:
+    """Return a round distance of ticks, of about this size or the next larger one."""
+    for factor in ROUND_STEPS:
+        if unit * factor >= least * 0.999:
+            break
+    return unit * factor
 
-    >>> show(0.384, "share"), show(0.0123, "share"), show(12345, "number"), show(0.0042, "number")
-    ('38 %', '1.2 %', '12,345', '0.0042')
+
+def format_value(value: float, unit: Unit) -> str:
+    """Return a number as people read it.
+
+    >>> format_value(0.384, "share"), format_value(0.0123, "share")
+    ('38 %', '1.2 %')
+    >>> format_value(12345, "number"), format_value(0.0042, "number")
+    ('12,345', '0.0042')
     """
     if unit == "share":
-        digits = 1 if 0 < abs(value) < 0.0995 and round(100 * value, 1) != round(100 * value) else 0
-        return f"{100 * value:.{digits}f} %"
+        percent = 100 * value
+        if 0 < abs(value) < 0.0995 and round(percent, 1) != round(percent):
+            return f"{percent:.1f} %"
+        return f"{percent:.0f} %"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{float(f'{value:.3g}'):.10g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+    if abs(value) >= 1e-4 or value == 0:
+        return f"{float(f'{value:.3g}'):.10g}"
+    return f"{value:.1e}"

@@ -4,129 +4,189 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import NamedTuple
 
 from rlvr.errors import UserError
-from rlvr.metrics import statistics
-from rlvr.metrics.statistics import paired_gain
-from rlvr.report import charts
-from rlvr.report.rendering import template, write_page
-from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.run_data import Record
+from rlvr.metrics.statistics import (
+    compute_sign_flip,
+    estimate_detectable,
+    estimate_paired_gain,
+)
+from rlvr.report.charts import Chart, make_chart, plot_accuracy
+from rlvr.report.rendering import load_template, write_page
+from rlvr.storage.fields import WrongShape
+from rlvr.storage.records import Estimate, EvalRecord, SampleRecord, read_records
+
+COLORS = 6  # of curves on one page
+
+Problems = dict[str, list[SampleRecord]]  # the samples of each problem
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether the folder is what `rlvr eval` leaves, and not a run."""
+    """Tell whether the folder is what `rlvr eval` leaves, and not a run."""
     return (folder / "results.json").is_file() and not (folder / "recipe.yaml").exists()
 
 
-def _evaluation(folder: Path) -> list[Record]:
-    """The records of an evaluation; raises UserError."""
+def write_curves(folder: Path) -> Path:
+    """Write `report.html` into the folder of an evaluation.
+
+    It has all records in a table, and curves where there are several checkpoints.
+    """
+    records = _read_results(folder)
+    page = load_template("evals.html.j2").render(
+        title=folder.name, records=records, charts=_chart_benchmarks(records), pairs=[]
+    )
+    return write_page(folder / "report.html", page)
+
+
+def _read_results(folder: Path) -> list[EvalRecord]:
+    """Read the records of an evaluation; raises UserError."""
+    path = folder / "results.json"
     try:
-        return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [EvalRecord.parse_row(row) for row in rows]
+    except WrongShape as error:
+        raise UserError(f"{path}: {error}") from None
     except (OSError, ValueError):
         raise UserError(
             f"{folder}: holds no results.json of a finished evaluation; run its rlvr eval again"
         ) from None
 
 
-def write_curves(folder: Path) -> Path:
-    """Write `report.html` into the folder of an evaluation: all its records in a table, curves over
-    checkpoints.
-    """
-    records = _evaluation(folder)
-    named: dict[str, list[Record]] = {}
+def _chart_benchmarks(records: Sequence[EvalRecord]) -> list[Chart]:
+    """Return a curve over the checkpoints for each benchmark; none for a single checkpoint."""
+    if len({record.step for record in records}) < 2:
+        return []
+    by_benchmark: dict[str, list[EvalRecord]] = {}
     for record in records:
-        named.setdefault(record["benchmark"], []).append(record)
-    several = len({record["step"] for record in records}) > 1
-    series = [
-        charts.heldout(found, name, i % 6)
-        for i, (name, found) in enumerate(named.items())
-        if several
-    ]
-    curves = [charts.chart(one.name, [one], "share") for one in series if one.known]
-    page = template("evals.html.j2").render(
-        title=folder.name, records=records, charts=curves, pairs=[]
-    )
-    return write_page(folder / "report.html", page)
+        by_benchmark.setdefault(record.benchmark, []).append(record)
+    charts = []
+    for index, (benchmark, evals) in enumerate(by_benchmark.items()):
+        series = plot_accuracy(evals, benchmark, index % COLORS)
+        chart = make_chart(benchmark, [series], "share")
+        if chart is not None:
+            charts.append(chart)
+    return charts
 
 
 def write_beside(first: Path, second: Path, out: Path) -> Path:
     """Write one page that sets two evaluations side by side, problem by problem; raises UserError."""
-    names = (f"{first.parent.name}/{first.name}", f"{second.parent.name}/{second.name}")
-    names = (first.name, second.name) if first.name != second.name else names
-    pairs = [*beside(first, second)]
+    names = (first.name, second.name)
+    if first.name == second.name:
+        names = (f"{first.parent.name}/{first.name}", f"{second.parent.name}/{second.name}")
+    pairs = list(compare_evaluations(first, second))
     if not pairs:
         raise UserError(f"{first} and {second}: have no benchmark with the same problems in common")
-    page = template("evals.html.j2").render(
+    page = load_template("evals.html.j2").render(
         title=" and ".join(names), names=names, pairs=pairs, charts=[], records=[]
     )
     return write_page(out, page)
 
 
+class PairedProblem(NamedTuple):
+    """A problem with the samples of two models and their shares of right ones."""
+
+    id: str
+    shares: tuple[float, float]
+    samples: tuple[list[SampleRecord], list[SampleRecord]]
+
+    @property
+    def change(self) -> float:
+        """How much more of its samples the second model solved."""
+        first, second = self.shares
+        return second - first
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two models on one benchmark: accuracies, their difference with its interval and exact
-    p-value, the smallest difference that would mostly show, and the problems with the samples of
-    both.
-    """
+    """Two models on one benchmark."""
 
     benchmark: str
     shares: tuple[float, float]
-    gain: Mapping[str, Any]
+    """Accuracy of the first and of the second model."""
+
+    gain: Estimate
+    """Their difference with its interval, paired by problem."""
+
     p: float
+    """Exact p-value of the difference, by sign flips."""
+
     detectable: float
-    problems: list[tuple[str, tuple[float, float], tuple[list[Record], list[Record]]]]
+    """The smallest difference that would mostly show."""
 
-    def kinds(self) -> list[tuple[str, list[Any]]]:
-        """The problems by which model solved more of its samples, the largest differences first."""
-        ranked = sorted(self.problems, key=lambda row: -abs(row[1][1] - row[1][0]))
-        tests = {
-            "the second alone, or more often": lambda a, b: b > a,
-            "the first alone, or more often": lambda a, b: a > b,
-            "neither": lambda a, b: a == b == 0,
-            "both alike": lambda a, b: a == b > 0,
-        }
-        return [(name, [row for row in ranked if test(*row[1])]) for name, test in tests.items()]
+    problems: list[PairedProblem]
+
+    def list_kinds(self) -> list[tuple[str, list[PairedProblem]]]:
+        """Return the problems by which model solved more of its samples.
+
+        The largest differences come first.
+        """
+        ranked = sorted(self.problems, key=lambda problem: -abs(problem.change))
+        kinds = []
+        for name, belongs in KINDS.items():
+            kinds.append((name, [problem for problem in ranked if belongs(*problem.shares)]))
+        return kinds
 
 
-def beside(first: Path, second: Path) -> Iterator[Pair]:
-    """The benchmarks that both evaluations asked with the same problems, each at its last
-    checkpoint.
+KINDS: Mapping[str, Callable[[float, float], bool]] = {
+    "the second alone, or more often": lambda first, second: second > first,
+    "the first alone, or more often": lambda first, second: first > second,
+    "neither": lambda first, second: first == second == 0,
+    "both alike": lambda first, second: first == second > 0,
+}
+
+
+def compare_evaluations(first: Path, second: Path) -> Iterator[Pair]:
+    """Yield the benchmarks that both evaluations asked with the same problems.
+
+    Each is taken at its last checkpoint.
     """
-    sides = [_by_problem(folder) for folder in (first, second)]
-    for name in sides[0]:
-        ours, theirs = sides[0][name], sides[1].get(name, {})
-        if set(ours) != set(theirs):
-            continue
-        right = [
-            [[row["status"] == "correct" for row in side[key]] for key in ours]
-            for side in (ours, theirs)
-        ]
-        shares = [[sum(rows) / len(rows) for rows in side] for side in right]
-        counts = [len(rows) for side in right for rows in side]
-        changes = [b - a for a, b in zip(*shares, strict=True)]
-        yield Pair(
-            benchmark=name,
-            shares=(fmean(shares[0]), fmean(shares[1])),
-            gain=paired_gain(*shares),
-            p=statistics.sign_flip([round(change * math.lcm(*counts)) for change in changes]),
-            detectable=statistics.detectable(changes, paired=True),
-            problems=[
-                (k, (a, b), (ours[k], theirs[k])) for k, a, b in zip(ours, *shares, strict=True)
-            ],
-        )
+    of_first = _read_by_problem(first)
+    of_second = _read_by_problem(second)
+    for benchmark, problems in of_first.items():
+        if benchmark in of_second and set(problems) == set(of_second[benchmark]):
+            yield _pair(benchmark, problems, of_second[benchmark])
 
 
-def _by_problem(folder: Path) -> dict[str, dict[str, list[Record]]]:
-    """The samples of each problem of each benchmark, at the benchmark's last checkpoint."""
-    last = {record["benchmark"]: record["step"] for record in _evaluation(folder)}
-    found: dict[str, dict[str, list[Record]]] = {name: {} for name in last}
-    for row in JsonLines.read(folder / "samples.jsonl"):
-        if row["step"] == last.get(row["benchmark"]):
-            found[row["benchmark"]].setdefault(row["id"], []).append(row)
-    return found
+def _pair(benchmark: str, of_first: Problems, of_second: Problems) -> Pair:
+    counts = map(len, (*of_first.values(), *of_second.values()))
+    unit = math.lcm(*counts)  # of which all changes are whole multiples
+    problems = []
+    first = []
+    second = []
+    changes = []
+    for name, samples in of_first.items():
+        others = of_second[name]
+        shares = (_share_right(samples), _share_right(others))
+        problem = PairedProblem(name, shares, (samples, others))
+        problems.append(problem)
+        first.append(shares[0])
+        second.append(shares[1])
+        changes.append(problem.change)
+    return Pair(
+        benchmark=benchmark,
+        shares=(fmean(first), fmean(second)),
+        gain=Estimate(*estimate_paired_gain(first, second)),
+        p=compute_sign_flip([round(change * unit) for change in changes]),
+        detectable=estimate_detectable(changes, paired=True),
+        problems=problems,
+    )
+
+
+def _share_right(samples: Sequence[SampleRecord]) -> float:
+    return sum(sample.correct for sample in samples) / len(samples)
+
+
+def _read_by_problem(folder: Path) -> dict[str, Problems]:
+    """Read the samples of each problem of each benchmark, at the benchmark's last checkpoint."""
+    last_step = {record.benchmark: record.step for record in _read_results(folder)}
+    problems: dict[str, Problems] = {benchmark: {} for benchmark in last_step}
+    for sample in read_records(folder / "samples.jsonl", SampleRecord):
+        benchmark = sample.benchmark or ""
+        if benchmark in last_step and sample.step == last_step[benchmark]:
+            problems[benchmark].setdefault(sample.id, []).append(sample)
+    return problems

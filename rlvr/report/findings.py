@@ -1,91 +1,195 @@
-"""What a run shows: its folder read, a headline, alarms and phenomena, in plain words with the
-numbers.
-"""
+"""The headline of a run with its alarms, in plain words with the numbers."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
-from rlvr.report.phenomena import Said
-from rlvr.report.rendering import render_words
-from rlvr.report.trends import Trend, gain_of, trend
-from rlvr.storage.run_data import RunData, number
+from rlvr.report.rendering import render_finding
+from rlvr.report.trends import (
+    Trend,
+    find_cold_start_score,
+    measure_gain,
+    measure_trend,
+)
+from rlvr.storage.run_data import RunData, Score
 
-
-def headline(run: RunData) -> tuple[str, str]:
-    """What happened, in one sentence, and its tone: good, bad, flat or none."""
-    found: dict[str, Any] = {"run": run, "scores": run.scores, "tone": "none"}
-    if len(run.scores) > 1:
-        (first, *others, last), name = run.scores, run.benchmarks[0]
-        before, after, paired = first.interval, last.interval, gain_of(run, name, first, last)[1]
-        apart = bool(before and after and (after[0] > before[1] or after[1] < before[0]))
-        clear = apart or bool(paired and (paired[0] > 0 or paired[1] < 0))
-        tone = "flat" if not clear else "good" if last.value > first.value else "bad"
-        middle = next((score for score in others if run.cold and score.step == run.cold), None)
-        since = gain_of(run, name, middle, last)[1] if middle else None
-        found |= {"tone": tone, "apart": apart, "paired": paired, "middle": middle, "since": since}
-    return found["tone"], render_words("headline", **found)[1]
+Tone = Literal["good", "bad", "flat", "none"]
+Finding = tuple[str, str]  # heading, text with the numbers
 
 
-def alarms(run: RunData) -> list[tuple[str, str]]:
-    """Signs that the figures of training do not mean what they seem to: (heading, explanation with
-    the numbers).
-    """
-    found = [_hacking(run), _reward_alone(run), _truncation(run), _exhausted(run), _skipped(run)]
-    return [alarm for alarm in found if alarm]
+class Headline(NamedTuple):
+    """What happened, in one sentence, with its tone."""
+
+    tone: Tone
+    sentence: str
 
 
-def _hacking(run: RunData) -> Said:
-    scores = [score for score in run.scores if score.step >= run.cold]
-    reward, form = trend(run.rl, "reward"), trend(run.rl, "formatted")
-    held = run.measured("formatted")
-    if len(held) > 1 and run.cold == 0:
-        form = Trend(held[0], held[-1], True)
-    pays = reward if reward and reward.clear and reward.change > 0.1 else None
-    form = form if form and form.clear and form.change > 0.2 else None
-    if len(scores) < 2 or not (pays or form):
+def write_headline(run: RunData) -> Headline:
+    """Return what happened in one sentence."""
+    scores = run.scores
+    figures: dict[str, Any] = {
+        "run": run,
+        "scores": scores,
+        "tone": "none",
+        "apart": False,
+        "paired": None,
+        "middle": None,
+        "since": None,
+    }
+    if len(scores) > 1:
+        figures |= _compare_ends(run, scores)
+    _, sentence = render_finding("findings/headline.j2", **figures)
+    return Headline(figures["tone"], sentence)
+
+
+def _compare_ends(run: RunData, scores: Sequence[Score]) -> dict[str, Any]:
+    """Return the figures of the headline where there is a first and a last evaluation."""
+    first = scores[0]
+    last = scores[-1]
+    benchmark = run.benchmarks[0]
+    paired = measure_gain(run, benchmark, first, last).ci95
+    apart = _are_apart(first, last)
+    middle = find_cold_start_score(run, scores)
+    since = None
+    if middle:
+        since = measure_gain(run, benchmark, middle, last).ci95
+    return {
+        "tone": _choose_tone(first, last, clear=apart or _excludes_zero(paired)),
+        "apart": apart,
+        "paired": paired,
+        "middle": middle,
+        "since": since,
+    }
+
+
+def _are_apart(first: Score, last: Score) -> bool:
+    """Tell whether the intervals of two scores do not overlap."""
+    before = first.interval
+    after = last.interval
+    if not before or not after:
+        return False
+    return after[0] > before[1] or after[1] < before[0]
+
+
+def _excludes_zero(interval: Sequence[float] | None) -> bool:
+    if not interval:
+        return False
+    low, high = interval
+    return low > 0 or high < 0
+
+
+def _choose_tone(first: Score, last: Score, clear: bool) -> Tone:
+    if not clear:
+        return "flat"
+    return "good" if last.value > first.value else "bad"
+
+
+def find_alarms(run: RunData) -> list[Finding]:
+    """Return signs that the figures of training do not mean what they seem to."""
+    found = [
+        _warn_of_hacking(run),
+        _warn_of_reward_alone(run),
+        _warn_of_truncation(run),
+        _warn_of_exhaustion(run),
+        _warn_of_skipped_updates(run),
+    ]
+    return list(filter(None, found))
+
+
+def _warn_of_hacking(run: RunData) -> Finding | None:
+    """Warn where reward or form clearly rises and held-out accuracy does not."""
+    reward = _keep_clear_rise(measure_trend(run.rl_steps, "reward"), least=0.1)
+    form = _keep_clear_rise(_measure_form(run), least=0.2)
+    scores = [score for score in run.scores if score.step >= run.cold_start_steps]
+    if len(scores) < 2 or not (reward or form):
         return None
-    first, last = scores[0], scores[-1]
-    gain = gain_of(run, run.benchmarks[0], first, last)
+    first = scores[0]
+    last = scores[-1]
     fell = last.value < first.value - 0.02
-    rose = gain[1][0] > 0 if gain[1] else last.value - first.value > 0.03
-    if (rose or first.value > 0.97) and not fell:
+    if not fell and _has_risen(run, first, last):
         return None
-    facts = {"reward": pays, "form": form, "fell": fell, "first": first.value, "last": last.value}
-    accuracy, empty = trend(run.rl, "accuracy"), trend(run.rl, "no_answer")
-    if not fell and accuracy and accuracy.clear and accuracy.change > 0.05:
-        return render_words("not_held_out", **facts, accuracy=accuracy)
-    return render_words("hacked", **facts, empty=empty)
+    figures = {
+        "reward": reward,
+        "form": form,
+        "fell": fell,
+        "first": first.value,
+        "last": last.value,
+    }
+    accuracy = _keep_clear_rise(measure_trend(run.rl_steps, "accuracy"), least=0.05)
+    if accuracy and not fell:
+        return render_finding("findings/not_held_out.j2", **figures, accuracy=accuracy)
+    empty = measure_trend(run.rl_steps, "no_answer")
+    return render_finding("findings/hacked.j2", **figures, empty=empty)
 
 
-def _reward_alone(run: RunData) -> Said:
-    reward, accuracy = trend(run.last_stage, "reward"), trend(run.last_stage, "accuracy")
-    if not (reward and accuracy and reward.clear and accuracy.clear):
+def _measure_form(run: RunData) -> Trend | None:
+    """Return how the share of well-formed answers moved: on held-out problems where that is known.
+
+    After a cold start the held-out figures begin before it, so those of training are taken.
+    """
+    held_out = run.list_held_out("formatted")
+    if len(held_out) > 1 and run.cold_start_steps == 0:
+        return Trend(held_out[0], held_out[-1], clear=True)
+    return measure_trend(run.rl_steps, "formatted")
+
+
+def _keep_clear_rise(trend: Trend | None, least: float) -> Trend | None:
+    """Return the trend where it clearly rises by more than so much."""
+    if trend and trend.clear and trend.change > least:
+        return trend
+    return None
+
+
+def _has_risen(run: RunData, first: Score, last: Score) -> bool:
+    """Tell whether held-out accuracy rose, or had no room to."""
+    if first.value > 0.97:
+        return True
+    interval = measure_gain(run, run.benchmarks[0], first, last).ci95
+    if interval:
+        return interval[0] > 0
+    return last.value - first.value > 0.03
+
+
+def _warn_of_reward_alone(run: RunData) -> Finding | None:
+    """Warn where the reward rises while training accuracy falls."""
+    reward = _keep_clear_rise(measure_trend(run.last_stage, "reward"), least=0.05)
+    accuracy = measure_trend(run.last_stage, "accuracy")
+    if not reward or not accuracy or not accuracy.clear or accuracy.change > -0.05:
         return None
-    apart = reward.change > 0.05 and accuracy.change <= -0.05
-    return render_words("reward_alone", reward=reward, accuracy=accuracy) if apart else None
+    return render_finding("findings/reward_alone.j2", reward=reward, accuracy=accuracy)
 
 
-def _truncation(run: RunData) -> Said:
-    cut = trend(run.last_stage, "truncated")
-    return render_words("truncation", cut=cut) if cut and cut.clear and cut.change > 0.15 else None
-
-
-def _exhausted(run: RunData) -> Said:
-    equal, entropy = trend(run.last_stage, "no_signal"), trend(run.last_stage, "entropy")
-    if not equal or equal.end < 0.9 or (entropy and entropy.end > 0.5 * entropy.start):
+def _warn_of_truncation(run: RunData) -> Finding | None:
+    cut = _keep_clear_rise(measure_trend(run.last_stage, "truncated"), least=0.15)
+    if cut is None:
         return None
-    accuracy = trend(run.last_stage, "accuracy")
-    return render_words(
-        "exhausted", equal=equal, entropy=entropy, solved=accuracy and accuracy.end > 0.95
+    return render_finding("findings/truncation.j2", cut=cut)
+
+
+def _warn_of_exhaustion(run: RunData) -> Finding | None:
+    """Warn where most groups have equal rewards and the policy no longer varies."""
+    equal = measure_trend(run.last_stage, "no_signal")
+    entropy = measure_trend(run.last_stage, "entropy")
+    if not equal or equal.end < 0.9:
+        return None
+    if entropy and entropy.end > 0.5 * entropy.start:
+        return None
+    accuracy = measure_trend(run.last_stage, "accuracy")
+    return render_finding(
+        "findings/exhausted.j2",
+        equal=equal,
+        entropy=entropy,
+        solved=accuracy is not None and accuracy.end > 0.95,
     )
 
 
-def _skipped(run: RunData) -> Said:
-    critic = [record.get("critic") or {} for record in run.metrics]
-    of_policy, of_critic = (
-        sum(int(number(part.get("skipped_updates")) or 0) for part in parts)
-        for parts in (run.metrics, critic)
-    )
-    updates = of_policy + of_critic
-    return render_words("skipped", updates=updates, of_critic=of_critic) if updates else None
+def _warn_of_skipped_updates(run: RunData) -> Finding | None:
+    updates = 0
+    of_critic = 0
+    for record in run.metrics:
+        updates += record.skipped_updates + record.skipped_critic_updates
+        of_critic += record.skipped_critic_updates
+    if not updates:
+        return None
+    return render_finding("findings/skipped.j2", updates=updates, of_critic=of_critic)

@@ -3,60 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from rlvr.storage.run_data import number
+from rlvr.storage.records import finite
 
 MINUS = "\N{MINUS SIGN}"
 
 
-def duration(seconds: float | None) -> str:
-    """Minutes and seconds.
+def format_duration(seconds: float | None) -> str:
+    """Return minutes and seconds.
 
-    >>> duration(62.4), duration(3723), duration(None)
+    >>> format_duration(62.4), format_duration(3723), format_duration(None)
     ('1:02', '1:02:03', '?')
     """
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}"
 
 
-def percent(share: float | None, digits: int = 0) -> str:
-    """A share as people read it.
+def format_percent(share: float | None, digits: int = 0) -> str:
+    """Return a share in percent.
 
-    >>> percent(0.384), percent(0.384, 1), percent(None)
+    >>> format_percent(0.384), format_percent(0.384, 1), format_percent(None)
     ('38 %', '38.4 %', '?')
     """
-    return "?" if share is None else f"{100 * share:.{digits}f} %"
+    if share is None:
+        return "?"
+    return f"{100 * share:.{digits}f} %"
 
 
 def shorten(text: str, limit: int) -> str:
-    """One line of at most `limit` letters that keeps the beginning and the end, where answers
-    stand.
+    """Return one line of at most `limit` letters that keeps the beginning and the end.
+
+    Answers stand at the end.
 
     >>> shorten("one two\\nthree four five", 16)
     'one tw … ur five'
     """
-    text = " ".join(text.split())
-    if len(text) <= limit:
-        return text
+    line = " ".join(text.split())
+    if len(line) <= limit:
+        return line
     head = (limit - 3) // 2
-    return f"{text[:head].rstrip()} … {text[len(text) - (limit - 3 - head) :].lstrip()}"
+    tail = limit - 3 - head
+    return f"{line[:head].rstrip()} … {line[len(line) - tail :].lstrip()}"
 
 
-def signed(change: float) -> str:
-    """A change in points with its sign.   0.125 -> "+12.5" """
+def format_change(change: float) -> str:
+    """Return a change in points with its sign.   0.125 -> "+12.5" """
     return f"{100 * change:+.1f}".replace("-", MINUS)
 
 
-def interval_text(interval: Sequence[float]) -> str:
-    """The ends of an interval in percent or points.   (0.1, 0.25) -> "[10.0, 25.0]" """
-    low, high = (f"{100 * end:.1f}".replace("-", MINUS) for end in interval)
-    return f"[{low}, {high}]"
+def format_interval(interval: Sequence[float]) -> str:
+    """Return the ends of an interval in percent or points.   (0.1, 0.25) -> "[10.0, 25.0]" """
+    low, high = interval
+    return f"[{_format_end(low)}, {_format_end(high)}]"
 
 
-def decimal(value: Any, digits: int) -> str | None:
-    known = number(value)
-    return None if known is None else f"{known:.{digits}f}"
+def _format_end(end: float) -> str:
+    return f"{100 * end:.1f}".replace("-", MINUS)
+
+
+def format_decimal(value: float | None, digits: int) -> str | None:
+    """Return a number with so many digits; None where it is none or not finite."""
+    known = finite(value)
+    if known is None:
+        return None
+    return f"{known:.{digits}f}"

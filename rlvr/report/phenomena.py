@@ -2,76 +2,97 @@
 
 from __future__ import annotations
 
-from rlvr.report.rendering import render_words
-from rlvr.report.trends import saturation, split_gain, trend
+from rlvr.report.findings import Finding
+from rlvr.report.rendering import render_finding
+from rlvr.report.trends import find_saturation, measure_trend, split_gain
 from rlvr.storage.run_data import RunData
 
-Said = tuple[str, str] | None  # heading, text
+# Metrics by which texts decay, and how a sentence calls them.
+SIGNS_OF_DECAY = {"foreign": "letters outside ASCII", "repetition": "repeated phrases"}
 
 
-def phenomena(run: RunData) -> list[tuple[str, str]]:
-    """What One-Shot-RLVR and its critics look for, each only where the run shows it: (heading,
-    sentence).
-    """
+def find_phenomena(run: RunData) -> list[Finding]:
+    """Return what One-Shot-RLVR and its critics look for, each only where the run shows it."""
     found = [
-        _saturated(run),
-        _form_and_content(run),
-        _tries(run),
-        _reflection(run),
-        _gibberish(run),
+        _describe_saturation(run),
+        _describe_form_and_content(run),
+        _describe_tries(run),
+        _describe_reflection(run),
+        _describe_decay(run),
     ]
-    return [one for one in found if one]
+    return list(filter(None, found))
 
 
-def _saturated(run: RunData) -> Said:
-    step = saturation(run)
-    scores = [score for score in run.scores if step is not None and score.step >= step]
-    return (
-        render_words("saturated", step=step, first=scores[0], last=scores[-1])
-        if len(scores) > 1
-        else None
-    )
-
-
-def _form_and_content(run: RunData) -> Said:
-    """The gain split in two: accuracy is the share of well-formed answers times their accuracy, and
-    what is right without the form.
-    """
-    columns = [run.measured(key) for key in ("pass@1", "formatted", "pass@1_formatted")]
-    if len({len(column) for column in columns}) > 1 or len(columns[0]) < 2:
+def _describe_saturation(run: RunData) -> Finding | None:
+    """Say what held-out accuracy did after training accuracy was saturated."""
+    step = find_saturation(run)
+    if step is None:
         return None
-    form, content, rest = split_gain(*([column[at] for column in columns] for at in (0, -1)))
+    scores = [score for score in run.scores if score.step >= step]
+    if len(scores) < 2:
+        return None
+    return render_finding("findings/saturated.j2", step=step, first=scores[0], last=scores[-1])
+
+
+def _describe_form_and_content(run: RunData) -> Finding | None:
+    """Say how much of the gain is form.
+
+    Accuracy is the share of well-formed answers times their accuracy, and what is right without
+    the form.
+    """
+    accuracy = run.list_held_out("pass@1")
+    formatted = run.list_held_out("formatted")
+    among_formatted = run.list_held_out("pass@1_formatted")
+    evaluations = len(accuracy)
+    if evaluations < 2 or not evaluations == len(formatted) == len(among_formatted):
+        return None
+    form, content, rest = split_gain(
+        before=(accuracy[0], formatted[0], among_formatted[0]),
+        after=(accuracy[-1], formatted[-1], among_formatted[-1]),
+    )
     if max(abs(form), abs(content), abs(rest)) < 0.005:
         return None
-    return render_words("form_and_content", form=form, content=content, rest=rest)
+    return render_finding("findings/form_and_content.j2", form=form, content=content, rest=rest)
 
 
-def _tries(run: RunData) -> Said:
-    last = (run.of(run.benchmarks[0])[-1].get("metrics") or {}) if run.benchmarks else {}
-    most = max(
-        (int(name[5:]) for name in last if name.startswith("pass@") and name[5:].isdigit()),
-        default=1,
-    )
-    one, many = run.measured("pass@1"), run.measured(f"pass@{most}")
-    return (
-        render_words("tries", most=most, one=one, many=many) if most > 1 and len(many) > 1 else None
-    )
+def _describe_tries(run: RunData) -> Finding | None:
+    """Say what several tries solve beside what one does."""
+    most = _find_most_tries(run)
+    one = run.list_held_out("pass@1")
+    many = run.list_held_out(f"pass@{most}")
+    if most < 2 or len(many) < 2:
+        return None
+    return render_finding("findings/tries.j2", most=most, one=one, many=many)
 
 
-def _reflection(run: RunData) -> Said:
-    known = run.measured("reflection")
-    return (
-        render_words("reflection", known=known) if len(known) > 1 and max(known) >= 0.005 else None
-    )
+def _find_most_tries(run: RunData) -> int:
+    """Return the largest k of the pass@k of the last evaluation."""
+    most = 1
+    for record in run.held_out_evals[-1:]:
+        for name in record.metrics:
+            k = name.removeprefix("pass@")
+            if name.startswith("pass@") and k.isdigit():
+                most = max(most, int(k))
+    return most
 
 
-def _gibberish(run: RunData) -> Said:
-    """Where texts of training decay while those on held-out problems do not, as One-Shot-RLVR saw,
-    or both do.
+def _describe_reflection(run: RunData) -> Finding | None:
+    known = run.list_held_out("reflection")
+    if len(known) < 2 or max(known) < 0.005:
+        return None
+    return render_finding("findings/reflection.j2", known=known)
+
+
+def _describe_decay(run: RunData) -> Finding | None:
+    """Say where texts of training decay.
+
+    Those on held-out problems may decay with them or not, as One-Shot-RLVR saw.
     """
     signs = []
-    for key, words in (("foreign", "letters outside ASCII"), ("repetition", "repeated phrases")):
-        change = trend(run.rl, key)
+    for metric, phrase in SIGNS_OF_DECAY.items():
+        change = measure_trend(run.rl_steps, metric)
         if change and change.clear and change.end > 0.05 and change.change > 0.02:
-            signs.append((words, change, run.measured(key)))
-    return render_words("decay", signs=signs) if signs else None
+            signs.append((phrase, change, run.list_held_out(metric)))
+    if not signs:
+        return None
+    return render_finding("findings/decay.j2", signs=signs)

@@ -1,71 +1,105 @@
-"""The pages' templates with their filters, and the writer of pages."""
+"""Templates with the filters that all pages use."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Sequence
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
 
 from rlvr.report import formatting
 from rlvr.report.formatting import MINUS
 from rlvr.storage.jsonl import write_whole
-from rlvr.storage.run_data import number
+from rlvr.storage.records import finite
 
+TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 3000  # letters of a response that are shown
-
-
-def render_words(name: str, **figures: Any) -> tuple[str, str]:
-    """A heading and a text of `report/templates/words.j2`."""
-    heading, *lines = getattr(template("words.j2").module, name)(**figures).strip().split("\n")
-    return heading, " ".join(filter(None, lines))
-
-
-def percent(share: float | None, digits: int = 0) -> str:
-    """A share that no line break tears apart."""
-    return formatting.percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def points(interval: Sequence[float]) -> str:
-    """An interval in points, with a decimal where an end is so near 0 that its sign matters."""
-    digits = 1 if any(0 < abs(edge) < 0.01 for edge in interval) else 0
-    return f"{100 * interval[0]:+.{digits}f} to {100 * interval[1]:+.{digits}f}".replace("-", MINUS)
-
-
-def template(name: str) -> Template:
-    """A page of `report/templates`, with the filters that all pages use."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(percent=percent, duration=formatting.duration, clean=_clean, points=points)
-    made.filters.update(interval=formatting.interval_text, signed=formatting.signed)
-    made.filters["number"] = lambda value: "?" if number(value) is None else f"{value:.3g}"
-    made.filters["quote"] = shlex.quote
-    made.filters["yaml"] = partial(
-        yaml.safe_dump, sort_keys=False, allow_unicode=True, default_flow_style=None
-    )
-    return made.get_template(name)
-
-
-def _clean(text: Any, limit: int = LONGEST) -> str:
-    """Model text as a page may hold it: without control codes, and not endless."""
-    text = "".join(letter for letter in str(text) if letter.isprintable() or letter in "\n\t ")
-    return text if len(text) <= limit else f"{text[: limit // 2]}\n[…]\n{text[-limit // 2 :]}"
-
-
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def load_template(name: str) -> Template:
+    """Return a file of `report/templates`, such as "report.html.j2"."""
+    return _environment().get_template(name)
+
+
+def render_finding(name: str, **figures: Any) -> tuple[str, str]:
+    """Return heading and text of a file of `report/templates`, such as "findings/hacked.j2".
+
+    The heading is its first line; the lines below are one text.
+    """
+    heading, *lines = load_template(name).render(**figures).strip().split("\n")
+    return heading, " ".join(filter(None, lines))
 
 
 def write_page(path: Path, page: str) -> Path:
     """Replace a text file at one stroke, without control codes; raises RunError."""
     write_whole(path, CONTROLS.sub("", page))
     return path
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        "clean": clean_text,
+        "duration": formatting.format_duration,
+        "interval": formatting.format_interval,
+        "number": format_number,
+        "percent": format_percent,
+        "points": format_points,
+        "quote": shlex.quote,
+        "signed": formatting.format_change,
+        "yaml": dump_yaml,
+    }
+    return environment
+
+
+def format_percent(share: float | None, digits: int = 0) -> str:
+    """Return a share in percent that no line break tears apart."""
+    return formatting.format_percent(share, digits).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def format_points(interval: Sequence[float]) -> str:
+    """Return an interval in points.
+
+    It has a decimal where an end is so near 0 that its sign matters.
+    """
+    low, high = interval
+    digits = 0
+    if 0 < abs(low) < 0.01 or 0 < abs(high) < 0.01:
+        digits = 1
+    return f"{100 * low:+.{digits}f} to {100 * high:+.{digits}f}".replace("-", MINUS)
+
+
+def format_number(value: float | None) -> str:
+    """Return a number with three digits, "?" where it is none or not finite."""
+    if finite(value) is None:
+        return "?"
+    return f"{value:.3g}"
+
+
+def clean_text(text: Any, limit: int = LONGEST) -> str:
+    """Return model text as a page may hold it: without control codes, and not endless."""
+    letters = [letter for letter in str(text) if letter.isprintable() or letter in "\n\t "]
+    cleaned = "".join(letters)
+    if len(cleaned) <= limit:
+        return cleaned
+    return f"{cleaned[: limit // 2]}\n[…]\n{cleaned[-limit // 2 :]}"
+
+
+def dump_yaml(value: Any) -> str:
+    """Return a value as YAML with its keys in their order."""
+    import yaml  # only the page of a sweep shows YAML
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None)

@@ -1,117 +1,170 @@
-"""The report of a run: one HTML file that says in plain words what happened and shows the figures
-it says it from.
+"""The report of a run: one HTML file that says in plain words what happened.
+
+It shows the figures that it says it from.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rlvr.report import charts, findings, phenomena, table, trends
-from rlvr.report.rendering import template, write_page
-from rlvr.report.samples import compared_problems, training_samples
-from rlvr.storage import run_data
-from rlvr.storage.run_data import RunData, number, read_run
+from rlvr.report.charts import make_chart, plot_accuracy
+from rlvr.report.findings import Finding, Headline, find_alarms, write_headline
+from rlvr.report.phenomena import find_phenomena
+from rlvr.report.rendering import load_template, write_page
+from rlvr.report.run_charts import make_run_charts
+from rlvr.report.samples import compare_problems, pick_training_samples
+from rlvr.report.table import Row, tabulate
+from rlvr.report.trends import find_saturation, measure_trend
+from rlvr.storage.records import StepRecord, finite
+from rlvr.storage.run_data import RunData, read_run
+
+COLORS = 6  # of curves on one page
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What the page of one run and that of several say of a run."""
+
+    run: RunData
+    headline: Headline
+    alarms: list[Finding]
+    rows: list[Row]
+    times: list[tuple[str, float]]
 
 
 def write_report(run: Path) -> Path:
     """Write `report.html` into a run folder; raises UserError where the folder cannot be read."""
     data = read_run(run)
-    page = template("report.html.j2").render(
-        **_view(data),
-        trends={key: trends.trend(data.last_stage, key) for key in ("reward", "formatted")},
-        phenomena=phenomena.phenomena(data),
-        charts=charts.run_charts(data.metrics, data.evals, trends.saturation(data)),
-        problems=compared_problems(data),
-        training=training_samples(data),
-        verdicts=verdict_counts(data),
-        totals=_added(data.metrics),
-        memory=[number((r.get("time") or {}).get("peak_memory_gb")) or 0 for r in data.metrics],
-        selection=_selection(data),
+    page = load_template("report.html.j2").render(
+        run=data,
+        view=_view_run(data),
+        trends={
+            "reward": measure_trend(data.last_stage, "reward"),
+            "formatted": measure_trend(data.last_stage, "formatted"),
+        },
+        phenomena=find_phenomena(data),
+        charts=make_run_charts(data, find_saturation(data)),
+        problems=compare_problems(data),
+        training=pick_training_samples(data),
+        verdicts=count_verdicts(data),
+        totals=sum_up(data),
+        selection=_suggest_selection(data),
     )
     return write_page(Path(run) / "report.html", page)
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
     """Write one page that sets several runs side by side."""
-    loaded = [read_run(run) for run in runs]
-    scored = [data for data in loaded if data.benchmarks]
-    series = [
-        charts.heldout(data.of(data.benchmarks[0]), data.name, i % 6)
-        for i, data in enumerate(scored)
-    ]
-    sets = {
-        (data.benchmarks[0], score.n)
-        for data in scored
-        for score in run_data.scores_of(data, data.benchmarks[0])
-    }
-    page = template("report.html.j2").render(
+    views = []
+    series = []
+    sets = set()  # what was asked: the held-out set and the number of its problems
+    for folder in runs:
+        run = read_run(folder)
+        views.append(_view_run(run))
+        if run.benchmarks:
+            series.append(plot_accuracy(run.held_out_evals, run.name, len(series) % COLORS))
+        for score in run.scores:
+            sets.add((run.benchmarks[0], score.n))
+    page = load_template("report.html.j2").render(
         run=None,
-        runs=[_view(data) for data in loaded],
+        views=views,
         same=len(sets) < 2,
-        curves=charts.chart("Held-out accuracy with 95 % interval", series, "share", wide=True),
+        curves=make_chart("Held-out accuracy with 95 % interval", series, "share", wide=True),
     )
     return write_page(Path(out), page)
 
 
-def _view(run: RunData) -> dict[str, Any]:
-    """What both pages say of a run."""
-    tone, sentence = findings.headline(run)
-    rows = [row for benchmark in run.benchmarks for row in table.table(run, benchmark)]
-    view = {"run": run, "tone": tone, "sentence": sentence, "alarms": findings.alarms(run)}
-    return {**view, "rows": rows, "times": time_spent(run)}
-
-
-def verdict_counts(run: RunData) -> dict[str, Counter[str]]:
-    """How often each verdict was given in the first steps, the last steps and altogether."""
-    records = [record for record in run.rl if record.get("verdicts")]
-    size = max(1, min(5, len(records) // 2))
-    spans = (
-        {f"first {size} steps": records[:size], f"last {size} steps": records[-size:]}
-        if len(records) > 1
-        else {}
+def _view_run(run: RunData) -> RunView:
+    rows = []
+    for benchmark in run.benchmarks:
+        rows += tabulate(run, benchmark)
+    return RunView(
+        run=run,
+        headline=write_headline(run),
+        alarms=find_alarms(run),
+        rows=rows,
+        times=sum_times(run),
     )
-    return {
-        span: _added(r["verdicts"] for r in part)
-        for span, part in [*spans.items(), ("all steps", records)]
-    }
 
 
-def _added(records: Any) -> Counter[str]:
+def count_verdicts(run: RunData) -> dict[str, Counter[str]]:
+    """Return how often each verdict was given in the first steps, the last steps and altogether."""
+    records = [record for record in run.rl_steps if record.verdicts]
+    size = max(1, min(5, len(records) // 2))
+    spans: dict[str, Sequence[StepRecord]] = {}
+    if len(records) > 1:
+        spans[f"first {size} steps"] = records[:size]
+        spans[f"last {size} steps"] = records[-size:]
+    spans["all steps"] = records
+    counts = {}
+    for span, steps in spans.items():
+        counts[span] = _add_up(record.verdicts for record in steps)
+    return counts
+
+
+def _add_up(mappings: Iterable[Mapping[str, float | None]]) -> Counter[str]:
+    """Return the sum of the finite numbers under each key."""
     total: Counter[str] = Counter()
-    for record in records:
-        total.update(
-            {name: known for name, value in record.items() if (known := number(value)) is not None}
-        )
+    for mapping in mappings:
+        for key, value in mapping.items():
+            number = finite(value)
+            if number is not None:
+                total[key] += number  # type: ignore[assignment]  # a Counter may hold any number
     return total
 
 
-def time_spent(run: RunData) -> list[tuple[str, float]]:
-    """Seconds of each stage; they add up to the wall clock of the run."""
-    times = [record.get("time") or {} for record in run.metrics]
-    stages = _added(
-        {k: v for k, v in t.items() if not k.endswith(("_per_second", "_gb"))} for t in times
-    )
-    in_steps = stages.pop("step", 0.0)
-    known = sum(stages.values())
-    evaluation = sum(number((e.get("time") or {}).get("seconds")) or 0.0 for e in run.evals)
-    rest = (number(run.summary.get("seconds")) or 0.0) - max(in_steps, known) - evaluation
+@dataclass(slots=True)
+class Totals:
+    """What the steps of a run add up to."""
+
+    rollouts: float = 0
+    response_tokens: float = 0
+    seconds: float = 0.0
+    peak_memory: float = 0  # the highest of all steps, in GiB
+
+
+def sum_up(run: RunData) -> Totals:
+    """Return what the steps add up to; tokens as the summary has them, where there is one."""
+    totals = Totals()
+    for record in run.metrics:
+        totals.rollouts += record.samples or 0
+        totals.response_tokens += record.response_tokens or 0
+        totals.seconds += record.seconds or 0.0
+        totals.peak_memory = max(totals.peak_memory, record.peak_memory_gb or 0)
+    if run.summary and run.summary.response_tokens:
+        totals.response_tokens = run.summary.response_tokens
+    return totals
+
+
+def sum_times(run: RunData) -> list[tuple[str, float]]:
+    """Return the seconds of each stage; they add up to the wall clock of the run."""
+    stages = _add_up(record.stage_seconds for record in run.metrics)
+    in_stages = sum(stages.values())
+    in_steps = sum_up(run).seconds
+    evaluation = sum(record.seconds for record in run.evals)
+    whole = run.summary.seconds if run.summary else 0.0
     spent = {
         **stages,
-        "rest of the steps": in_steps - known,
+        "rest of the steps": in_steps - in_stages,
         "evaluation": evaluation,
-        "set-up, saving, rest": rest,
+        "set-up, saving, rest": whole - max(in_steps, in_stages) - evaluation,
     }
     return [(name.replace("_", " "), seconds) for name, seconds in spent.items() if seconds > 0]
 
 
-def _selection(run: RunData) -> str:
-    """The method of `rlvr select` that fits the run: accuracy varies only where problems were
-    visited several times.
+def _suggest_selection(run: RunData) -> str:
+    """Return the options of `rlvr select` that fit the run.
+
+    Accuracy varies only where problems were visited several times.
     """
-    visits = {(str(record.get("id")), str(record.get("step"))) for record in run.history}
+    visits = {(record.id, record.step) for record in run.history}
     problems = {name for name, _ in visits}
-    method = "historical_variance" if len(visits) >= 2 * len(problems) else "pass_rate"
-    return f"--method {method} --top {min(16, len(problems))}" if len(problems) > 1 else ""
+    if len(problems) < 2:
+        return ""
+    method = "pass_rate"
+    if len(visits) >= 2 * len(problems):
+        method = "historical_variance"
+    return f"--method {method} --top {min(16, len(problems))}"

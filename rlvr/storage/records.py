@@ -51,6 +51,17 @@ def read_records(path: Path, kind: type[RecordType]) -> list[RecordType]:
     return records
 
 
+def _parse_each(row: Row, key: str, kind: type[RecordType]) -> dict[str, RecordType]:
+    """Read the objects of an object under `key`; raises WrongShape."""
+    objects = fields.read_mapping(row, key)
+    return {name: kind.parse_row(fields.read_mapping(objects, name)) for name in objects}
+
+
+def _dump_each(records: Mapping[str, Record]) -> dict[str, dict[str, Any]]:
+    """Return the objects of an object as the file has them."""
+    return {name: record.dump_row() for name, record in records.items()}
+
+
 def finite(value: Any) -> float | None:
     """Return the value where it is a finite number: records hold null for what was not."""
     if isinstance(value, int | float) and abs(value) < float("inf"):
@@ -199,6 +210,12 @@ class StepRecord:
     def skipped_critic_updates(self) -> int:
         """Number of updates of the critic left out for the same reason."""
         return int(self.metric("critic/skipped_updates") or 0)
+
+    @property
+    def stage_seconds(self) -> Mapping[str, float | None]:
+        """Seconds of each timed part of the step."""
+        others = ("step", "tokens_per_second", "peak_memory_gb")
+        return {name: value for name, value in self.time.items() if name not in others}
 
     @property
     def seconds(self) -> float | None:
@@ -395,8 +412,8 @@ class EvalRecord:
             "counts": self.counts.dump_row(),
             "ci95": {name: list(ends) for name, ends in self.ci95.items()},
             "detectable": self.detectable,
-            "categories": {name: part.dump_row() for name, part in self.categories.items()},
-            "levels": {name: part.dump_row() for name, part in self.levels.items()},
+            "categories": _dump_each(self.categories),
+            "levels": _dump_each(self.levels),
         }
         if self.seeds is not None:
             row["seeds"] = self.seeds.dump_row()
@@ -633,11 +650,6 @@ def make_sample(step: int, rollout: Rollout, verdict: Verdict) -> SampleRecord:
     )
 
 
-def sample_row(step: int, rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
-    """Return one rollout as a line of `samples/`."""
-    return make_sample(step, rollout, verdict).dump_row()
-
-
 # --- history.jsonl
 
 
@@ -782,7 +794,6 @@ class Summary:
     @classmethod
     def parse_row(cls, row: Row) -> Summary:
         """Read the file; raises WrongShape."""
-        evals = fields.read_mapping(row, "evals")
         best = fields.read_mapping(row, "best")
         return cls(
             recipe=fields.read_text(row, "recipe"),
@@ -790,7 +801,7 @@ class Summary:
             steps=fields.read_count(row, "steps"),
             seconds=fields.read_number(row, "seconds"),
             response_tokens=fields.read_number(row, "response_tokens"),
-            evals={name: BeforeAfter.parse_row(fields.read_mapping(evals, name)) for name in evals},
+            evals=_parse_each(row, "evals", BeforeAfter),
             hardware=fields.read_text(row, "hardware"),
             versions=fields.read_mapping(row, "versions"),
             finished=fields.read_flag(row, "finished"),
@@ -805,7 +816,7 @@ class Summary:
             "steps": self.steps,
             "seconds": self.seconds,
             "response_tokens": self.response_tokens,
-            "evals": {name: change.dump_row() for name, change in self.evals.items()},
+            "evals": _dump_each(self.evals),
             "hardware": self.hardware,
             "versions": dict(self.versions),
             "finished": self.finished,
@@ -977,12 +988,11 @@ class SweepResult:
     @classmethod
     def parse_row(cls, row: Row) -> SweepResult:
         """Read the file; raises WrongShape."""
-        arms = fields.read_mapping(row, "arms")
         return cls(
             name=fields.read_text(row, "name"),
             benchmark=fields.read_text(row, "benchmark"),
             baseline=fields.read_text(row, "baseline"),
-            arms={name: ArmResult.parse_row(fields.read_mapping(arms, name)) for name in arms},
+            arms=_parse_each(row, "arms", ArmResult),
             missing=fields.read_mapping(row, "missing"),
         )
 
@@ -992,6 +1002,6 @@ class SweepResult:
             "name": self.name,
             "benchmark": self.benchmark,
             "baseline": self.baseline,
-            "arms": {name: arm.dump_row() for name, arm in self.arms.items()},
+            "arms": _dump_each(self.arms),
             "missing": dict(self.missing),
         }

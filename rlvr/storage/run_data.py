@@ -1,11 +1,11 @@
-"""Read a run folder, finished or not."""
+"""A run folder as values, finished or not."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,89 +13,19 @@ from typing import Any
 import yaml
 
 from rlvr.errors import UserError
-from rlvr.storage.jsonl import JsonLines
-
-
-def measured(record: Mapping[str, Any], key: str) -> float | None:
-    """One metric of an evaluation where it is a number."""
-    return number((record.get("metrics") or {}).get(key))
-
-
-Record = Mapping[str, Any]
-
-
-PARTS = ("recipe.yaml", "metrics.jsonl", "evals.jsonl", "summary.json")
-
-
-SAMPLE: Record = dict.fromkeys(
-    ("id", "question", "gold", "text", "tokens", "status", "answer", "reward", "parts")
+from rlvr.storage.fields import WrongShape
+from rlvr.storage.records import (
+    EvalRecord,
+    HistoryRecord,
+    RecordType,
+    SampleRecord,
+    StepRecord,
+    Summary,
+    read_records,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class RunData:
-    """What a run folder holds; whatever is absent is empty."""
-
-    folder: Path
-    recipe: str
-    summary: Record
-    metrics: Sequence[Record]
-    evals: Sequence[Record]
-    history: Sequence[Record]
-    planned: int | None
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
-
-    @property
-    def finished(self) -> bool:
-        return bool(self.summary.get("finished"))
-
-    @property
-    def steps(self) -> int:
-        return max((record["step"] for record in (*self.metrics, *self.evals)), default=0)
-
-    @property
-    def cold(self) -> int:
-        """Number of cold-start steps."""
-        return max((r["step"] for r in self.metrics if r.get("phase") == "cold_start"), default=0)
-
-    @property
-    def rl(self) -> Sequence[Record]:
-        return [record for record in self.metrics if record.get("phase") != "cold_start"]
-
-    @property
-    def stages(self) -> Mapping[str, int]:
-        """How many steps of reinforcement each stage has; one, "rl", in a run without stages."""
-        return Counter(str(record.get("phase", "rl")) for record in self.rl)
-
-    @property
-    def last_stage(self) -> Sequence[Record]:
-        """The steps that compare with one another: another stage may have other problems, limits
-        and rewards.
-        """
-        return [record for record in self.rl if record.get("phase") == self.rl[-1].get("phase")]
-
-    @property
-    def benchmarks(self) -> list[str]:
-        """All benchmarks, the held-out set first."""
-        return list(dict.fromkeys(e["benchmark"] for e in self.evals))
-
-    def measured(self, key: str) -> list[float]:
-        """One metric of all evaluations of the held-out set that have it, in order."""
-        records = self.of(self.benchmarks[0]) if self.benchmarks else []
-        values = [measured(record, key) for record in records]
-        return [value for value in values if value is not None]
-
-    @property
-    def scores(self) -> list[Score]:
-        """Accuracy at each evaluation of the held-out set."""
-        return scores_of(self, self.benchmarks[0]) if self.benchmarks else []
-
-    def of(self, benchmark: str) -> Sequence[Record]:
-        """The evaluations of one benchmark in order."""
-        return [e for e in self.evals if e["benchmark"] == benchmark]
+# A folder with one of these is that of a run.
+RUN_FILES = ("recipe.yaml", "metrics.jsonl", "evals.jsonl", "summary.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,105 +39,182 @@ class Score:
     n: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What a run folder holds; whatever is absent is empty."""
+
+    folder: Path
+    recipe: str
+    summary: Summary | None
+    metrics: Sequence[StepRecord]
+    evals: Sequence[EvalRecord]
+    history: Sequence[HistoryRecord]
+    planned: int | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        return self.summary is not None and self.summary.finished
+
+    @property
+    def steps(self) -> int:
+        """The last step that left a record."""
+        return max((record.step for record in (*self.metrics, *self.evals)), default=0)
+
+    @property
+    def cold_start_steps(self) -> int:
+        """Number of supervised steps."""
+        return count_cold_start_steps(self.metrics)
+
+    @property
+    def rl_steps(self) -> Sequence[StepRecord]:
+        """The steps of reinforcement."""
+        return [record for record in self.metrics if not record.is_cold_start]
+
+    @property
+    def stages(self) -> Mapping[str, int]:
+        """How many steps of reinforcement each stage has; one, "rl", in a run without stages."""
+        return Counter(record.phase for record in self.rl_steps)
+
+    @property
+    def last_stage(self) -> Sequence[StepRecord]:
+        """The steps that compare with one another.
+
+        Another stage may have other problems, limits and rewards.
+        """
+        steps = self.rl_steps
+        return [record for record in steps if record.phase == steps[-1].phase]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """All benchmarks, the held-out set first."""
+        return list(dict.fromkeys(record.benchmark for record in self.evals))
+
+    @property
+    def scores(self) -> list[Score]:
+        """Accuracy at each evaluation of the held-out set."""
+        return score_evaluations(self.held_out_evals)
+
+    @property
+    def held_out_evals(self) -> Sequence[EvalRecord]:
+        """The evaluations of the held-out set in order."""
+        return self.evals_of(self.benchmarks[0]) if self.benchmarks else []
+
+    def evals_of(self, benchmark: str) -> Sequence[EvalRecord]:
+        """Return the evaluations of one benchmark in order."""
+        return [record for record in self.evals if record.benchmark == benchmark]
+
+    def list_held_out(self, metric: str) -> list[float]:
+        """Return one metric of all evaluations of the held-out set that have it, in order."""
+        return list_known(self.held_out_evals, metric)
+
+
 def read_run(run: Path) -> RunData:
-    """Read a run folder, finished or not."""
+    """Read a run folder, finished or not; raises UserError."""
     folder = Path(run)
     try:
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder}: is not a folder; name the folder of a run, such as runs/demo"
-            )
-        if not any((folder / part).exists() for part in PARTS):
-            raise UserError(
-                f"{folder}: is not the folder of a run: it has none of {', '.join(PARTS)}"
-            )
-        path = folder / "recipe.yaml"
-        recipe = path.read_text("utf-8", "replace") if path.exists() else ""
-        metrics = [r for r in _records(folder / "metrics.jsonl") if isinstance(r.get("step"), int)]
-        evals = [
-            r
-            for r in _records(folder / "evals.jsonl")
-            if isinstance(r.get("step"), int) and r.get("benchmark")
-        ]
-        history = _records(folder / "history.jsonl")
+        _check_is_run(folder)
+        recipe_file = folder / "recipe.yaml"
+        recipe = recipe_file.read_text("utf-8", "replace") if recipe_file.exists() else ""
         return RunData(
-            folder,
-            recipe,
-            _summary(folder / "summary.json"),
-            metrics,
-            evals,
-            history,
-            _planned(recipe),
+            folder=folder,
+            recipe=recipe,
+            summary=_read_summary(folder / "summary.json"),
+            metrics=_read_if_there(folder / "metrics.jsonl", StepRecord),
+            evals=_read_if_there(folder / "evals.jsonl", EvalRecord),
+            history=_read_if_there(folder / "history.jsonl", HistoryRecord),
+            planned=_count_planned_steps(recipe),
         )
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
 
 
-def scores_of(run: RunData, benchmark: str) -> list[Score]:
-    records = run.of(benchmark)
-    found = []
-    for index, record in enumerate(records):
-        label = (
-            "before"
-            if index == 0
-            else "after"
-            if index == len(records) - 1
-            else f"step {record['step']}"
+def _check_is_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is not a folder; name the folder of a run, such as runs/demo")
+    if not any((folder / name).exists() for name in RUN_FILES):
+        raise UserError(
+            f"{folder}: is not the folder of a run: it has none of {', '.join(RUN_FILES)}"
         )
-        facts = {**(record.get("metrics") or {}), "n": (record.get("counts") or {}).get("problems")}
-        found.append(
-            make_score(
-                label, record["step"], {**facts, "ci95": (record.get("ci95") or {}).get("pass@1")}
-            )
-        )
-    return [score for score in found if score]
 
 
-def make_score(label: str, step: int, facts: Record) -> Score | None:
-    value = number(facts.get("pass@1"))
-    return (
-        None
-        if value is None
-        else Score(label, step, value, facts.get("ci95") or None, facts.get("n"))
-    )
+def _read_if_there(path: Path, kind: type[RecordType]) -> list[RecordType]:
+    return read_records(path, kind) if path.exists() else []
 
 
-def solved_shares(samples: Sequence[Record]) -> dict[str, float]:
-    """The share of right answers of each problem."""
-    right: dict[str, list[bool]] = {}
-    for sample in samples:
-        right.setdefault(str(sample.get("id")), []).append(sample.get("status") == "correct")
-    return {key: statistics.fmean(values) for key, values in right.items()}
-
-
-def evaluated(run: RunData, benchmark: str, step: int) -> list[dict[str, Any]]:
-    return samples_of(run.folder / "samples" / f"eval-{benchmark}-{step:06}.jsonl")
-
-
-def samples_of(path: Path) -> list[dict[str, Any]]:
-    return [{**SAMPLE, **record} for record in _records(path)]
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    return JsonLines.read(path) if path.exists() else []
-
-
-def _summary(path: Path) -> Record:
+def _read_summary(path: Path) -> Summary | None:
+    """Read `summary.json`; None where a run that was killed has none, or half of one."""
     try:
-        summary = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):  # a run that was killed has none, or half of one
-        return {}
-    return summary if isinstance(summary, dict) else {}
-
-
-def _planned(recipe: str) -> int | None:
+        row = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(row, dict):
+        return None
     try:
-        keys = yaml.safe_load(recipe)
-        return int(keys["run"]["steps"]) + int((keys.get("cold_start") or {}).get("steps", 0))
-    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
+        return Summary.parse_row(row)
+    except WrongShape as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _count_planned_steps(recipe: str) -> int | None:
+    """Return the number of steps that the recipe plans; None where it does not say."""
+    try:
+        keys: Any = yaml.safe_load(recipe)
+        steps = int(keys["run"]["steps"])
+        if keys.get("cold_start"):
+            steps += int(keys["cold_start"]["steps"])
+        return steps
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
         return None
 
 
-def number(value: Any) -> float | None:
-    """The value where it is a finite number: records hold null for what was not."""
-    return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else None
+def list_known(records: Iterable[StepRecord | EvalRecord], metric: str) -> list[float]:
+    """Return a metric of the records that have it, in order."""
+    values = []
+    for record in records:
+        value = record.metric(metric)
+        if value is not None:
+            values.append(value)
+    return values
+
+
+def count_cold_start_steps(steps: Sequence[StepRecord]) -> int:
+    """Return the number of supervised steps, which come first."""
+    return max((record.step for record in steps if record.is_cold_start), default=0)
+
+
+def score_evaluations(evals: Sequence[EvalRecord]) -> list[Score]:
+    """Return the accuracy of each evaluation of one benchmark that has one."""
+    scores = []
+    for index, record in enumerate(evals):
+        accuracy = record.accuracy
+        if accuracy is None:
+            continue
+        label = f"step {record.step}"
+        if index == 0:
+            label = "before"
+        elif index == len(evals) - 1:
+            label = "after"
+        scores.append(Score(label, record.step, accuracy.value, accuracy.ci95, accuracy.n))
+    return scores
+
+
+def solve_rates(samples: Sequence[SampleRecord]) -> dict[str, float]:
+    """Return the share of right answers of each problem."""
+    outcomes: dict[str, list[bool]] = {}
+    for sample in samples:
+        outcomes.setdefault(sample.id, []).append(sample.correct)
+    return {problem: statistics.fmean(correct) for problem, correct in outcomes.items()}
+
+
+def read_eval_samples(run: RunData, benchmark: str, step: int) -> list[SampleRecord]:
+    """Return the samples of one evaluation of a run, none where they are not there."""
+    return read_samples(run.folder / "samples" / f"eval-{benchmark}-{step:06}.jsonl")
+
+
+def read_samples(path: Path) -> list[SampleRecord]:
+    """Return the samples of a file, none where it is not there; raises UserError."""
+    return _read_if_there(path, SampleRecord)

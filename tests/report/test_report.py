@@ -19,11 +19,11 @@ from support.fake_run import hacked, healthy, unfinished
 from rlvr.cli import main as cli
 from rlvr.errors import UserError
 from rlvr.report import charts
-from rlvr.report.findings import alarms, headline
-from rlvr.report.phenomena import phenomena
-from rlvr.report.rendering import template
-from rlvr.report.run_page import compare, time_spent, write_report
-from rlvr.report.trends import saturation
+from rlvr.report.findings import find_alarms, write_headline
+from rlvr.report.phenomena import find_phenomena
+from rlvr.report.rendering import load_template
+from rlvr.report.run_page import compare, sum_times, write_report
+from rlvr.report.trends import find_saturation
 from rlvr.storage.jsonl import JsonLines
 from rlvr.storage.run_data import read_run
 
@@ -64,7 +64,7 @@ def test_a_healthy_run_rose_and_raises_no_alarm(made: dict[str, Path]) -> None:
         "Held-out accuracy rose from 42 % to 73 % (256 unseen problems); the 95 % intervals do not overlap."
         in page
     )
-    assert alarms(read_run(made["healthy"])) == []
+    assert find_alarms(read_run(made["healthy"])) == []
     assert 'class="alarm"' not in page
     order = [
         "Before and after",
@@ -81,7 +81,7 @@ def test_a_healthy_run_rose_and_raises_no_alarm(made: dict[str, Path]) -> None:
 def test_the_empty_box_raises_the_alarm(made: dict[str, Path]) -> None:
     page = text_of(made["hacked"])
     assert 'class="alarm"' in page
-    found = dict(alarms(read_run(made["hacked"])))
+    found = dict(find_alarms(read_run(made["hacked"])))
     assert set(found) >= {"The reward may be hacked", "Reward rises while training accuracy falls"}
     assert (
         "well-formed answers rose from 0.06 to 1.00, but held-out accuracy fell"
@@ -105,9 +105,9 @@ def test_the_alarm_needs_no_fall(run: Path) -> None:
     edit(run / "evals.jsonl", change)
     (run / "summary.json").unlink()
     shutil.rmtree(run / "samples")
-    assert alarms(read_run(run))[0][0] == "Training improves, held-out problems not measurably"
+    assert find_alarms(read_run(run))[0][0] == "Training improves, held-out problems not measurably"
     edit(run / "metrics.jsonl", lambda r: {"accuracy": 0.0})
-    (heading, text), *_ = alarms(read_run(run))
+    (heading, text), *_ = find_alarms(read_run(run))
     assert heading == "The reward may be hacked"
     assert (
         "well-formed answers rose from 0.05 to 1.00, but held-out accuracy did not measurably rise: 0"
@@ -120,7 +120,7 @@ def test_truncation_and_skipped_updates_are_warned_of(run: Path) -> None:
         run / "metrics.jsonl",
         lambda r: {"truncated": 0.02 * r["step"], "skipped_updates": int(r["step"] == 4)},
     )
-    assert [heading for heading, _ in alarms(read_run(run))] == [
+    assert [heading for heading, _ in find_alarms(read_run(run))] == [
         "Responses run into the token limit",
         "Updates were skipped",
     ]
@@ -154,7 +154,7 @@ def test_the_sentence_is_honest(
     summary = json.loads((run / "summary.json").read_text())
     summary["evals"]["heldout"]["gain"] = {"pass@1": after - before, "ci95": gain} if gain else {}
     (run / "summary.json").write_text(json.dumps(summary))
-    found, sentence = headline(read_run(run))
+    found, sentence = write_headline(read_run(run))
     assert found == tone
     assert words in sentence.replace("\N{NO-BREAK SPACE}", " ")
 
@@ -162,7 +162,7 @@ def test_the_sentence_is_honest(
 def test_the_paired_gain_is_computed_from_samples_where_it_is_not_summed_up(
     made: dict[str, Path],
 ) -> None:
-    _, sentence = headline(read_run(made["unfinished"]))
+    _, sentence = write_headline(read_run(made["unfinished"]))
     assert "compared problem by problem the change is +6 to +13 points" in sentence
 
 
@@ -260,8 +260,8 @@ def test_hostile_text_is_escaped(run: Path) -> None:
 
 def test_the_stages_add_up_to_the_wall_clock(made: dict[str, Path]) -> None:
     run = read_run(made["healthy"])
-    spent = dict(time_spent(run))
-    assert sum(spent.values()) == pytest.approx(run.summary["seconds"])
+    spent = dict(sum_times(run))
+    assert sum(spent.values()) == pytest.approx(run.summary.seconds)
     assert spent["evaluation"] == pytest.approx(4 * 9.1)
 
 
@@ -283,7 +283,7 @@ def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_charts_draw_any_numbers() -> None:
-    draw = template("charts.html.j2").module.figure  # type: ignore[attr-defined]
+    draw = load_template("charts.html.j2").module.figure  # type: ignore[attr-defined]
     for values in (
         [0.0],
         [5.0, 5.0],
@@ -295,7 +295,7 @@ def test_charts_draw_any_numbers() -> None:
         points = [(float(step), value) for step, value in enumerate(values)]
         for unit in ("number", "share"):
             for wide in (False, True):
-                figure = draw(charts.chart("t", [charts.Series("s", points)], unit, wide=wide))
+                figure = draw(charts.make_chart("t", [charts.Series("s", points)], unit, wide=wide))
                 assert (
                     "<circle" in figure
                     and "nan" not in ElementTree.tostring(ElementTree.fromstring(figure)).decode()
@@ -303,7 +303,9 @@ def test_charts_draw_any_numbers() -> None:
 
 
 def test_running_mean_is_flat_on_flat_data() -> None:
-    assert [y for _, y in charts.running_mean([(float(x), 2.0) for x in range(40)])] == [2.0] * 40
+    assert [y for _, y in charts.compute_running_mean([(float(x), 2.0) for x in range(40)])] == [
+        2.0
+    ] * 40
 
 
 @pytest.mark.parametrize(
@@ -345,15 +347,15 @@ def test_saturation_is_marked_and_what_held_out_accuracy_does_after_it_is_said(r
         run / "metrics.jsonl",
         lambda r: {"accuracy": 0.5 if r["step"] <= 10 else 0.8 if r["step"] == 20 else 1.0},
     )
-    assert saturation(read_run(run)) == 11
-    said = dict(phenomena(read_run(run)))["After training accuracy saturated"].replace(
+    assert find_saturation(read_run(run)) == 11
+    said = dict(find_phenomena(read_run(run)))["After training accuracy saturated"].replace(
         "\N{NO-BREAK SPACE}", " "
     )
     assert "From step 11 on" in said and "(step 20)" in said and "(step 30)" in said
     page = text_of(run)
     assert "training saturated" in page and said in page
     edit(run / "metrics.jsonl", lambda r: {"accuracy": 0.9})
-    assert saturation(read_run(run)) is None and "training saturated" not in text_of(run)
+    assert find_saturation(read_run(run)) is None and "training saturated" not in text_of(run)
 
 
 def test_the_gain_is_split_into_form_and_content(run: Path) -> None:
@@ -367,7 +369,7 @@ def test_the_gain_is_split_into_form_and_content(run: Path) -> None:
         run / "evals.jsonl",
         lambda r: {"metrics": dict(zip(keys, metrics.get(r["step"], metrics[0]), strict=True))},
     )
-    said = dict(phenomena(read_run(run)))["How much of the change is form"]
+    said = dict(find_phenomena(read_run(run)))["How much of the change is form"]
     assert said == (
         "Of the change of +40 points in held-out accuracy: +25 from more answers in the asked form, +15 from better "
         "answers in that form."
@@ -376,7 +378,7 @@ def test_the_gain_is_split_into_form_and_content(run: Path) -> None:
 
 def test_several_tries_reflection_and_decay_are_said_only_where_they_are_seen(run: Path) -> None:
     names = {"Solved in several tries", "Words of reflection", "Texts decay"}
-    assert not names & set(dict(phenomena(read_run(run))))
+    assert not names & set(dict(find_phenomena(read_run(run))))
     last = max(r["step"] for r in JsonLines.read(run / "evals.jsonl"))
 
     def more(r: dict[str, Any]) -> dict[str, float]:
@@ -386,7 +388,8 @@ def test_several_tries_reflection_and_decay_are_said_only_where_they_are_seen(ru
     edit(run / "evals.jsonl", lambda r: {"metrics": {**r["metrics"], **more(r)}})
     edit(run / "metrics.jsonl", lambda r: {"foreign": 0.01 * r["step"]})
     found = {
-        name: said.replace("\N{NO-BREAK SPACE}", " ") for name, said in phenomena(read_run(run))
+        name: said.replace("\N{NO-BREAK SPACE}", " ")
+        for name, said in find_phenomena(read_run(run))
     }
     assert "16 tries: 90 % before, 90 % after" in found["Solved in several tries"]
     assert "0.0 % of the held-out answers before and 5.0 % after" in found["Words of reflection"]
