@@ -19,7 +19,7 @@ from rlvr.evaluation.ask import Benchmark
 from rlvr.rewards.adapters import checked_reward
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.rollouts.verify import Verifier
-from rlvr.tasks.judge import Judge, by_task
+from rlvr.tasks.judge import Judge, judge_by_task
 from rlvr.types import Problem, RewardedGroup, Sampling, Status
 
 
@@ -80,7 +80,7 @@ def benchmark_of(
     row: EvalSetConfig, problems: Sequence[Problem], tokenizer: Any, limit: int, asked: Sampling
 ) -> Benchmark:
     """A held-out set ready to be asked."""
-    judge = bind_plugin("task", row.task) if row.task else by_task
+    judge = bind_plugin("task", row.task) if row.task else judge_by_task
     problems, _ = check_golds(problems, "mark")
     render = Renderer([bind_plugin("prompt", row.prompt)], tokenizer, limit)
     return Benchmark(row.name, tuple(problems), judge, render, sampling_of(row, asked))
@@ -103,7 +103,7 @@ def sampling_of(row: EvalSetConfig, asked: Sampling) -> Sampling:
 
 
 def bind_verifier(recipe: Recipe) -> Verifier:
-    judges: list[Judge] = [bind_plugin("task", s.task) if s.task else by_task for s in recipe.train]
+    judges: list[Judge] = [bind_plugin("task", s.task) if s.task else judge_by_task for s in recipe.train]
     failures = {Status.ERROR: recipe.verify.error, Status.TIMEOUT: recipe.verify.timeout}
     return Verifier(
         judges,

@@ -29,7 +29,7 @@ def add_data(commands: Commands) -> None:
 
 def run_data(options: Namespace) -> None:
     from rlvr import registry
-    from rlvr.tasks.files import to_json
+    from rlvr.tasks.formats import to_json
 
     where = f"data {options.task}"
     parameters = read_parameters(options.options, where, "--count 100 --seed 0")

@@ -15,7 +15,7 @@ from rlvr.data.gate import RejectedGold, check_golds
 from rlvr.errors import UserError
 from rlvr.evaluation.grade import opened_thinking, parse_line
 from rlvr.grading.math_verify import second_opinions
-from rlvr.tasks.judge import Judge, by_task, judge_safely, wait_all
+from rlvr.tasks.judge import Judge, judge_by_task, judge_safely, wait_all
 from rlvr.types import Problem, Response, Verdict
 
 from rlvr import registry
@@ -108,10 +108,10 @@ def audit_responses(path: Path) -> Audit:
 def _judge_of(path: Path) -> Judge:
     """The task as the run's recipe binds it, else that which each problem names."""
     if not (path / "recipe.yaml").is_file():
-        return by_task
+        return judge_by_task
     spec = loader.load(path / "recipe.yaml").train[0].task
     return (
-        registry.find("task", spec.name, str(path)).bind(spec.params, "task") if spec else by_task
+        registry.find("task", spec.name, str(path)).bind(spec.params, "task") if spec else judge_by_task
     )
 
 

@@ -13,45 +13,47 @@ from rlvr.types import Problem, Response, Status, Verdict
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.
 Pending = Verdict | Future[Verdict]
 
-
 Judge = Callable[[Problem, Response], Pending]
 
+MAX_REASON_LENGTH = 200
 
-def by_task(problem: Problem, response: Response) -> Pending:
-    """The verdict by the task that the problem itself names."""
+
+def judge_by_task(problem: Problem, response: Response) -> Pending:
+    """Return the verdict by the task that the problem itself names."""
     return registry.find("task", problem.task, problem.id).function(problem, response)
 
 
 def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
-    """The verdict with its time, or the future of one; an exception of the verifier becomes the
-    status `error`.
+    """Return the verdict with its time, or the future of one.
+
+    An exception of the verifier becomes the status `error`.
     """
     start = time.perf_counter()
     try:
         verdict = judge(problem, response)
-    # a verifier may be anybody's code; it is counted, and stops the run when frequent
+    # A verifier may be anybody's code; it is counted, and stops the run when frequent.
     except Exception as error:
-        verdict = _failed(error)
-    return (
-        verdict
-        if isinstance(verdict, Future)
-        else replace(verdict, ms=1000 * (time.perf_counter() - start))
-    )
+        verdict = _report_error(error)
+    if isinstance(verdict, Future):
+        return verdict
+    return replace(verdict, ms=1000 * (time.perf_counter() - start))
 
 
 def wait_all(pending: Sequence[Pending]) -> list[Verdict]:
-    """The verdicts, waiting for those that are still worked on; all of them were begun before the
-    first is awaited.
+    """Return the verdicts, waiting for those that are still worked on.
+
+    All of them were begun before the first is awaited.
     """
-    return [_result(verdict) if isinstance(verdict, Future) else verdict for verdict in pending]
+    return [_wait(verdict) if isinstance(verdict, Future) else verdict for verdict in pending]
 
 
-def _result(future: Future[Verdict]) -> Verdict:
+def _wait(future: Future[Verdict]) -> Verdict:
     try:
         return future.result()
     except Exception as error:  # as in judge_safely
-        return _failed(error)
+        return _report_error(error)
 
 
-def _failed(error: Exception) -> Verdict:
-    return Verdict(Status.ERROR, rule=f"{type(error).__name__}: {error}"[:200])
+def _report_error(error: Exception) -> Verdict:
+    reason = f"{type(error).__name__}: {error}"
+    return Verdict(Status.ERROR, rule=reason[:MAX_REASON_LENGTH])

@@ -27,8 +27,8 @@ from rlvr.metrics import statistics
 from rlvr.report.evaluation_page import beside
 from rlvr.run import evaluate, evaluation_folder
 from rlvr.storage.jsonl import JsonLines
+from rlvr.tasks.choice import choice
 from rlvr.tasks.files import file
-from rlvr.tasks.math import choice
 from rlvr.types import Problem, Response, Status
 
 ROWS = {

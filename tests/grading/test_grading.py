@@ -17,7 +17,7 @@ from rlvr.grading.compare import compare
 from rlvr.grading.extract import find_form, find_last_box, find_last_number
 from rlvr.grading.tags import check_tags
 from rlvr.grading.units import read_number
-from rlvr.tasks.gym import calculate
+from rlvr.tasks.gym_comparisons import calculate
 
 FORMS = ("box", "answer", "hash", "number")
 PIECES = (

@@ -11,7 +11,8 @@ from support.rows import refused, write
 from rlvr.errors import UserError
 from rlvr.registry import find
 from rlvr.tasks.arithmetic import arithmetic
-from rlvr.tasks.files import file, from_json, hub, to_json
+from rlvr.tasks.files import file, hub
+from rlvr.tasks.formats import from_json, to_json
 from rlvr.tasks.knights import knights
 
 ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "1 + 2?", "answer": 3}]

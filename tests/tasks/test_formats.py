@@ -19,7 +19,8 @@ from rlvr.data import prompts
 from rlvr.data.gate import check_golds
 from rlvr.errors import UserError
 from rlvr.registry import find
-from rlvr.tasks.files import file, from_json, inline, to_json
+from rlvr.tasks.files import file, inline
+from rlvr.tasks.formats import from_json, to_json
 from rlvr.tasks.knights import check_knights
 from rlvr.types import Problem, Rendered, Response, Status
 

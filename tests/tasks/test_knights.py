@@ -12,8 +12,8 @@ from support.places import GRADING
 
 from rlvr.errors import UserError
 from rlvr.tasks.knights import check_knights, knights, split_of
-from rlvr.tasks.knights_answer import gold_roles, read_assignment
-from rlvr.tasks.knights_puzzle import NAMES, solutions, statement_text
+from rlvr.tasks.knights_answer import read_assignment, read_gold_roles
+from rlvr.tasks.knights_puzzle import NAMES, find_solutions, word_statement
 from rlvr.types import Problem, Response, Status
 
 GOLD = "(1) Zoey is a knight\n(2) Oliver is a knave"
@@ -71,7 +71,7 @@ def test_every_puzzle_has_exactly_the_solution_given(people: int) -> None:
         ]
         assert fitting == [tuple(problem.meta["roles"])]
         assert len(set(problem.meta["names"])) == people
-        assert gold_roles(problem.answer) == dict(
+        assert read_gold_roles(problem.answer) == dict(
             zip(problem.meta["names"], problem.meta["roles"], strict=True)
         )
 
@@ -80,7 +80,7 @@ def test_the_question_says_what_the_statements_are() -> None:
     for problem in knights(people=(2, 3, 5), count=60):
         position = 0
         for statement in problem.meta["statements"]:
-            text = statement_text(statement, problem.meta["names"])
+            text = word_statement(statement, problem.meta["names"])
             position = problem.question.lower().index(text.lower(), position)
         assert problem.question.endswith("Who is a knight and who is a knave?")
 
@@ -268,8 +268,8 @@ def test_names_are_whole_names() -> None:
 
 
 def test_solver_finds_all_worlds_and_none() -> None:
-    assert solutions([["knight", 0], ["knight", 1]]) == [0, 1, 2, 3]
-    assert solutions([["knave", 0], ["knight", 1]]) == []
+    assert find_solutions([["knight", 0], ["knight", 1]]) == [0, 1, 2, 3]
+    assert find_solutions([["knave", 0], ["knight", 1]]) == []
 
 
 def _completion(response: str) -> tuple[str, str]:

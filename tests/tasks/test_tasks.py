@@ -11,7 +11,7 @@ from rlvr.errors import UserError
 from rlvr.grading.compare import compare
 from rlvr.registry import find
 from rlvr.tasks.arithmetic import ONE_STEP, TWO_STEP, arithmetic, split_of
-from rlvr.tasks.gym import calculate
+from rlvr.tasks.gym_comparisons import calculate
 from rlvr.tasks.math import math
 from rlvr.types import Problem, Response, Status
 

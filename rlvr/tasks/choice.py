@@ -1,0 +1,94 @@
+"""Task "choice": multiple-choice questions, whose options have letters."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from rlvr.errors import UserError
+from rlvr.grading.extract import cut_at_end_of_turn, extract_answers, strip_thinking
+from rlvr.registry import register
+from rlvr.tasks.answer_forms import Forms, get_unanswered_status, take_first
+from rlvr.types import Problem, Response, Status, Verdict
+
+_LETTER = re.compile(
+    r"[\s$({\[]*(?:\\\\?(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({\[]*([A-Za-z])(?![A-Za-z])"
+)
+_STATED = re.compile(
+    r"(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?\W{0,3}([A-Z])(?![A-Za-z])"
+)
+
+
+@register("task", "choice")
+def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "answer")) -> Verdict:
+    r"""Compare the letter of a multiple-choice answer, in a box, in tags, or after "the answer is",
+    with the gold's.
+
+    >>> choice(Problem("p", "choice", "A. red\nB. blue", "B"), Response(r"\boxed{\text{(B) blue}}")).status
+    <Status.CORRECT: 'correct'>
+    """
+    form, answer = take_first(extract_answers(response.text, response.prefill, extract))
+    if form is None:
+        letter = _find_stated(response)
+        rule = "stated" if letter else "none"
+    else:
+        letter = _read_letter(answer or "")
+        rule = form
+    if letter is None:
+        return Verdict(get_unanswered_status(response), None, False, rule)
+    status = Status.CORRECT if letter == problem.answer else Status.WRONG
+    return Verdict(status, letter, form == extract[0], rule)
+
+
+def _read_letter(answer: str) -> str | None:
+    """Return the letter that an answer begins with.   _read_letter("(b) blue") -> "B" """
+    letter = _LETTER.match(answer)
+    return letter[1].upper() if letter else None
+
+
+def _find_stated(response: Response) -> str | None:
+    """Return the last letter that follows "the answer is", after the thinking."""
+    text = strip_thinking(cut_at_end_of_turn(response.text), response.prefill)
+    letters = _STATED.findall(text)
+    return letters[-1] if letters else None
+
+
+def letter_options(options: Any, gold: str, where: str) -> tuple[str, str]:
+    """Return the options as lines with letters, and the gold's letter.
+
+    The gold is a label, a number from 0 or an option; raises UserError where it is none of them.
+
+    >>> letter_options({"text": ["red", "blue"], "label": ["1", "2"]}, "2", "")
+    ('A. red\\nB. blue', 'B')
+    """
+    texts = options
+    labels = None
+    if isinstance(options, Mapping):
+        texts = options.get("text", options)
+        labels = options.get("label")
+    if not isinstance(texts, list | tuple) or not 1 < len(texts) <= len(string.ascii_uppercase):
+        raise UserError(
+            f"{where}: should be a list of options, or a mapping with the lists text and label"
+        )
+    letters = string.ascii_uppercase[: len(texts)]
+    position = _find_gold(gold, texts, labels)
+    if position is None:
+        raise UserError(f"{where}: the answer '{gold}' is none of the options")
+    lines = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
+    return "\n".join(lines), letters[position]
+
+
+def _find_gold(gold: str, texts: Any, labels: Any) -> int | None:
+    """Return the position of the option that a gold names, None where it names none."""
+    if labels:
+        namings = [list(labels)]
+    else:
+        letters = list(string.ascii_uppercase[: len(texts)])
+        numbers = list(map(str, range(len(texts))))
+        namings = [letters, numbers, list(texts)]
+    for names in namings:
+        if gold in names:
+            return names.index(gold)
+    return None

@@ -1,0 +1,173 @@
+"""Make problems of the rows of a data file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlvr.errors import UserError
+from rlvr.grading.extract import find_last_box
+from rlvr.tasks.choice import letter_options
+from rlvr.tasks.columns import Row, list_names, lookup
+from rlvr.tasks.formats import (
+    FIELDS,
+    find_columns,
+    from_json,
+    is_own_row,
+    is_puzzle,
+    is_unsolved,
+    keep_known,
+    split_turns,
+)
+from rlvr.tasks.row_files import PlacedRow
+from rlvr.types import Problem
+
+# What becomes of a row whose answer is empty; dropping renumbers no other.
+Unanswered = Literal["refuse", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the fields of a row stand, and how the gold is taken from its column."""
+
+    columns: Mapping[str, str]
+    after: str | None = None  # the gold is what follows this
+    within: Literal["box"] | None = None  # the gold is the content of the last box
+    choices: str | None = None  # the column of the options, of which the gold becomes a letter
+    task: str | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it says nothing of the rows, which then may be of a known format."""
+        return self == Layout({}, task=self.task)
+
+
+def build_problems(
+    rows: Iterable[PlacedRow],
+    name: str,
+    stem: str,
+    layout: Layout,
+    unanswered: Unanswered | None = None,
+) -> list[Problem]:
+    """Return the problems of the rows of a file; a fault is a UserError that names its place.
+
+    `name` is the file or data set in messages, `stem` the beginning of the ids of its problems.
+    """
+    problems: dict[str, Problem] = {}
+    for index, (place, row) in enumerate(rows):
+        where = f"{name}, {place}"
+        if not isinstance(row, Mapping):
+            raise UserError(
+                f"{where}: should be an object with named fields, not {type(row).__name__}"
+            )
+        if unanswered is not None and _is_left_out(row, layout, unanswered, where):
+            continue
+        problem = _build_problem(row, where, f"{stem}/{index}", layout)
+        if problem.id in problems:
+            fix = ""
+            if "id" in layout.columns:
+                fix = "; leave 'id' out of columns, and the rows are numbered"
+            raise UserError(f"{where}: the id '{problem.id}' occurs twice{fix}")
+        problems[problem.id] = problem
+    if not problems:
+        raise UserError(f"{name}: holds no problem")
+    return list(problems.values())
+
+
+def _is_left_out(row: Row, layout: Layout, unanswered: Unanswered, where: str) -> bool:
+    """Return whether a row is dropped since its answer is empty; raises UserError to refuse it."""
+    _, answer_column = find_columns(row, layout.columns, where)
+    if not _is_empty(lookup(row, answer_column, where)):
+        return False
+    if unanswered == "refuse" and not is_unsolved(row, answer_column):
+        raise UserError(
+            f"{where}: the problem has no answer ('{answer_column}' is empty);"
+            " unanswered: drop leaves such rows out"
+        )
+    return unanswered == "drop"
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None
+
+
+def _build_problem(row: Row, where: str, default_id: str, layout: Layout) -> Problem:
+    if layout.is_silent and is_own_row(row):
+        return from_json(row)
+    columns = layout.columns
+    question_column, answer_column = find_columns(row, columns, where)
+    answer = ""
+    if not is_unsolved(row, answer_column):
+        answer = _take_gold(row, answer_column, layout, where)
+    before, last_turn = split_turns(lookup(row, question_column, where), question_column, where)
+    question = _read_text(last_turn, "question", question_column, where)
+    if layout.choices is not None:
+        options = lookup(row, layout.choices, where)
+        lines, answer = letter_options(options, answer, f"{where}, '{layout.choices}'")
+        question = f"{question}\n{lines}"
+    meta = keep_known(row, columns)
+    if before:
+        meta["before"] = before
+    for key, column in columns.items():
+        if key not in FIELDS:
+            meta[key] = lookup(row, column, where)
+    solution = _read_solution(row, columns, where)
+    return Problem(
+        id=_read_id(row, columns, where, default_id),
+        task=layout.task or _choose_task(layout, answer_column),
+        question=question,
+        answer=answer.strip(),
+        meta=meta,
+        solution=solution,
+    )
+
+
+def _take_gold(row: Row, column: str, layout: Layout, where: str) -> str:
+    """Return the gold of a row, taken from its column as the layout says."""
+    text = _read_text(lookup(row, column, where), "answer", column, where)
+    if layout.after is not None:
+        _, mark, text = text.rpartition(layout.after)
+        if not mark or not text.strip():
+            raise UserError(f"{where}: no answer after '{layout.after}' in '{column}'")
+    if layout.within is not None:
+        boxed = find_last_box(text)
+        if not boxed:
+            raise UserError(f"{where}: no answer in a box in '{column}'")
+        text = boxed
+    return text
+
+
+def _read_text(value: Any, field: str, column: str, where: str) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        part = next(iter(list_names(value)), "0")
+        raise UserError(
+            f"{where}: '{column}' is not a text; reach into it with a column such as '{column}.{part}'"
+        )
+    if value is None or not str(value).strip():
+        raise UserError(f"{where}: the problem has no {field} ('{column}' is empty)")
+    return str(value)
+
+
+def _read_solution(row: Row, columns: Mapping[str, str], where: str) -> str | None:
+    if "solution" not in columns:
+        return None
+    solution = lookup(row, columns["solution"], where)
+    return None if solution is None else str(solution)
+
+
+def _read_id(row: Row, columns: Mapping[str, str], where: str, default: str) -> str:
+    if "id" in columns:
+        return str(lookup(row, columns["id"], where))
+    return str(row.get("id", default))
+
+
+def _choose_task(layout: Layout, answer_column: str) -> str:
+    """Return the task of a problem whose source names none."""
+    if layout.choices:
+        return "choice"
+    if is_puzzle(answer_column):
+        return "knights"
+    return "math"
