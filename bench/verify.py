@@ -120,13 +120,13 @@ def measured(pairs: list[tuple[str, str]], rounds: int) -> dict[str, float]:
 
 def ours(pairs: list[tuple[str, str]]) -> list[float]:
     """Our verdicts with empty caches; the milliseconds of each."""
-    from rlvr.grading import compare, values
+    from rlvr.grading import compare, exact
     from rlvr.grading import parser as latex
     from rlvr.tasks.judge import judge_safely, wait_all
     from rlvr.tasks.math import math
     from rlvr.types import Problem, Response
 
-    for cached in (compare._compare, latex._parse, values.exact):
+    for cached in (compare._compare_texts, latex._parse, exact.evaluate_exactly):
         cached.cache_clear()
     judged = [
         judge_safely(math, Problem("p", "math", "", gold), Response(text)) for gold, text in pairs

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
-from rlvr.grading.parser import Node
-from rlvr.grading.values import Undecided, context, coordinate, number, symbols, value_at
+from rlvr.grading.numeric import evaluate_at, evaluate_constant
+from rlvr.grading.points import get_coordinate
+from rlvr.grading.precision import REAL_TOLERANCE, Number, Undecided, get_context
+from rlvr.grading.traversal import INFINITY, find_symbols, walk
+from rlvr.grading.tree import Node
 
-_COMPARED = ("<", ">", "<=", ">=", "!=")
+_ORDERS = frozenset({"<", ">", "<=", ">="})
+_INEQUALITIES = _ORDERS | {"!="}
+_TURNED = str.maketrans("<>", "><")
+_INTERVAL_BRACKETS = ("()", "[]", "(]", "[)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,172 +24,293 @@ class Region:
     one was. Of what lies between two neighbouring ends it holds all or nothing.
     """
 
-    ends: tuple[Any, ...]
-    holds: Callable[[Any], bool]
+    ends: tuple[Number, ...]
+    holds: Callable[[Number], bool]
     variable: str = ""
 
 
-def same_region(left: Region, right: Region) -> bool:
+def compare_regions(gold: Node, answer: Node) -> bool | None:
+    """Compare inequalities, unions and differences as sets of real numbers; None for anything else."""
+    if not is_region(gold) and not is_region(answer):
+        return None
+    if gold.kind == "group" and gold.name == "()" and answer.kind == "setop":
+        return False  # the gold may be a pair, to which nothing can be joined
+    gold_region = read_region(gold)
+    answer_region = read_region(answer)
+    if gold_region is None or answer_region is None:
+        return None
+    names = {gold_region.variable, answer_region.variable} - {""}
+    return len(names) < 2 and is_same_region(gold_region, answer_region)
+
+
+def is_region(node: Node) -> bool:
+    """Whether an inequality, a union, an intersection, a difference or a set of numbers occurs."""
+    for part in walk(node):
+        if part.kind == "setop":
+            return True
+        if part.kind == "relation" and not _INEQUALITIES.isdisjoint(part.name.split()):
+            return True
+        if part.kind == "symbol" and part.name.startswith("\\mathbb"):
+            return True
+    return False
+
+
+def is_same_region(left: Region, right: Region) -> bool:
     """Whether both are the same set: they hold the same ends, and the same of one number on each
     side of those.
     """
-    ends = sorted(
-        end for end in {*left.ends, *right.ends, context().mpf(0)} if context().isfinite(end)
-    )
-    between = [(low + high) / 2 for low, high in pairwise(ends) if not _near(low, high)]
-    beyond = [2 * ends[0] - 1, 2 * ends[-1] + 1]  # 0 is among the ends
-    return all(left.holds(x) == right.holds(x) for x in (*ends, *between, *beyond))
+    probes = _choose_probes({*left.ends, *right.ends})
+    return all(left.holds(x) == right.holds(x) for x in probes)
 
 
-def region(node: Node) -> Region | None:
-    """The set that an expression describes, None where it describes none or one of several
+def _choose_probes(ends: set[Number]) -> list[Number]:
+    """Return the ends, and a number on each side of every one."""
+    mp = get_context()
+    zero = mp.mpf(0)
+    finite = sorted(end for end in ends | {zero} if mp.isfinite(end))
+    probes = list(finite)
+    for low, high in pairwise(finite):
+        if not _is_same(low, high):
+            probes.append((low + high) / 2)
+    # Zero is among them, so the doubled outermost ones lie further out.
+    probes.append(2 * finite[0] - 1)
+    probes.append(2 * finite[-1] + 1)
+    return probes
+
+
+def read_region(node: Node) -> Region | None:
+    """Return the set that an expression describes, None where it describes none or one of several
     variables.
     """
     try:
-        return _region(node)
+        return _read(node)
     except (Undecided, ArithmeticError, TypeError, ValueError):
         return None
 
 
-def _region(node: Node) -> Region:
+def _read(node: Node) -> Region:
     parts = node.parts
     match node.kind:
-        case "group" if len(parts) == 2 and node.name in ("()", "[]", "(]", "[)"):
-            low, high = (_end(part) for part in parts)
-            opening, closing = node.name
-            if (context().isinf(low) and opening == "[") or (
-                context().isinf(high) and closing == "]"
-            ):
-                raise Undecided
-            return _both(
-                [
-                    _half(">=" if opening == "[" else ">", low),
-                    _half("<=" if closing == "]" else "<", high),
-                ]
-            )
+        case "group" if len(parts) == 2 and node.name in _INTERVAL_BRACKETS:
+            return _read_interval(node)
         case "group" if len(parts) == 1:
-            return _region(parts[0])
+            return _read(parts[0])
         case "set":
-            points = [_end(part) for part in parts]
-            if any(context().isinf(point) for point in points):
-                raise Undecided
-            return _either([_half("=", point) for point in points])
-        case "symbol" if node.name == "\\mathbb{R}":
-            return _both([])
-        case "symbol" if node.name == "\\emptyset":
-            return _either([])
+            return _read_points(parts)
+        case "symbol":
+            return _read_symbol(node.name)
         case "setop":
-            left, right = (_region(part) for part in parts)
-            if node.name == "-":
-                right = replace(right, holds=lambda x, inner=right.holds: not inner(x))
-            return (_either if node.name == "|" else _both)([left, right])
-        case "list" if node.name in ("or", "and"):
-            return (_either if node.name == "or" else _both)([_region(part) for part in parts])
+            left, right = _read_all(parts)
+            return _combine(node.name, left, right)
+        case "list" if node.name == "or":
+            return _unite(_read_all(parts))
+        case "list" if node.name == "and":
+            return _intersect(_read_all(parts))
         case "relation":
-            return _solved(node)
+            return _solve(node)
     raise Undecided
 
 
-def _half(operator: str, end: Any) -> Region:
-    """The numbers that stand so to the end; `=` gives the end alone."""
+def _read_all(nodes: Sequence[Node]) -> list[Region]:
+    return [_read(node) for node in nodes]
 
-    def holds(x: Any) -> bool:
-        if _near(x, end):
+
+def _read_interval(node: Node) -> Region:
+    r"""Return an interval: `(2,3]`, `[1,\infty)`."""
+    low = _read_end(node.parts[0])
+    high = _read_end(node.parts[1])
+    opening, closing = node.name
+    if get_context().isinf(low) and opening == "[":
+        raise Undecided
+    if get_context().isinf(high) and closing == "]":
+        raise Undecided
+    above_low = ">=" if opening == "[" else ">"
+    below_high = "<=" if closing == "]" else "<"
+    return _intersect([_bound_by(above_low, low), _bound_by(below_high, high)])
+
+
+def _read_points(parts: Sequence[Node]) -> Region:
+    r"""Return a set of numbers: `\{1,2\}`."""
+    points: list[Region] = []
+    for part in parts:
+        point = _read_end(part)
+        if get_context().isinf(point):
+            raise Undecided
+        points.append(_bound_by("=", point))
+    return _unite(points)
+
+
+def _read_symbol(name: str) -> Region:
+    if name == "\\mathbb{R}":
+        return _intersect([])
+    if name == "\\emptyset":
+        return _unite([])
+    raise Undecided
+
+
+def _combine(operation: str, left: Region, right: Region) -> Region:
+    """Return the union `|`, the intersection `&` or the difference `-` of two sets."""
+    if operation == "|":
+        return _unite([left, right])
+    if operation == "-":
+        return _intersect([left, _complement(right)])
+    return _intersect([left, right])
+
+
+def _complement(region: Region) -> Region:
+    return replace(region, holds=lambda x: not region.holds(x))
+
+
+def _bound_by(operator: str, end: Number) -> Region:
+    """Return the numbers that stand so to the end; `=` gives the end alone."""
+
+    def holds(x: Number) -> bool:
+        if _is_same(x, end):
             return operator in ("=", "<=", ">=")
-        return operator == "!=" or operator[0] == ("<" if x < end else ">")
+        if operator == "!=":
+            return True
+        if x < end:
+            return operator[0] == "<"
+        return operator[0] == ">"
 
     return Region((end,), holds)
 
 
-def _either(parts: Sequence[Region]) -> Region:
-    ends = tuple(end for part in parts for end in part.ends)
-    return Region(ends, lambda x: any(part.holds(x) for part in parts), _variable(parts))
+def _unite(regions: Sequence[Region]) -> Region:
+    return Region(
+        _collect_ends(regions),
+        lambda x: any(region.holds(x) for region in regions),
+        _find_variable(regions),
+    )
 
 
-def _both(parts: Sequence[Region]) -> Region:
-    return replace(_either(parts), holds=lambda x: all(part.holds(x) for part in parts))
+def _intersect(regions: Sequence[Region]) -> Region:
+    return Region(
+        _collect_ends(regions),
+        lambda x: all(region.holds(x) for region in regions),
+        _find_variable(regions),
+    )
 
 
-def _end(node: Node) -> Any:
-    inf = context().inf
-    if node.kind in ("neg", "add") and len(node.parts) == 1:
-        value = _end(node.parts[0])
-        return -value if node.kind == "neg" else value
-    if node == Node("constant", (), "inf"):
-        return inf
-    value = number(node)
-    if context().im(value) != 0:
-        raise Undecided
-    return context().re(value)
+def _collect_ends(regions: Sequence[Region]) -> tuple[Number, ...]:
+    ends: list[Number] = []
+    for region in regions:
+        ends += region.ends
+    return tuple(ends)
 
 
-def _variable(parts: Sequence[Region]) -> str:
-    names = {part.variable for part in parts if part.variable}
+def _find_variable(regions: Sequence[Region]) -> str:
+    """Return the variable that the sets name, if one does; raises Undecided where they name two."""
+    names = {region.variable for region in regions} - {""}
     if len(names) > 1:
         raise Undecided
     return next(iter(names), "")
 
 
-def _solved(node: Node) -> Region:
-    """The solution of a chain of linear inequalities in one variable."""
-    names, kinds = symbols(node), set(node.name.split())
+def _read_end(node: Node) -> Number:
+    """Return a real number or an infinity; raises Undecided where it is neither."""
+    mp = get_context()
+    if node == INFINITY:
+        return mp.inf
+    if node.kind in ("neg", "add") and len(node.parts) == 1:
+        value = _read_end(node.parts[0])
+        if node.kind == "neg":
+            return -value
+        return value
+    value = evaluate_constant(node)
+    if mp.im(value) != 0:
+        raise Undecided
+    return mp.re(value)
+
+
+def _solve(node: Node) -> Region:
+    """Return the solution of a chain of linear inequalities in one variable."""
+    operators = node.name.split()
     if node.name == "in" and node.parts[0].kind == "symbol":
-        return replace(_region(node.parts[1]), variable=node.parts[0].name)
-    if len(names) != 1 or not kinds <= {*_COMPARED, "="}:
+        return replace(_read(node.parts[1]), variable=node.parts[0].name)
+    names = find_symbols(node)
+    if len(names) != 1 or not set(operators) <= _INEQUALITIES | {"="}:
         raise Undecided
     name = next(iter(names))
-    links = zip(node.name.split(), node.parts, node.parts[1:], strict=False)
-    return replace(
-        _both([_linear(operator, left, right, name) for operator, left, right in links]),
-        variable=name,
-    )
+    links: list[Region] = []
+    for operator, (left, right) in zip(operators, pairwise(node.parts), strict=False):
+        links.append(_solve_link(operator, left, right, name))
+    return replace(_intersect(links), variable=name)
 
 
-def _linear(operator: str, left: Node, right: Node, name: str) -> Region:
-    if not symbols(left) and not symbols(right):
+def _solve_link(operator: str, left: Node, right: Node, name: str) -> Region:
+    """Return where one inequality of a chain holds; raises Undecided where it is not linear."""
+    if not find_symbols(left) and not find_symbols(right):
         raise Undecided
-    for side, other, sign in ((left, right, 1), (right, left, -1)):
-        bound = _end(other) if side.kind == "symbol" and not symbols(other) else 0
-        if context().isinf(bound):  # -infinity < x says nothing
-            if operator not in ("<", ">", "<=", ">=") or (operator[0] == "<") != (bound * sign > 0):
-                raise Undecided
-            return _both([])
-    if max(_degree(left, name), _degree(right, name)) > 1:
+    if _is_unbounded(operator, left, right):
+        return _intersect([])
+    if max(_get_degree(left, name), _get_degree(right, name)) > 1:
         raise Undecided
+    return _solve_linear(operator, left, right, name)
+
+
+def _is_unbounded(operator: str, left: Node, right: Node) -> bool:
+    r"""Whether every number is on this side of an infinity: `-\infty < x`. Raises Undecided where
+    none is.
+    """
+    if left.kind == "symbol" and not find_symbols(right):
+        bound = _read_end(right)
+    elif right.kind == "symbol" and not find_symbols(left):
+        bound = -_read_end(left)  # read from the right
+    else:
+        return False
+    if not get_context().isinf(bound):
+        return False
+    is_below = operator[0] == "<"
+    if operator not in _ORDERS or is_below != (bound > 0):
+        raise Undecided
+    return True
+
+
+def _solve_linear(operator: str, left: Node, right: Node, name: str) -> Region:
+    """Return where a linear inequality holds, from its values at two points."""
+    mp = get_context()
     difference = Node("add", (left, Node("neg", (right,))))
-    places = [coordinate(name, index) for index in range(3)]
-    values = [value_at(difference, {name: place}) for place in places]
-    x = [context().mpf(p.numerator) / p.denominator for p in places]
-    slope = (values[1] - values[0]) / (x[1] - x[0])
-    if slope == 0 or context().im(slope) != 0:
+    xs: list[Number] = []
+    values: list[Number] = []
+    # The third point decides nothing, but what is not defined there is left undecided.
+    for index in range(3):
+        x = get_coordinate(name, index)
+        xs.append(mp.mpf(x.numerator) / x.denominator)
+        values.append(evaluate_at(difference, {name: x}))
+    slope = (values[1] - values[0]) / (xs[1] - xs[0])
+    if slope == 0 or mp.im(slope) != 0:
         raise Undecided
-    slope = context().re(slope)
-    root = context().re(x[0] - values[0] / slope)
-    return _half(operator if slope > 0 else operator.translate(_TURNED), root)
+    slope = mp.re(slope)
+    root = mp.re(xs[0] - values[0] / slope)
+    if slope > 0:
+        return _bound_by(operator, root)
+    return _bound_by(operator.translate(_TURNED), root)
 
 
-_TURNED = str.maketrans("<>", "><")
-
-
-def _degree(node: Node, name: str) -> int:
-    """The degree in a variable, read from the tree; raises Undecided where it is no polynomial."""
-    if name not in symbols(node):
+def _get_degree(node: Node, name: str) -> int:
+    """Return the degree in a variable, read from the tree; raises Undecided where it is no
+    polynomial.
+    """
+    if name not in find_symbols(node):
         return 0
     match node.kind:
         case "symbol":
             return 1
         case "add":
-            return max(_degree(part, name) for part in node.parts)
+            return max(_get_degree(part, name) for part in node.parts)
         case "neg" | "group" if len(node.parts) == 1:
-            return _degree(node.parts[0], name)
+            return _get_degree(node.parts[0], name)
         case "mul":
-            return sum(_degree(part, name) for part in node.parts)
-        case "div" if name not in symbols(node.parts[1]):
-            return _degree(node.parts[0], name)
+            return sum(_get_degree(part, name) for part in node.parts)
+        case "div" if name not in find_symbols(node.parts[1]):
+            return _get_degree(node.parts[0], name)
     raise Undecided
 
 
-def _near(a: Any, b: Any) -> bool:
-    if context().isinf(a) or context().isinf(b):
-        return a == b
-    return bool(abs(a - b) <= max(abs(a), abs(b)) * 1e-30) or bool(a == b)
+def _is_same(left: Number, right: Number) -> bool:
+    """Whether two ends are equal but for rounding, or the same infinity."""
+    if get_context().isinf(left) or get_context().isinf(right):
+        return left == right
+    difference = abs(left - right)
+    return bool(difference <= max(abs(left), abs(right)) * REAL_TOLERANCE or left == right)

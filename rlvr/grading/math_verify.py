@@ -13,147 +13,200 @@ the clock catches one that sleeps, and counts as a failure of ours.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rlvr.grading.worker import Died, Helpers, Late, serve
+from rlvr.grading.worker import Died, HelperPool, Late, serve
 from rlvr.types import Problem
 
-
-def second_opinions(pairs: Sequence[tuple[Problem, str]]) -> list[bool | None]:
-    """What math-verify alone says of whole responses to problems of the task math; None where it
-    did not answer.
-    """
-    asked = [whole(p.answer, text) if p.task == "math" and text else None for p, text in pairs]
-    return [_answered(future) for future in asked]
-
-
-def _answered(future: Future[bool] | None) -> bool | None:
-    try:
-        return future.result() if future is not None else None
-    except (Late, Died):
-        return None
-
-
 MAX_LENGTH = 600
-
-
-MAX_DEPTH = 10
-
-
+MAX_DEPTH = 10  # of brackets
+MAX_POWERS = 12
+MAX_FRACTIONS = 16  # and roots
+MAX_CELLS = 64  # of a matrix
+MAX_HELPERS = 8
 SECONDS = 1.0  # of processor time
-
 
 # of every helper
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
 
-
-WARMING = (
+# What the library sets up with its first sums and integrals takes longer than a limit.
+_WARM_UP_PAIRS = (
     (r"F_n = \sum_{k=0}^{n-1} F_k", r"F_n = \sum_{k=0}^{n-1} F_{k+1}"),
     (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
 )
 
-
-_DEPTH = re.compile(r"[{(\[]|[})\]]")
-
-
-_SPECIAL = re.compile(r"\\(int|iint|oint|sum|prod|lim|Gamma|zeta|det|cases|begin)(?![A-Za-z])")
-
-
-_STACKED = re.compile(r"\^ *\{?[^{}]{0,40}\^|\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
-
-
+_BRACKET = re.compile(r"[{(\[]|[})\]]")
+_FRACTION = re.compile(r"\\[dt]?frac|\\sqrt")
+_OPERATOR = re.compile(r"\\(int|iint|oint|sum|prod|lim|Gamma|zeta|det|cases|begin)(?![A-Za-z])")
+# Towers of powers, long exponents, factorials of factorials or of long numbers, and long numbers.
+_HUGE = re.compile(r"\^ *\{?[^{}]{0,40}\^|\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
 _DOTS = re.compile(r"\\[lc]?dots|\.\.\.|…")
-
-
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-
-
 _HEDGE = re.compile(
     r"\\(?:text|mbox|mathrm|textbf) *\{|\bor\b|\\vee|\\lor|\\approx|\\pm", re.IGNORECASE
 )
 
 
+def second_opinions(pairs: Sequence[tuple[Problem, str]]) -> list[bool | None]:
+    """Return what math-verify alone says of whole responses to problems of the task math; None
+    where it did not answer.
+    """
+    futures: list[Future[bool] | None] = []
+    for problem, text in pairs:
+        if problem.task == "math" and text:
+            futures.append(ask_about_response(problem.answer, text))
+        else:
+            futures.append(None)
+    return [_wait_for_opinion(future) for future in futures]
+
+
+def _wait_for_opinion(future: Future[bool] | None) -> bool | None:
+    if future is None:
+        return None
+    try:
+        return future.result()
+    except (Late, Died):
+        return None
+
+
 def guard(gold: str, answer: str) -> str:
-    r"""Why the pair is not handed to the library, or "".   guard("x", r"\int_0^1 x\,dx") -> "operators" """
-    for text in (gold, answer):
-        depths = accumulate(1 if bracket in "{([" else -1 for bracket in _DEPTH.findall(text))
-        crowded = (
-            text.count("^") > 12
-            or len(re.findall(r"\\[dt]?frac|\\sqrt", text)) > 16
-            or text.count("&") > 64
-        )
-        if (
-            len(text) > MAX_LENGTH
-            or max(depths, default=0) > MAX_DEPTH
-            or crowded
-            or _STACKED.search(text)
-        ):
-            return "size"
-    if not set(_SPECIAL.findall(answer)) <= set(_SPECIAL.findall(gold)):
+    r"""Return why the pair is not handed to the library, or "".
+
+    >>> guard("x", r"\int_0^1 x\,dx")
+    'operators'
+    """
+    if _is_too_large(gold) or _is_too_large(answer):
+        return "size"
+    if not set(_OPERATOR.findall(answer)) <= set(_OPERATOR.findall(gold)):
         return "operators"
     if _HEDGE.search(answer) and not _HEDGE.search(gold):
         return "words"
-    if answer.count("=") != gold.count("=") or (_DOTS.search(answer) and not _DOTS.search(gold)):
+    if answer.count("=") != gold.count("="):
         return "shape"
-    letters = set(_COMMAND.sub(" ", gold))
-    if any(letter.isupper() and letter.lower() in letters for letter in letters):
-        return "case"  # the library takes K and k for one
+    if _DOTS.search(answer) and not _DOTS.search(gold):
+        return "shape"
+    if _has_letter_in_both_cases(gold):
+        return "case"
     return ""
 
 
+def _is_too_large(text: str) -> bool:
+    """Whether a text could hang the library."""
+    return (
+        len(text) > MAX_LENGTH
+        or _measure_depth(text) > MAX_DEPTH
+        or text.count("^") > MAX_POWERS
+        or len(_FRACTION.findall(text)) > MAX_FRACTIONS
+        or text.count("&") > MAX_CELLS
+        or _HUGE.search(text) is not None
+    )
+
+
+def _measure_depth(text: str) -> int:
+    """Return how deep brackets of any kind nest."""
+    depth = 0
+    deepest = 0
+    for bracket in _BRACKET.findall(text):
+        if bracket in "{([":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def _has_letter_in_both_cases(text: str) -> bool:
+    """Whether a letter occurs in both cases, such as K and k, which the library takes for one."""
+    letters = set(_COMMAND.sub(" ", text))
+    return any(letter.isupper() and letter.lower() in letters for letter in letters)
+
+
 def ask(gold: str, answer: str, seconds: float = SECONDS) -> Future[Any]:
-    """Whether the library takes the two for the same, as a future; its exception is Late or Died."""
-    return _helpers().ask([gold, answer], seconds)
-
-
-def whole(gold: str, response: str, seconds: float = SECONDS) -> Future[Any]:
-    """The verdict of the library alone on a whole response, for comparison; its exception is Late
-    or Died.
+    """Return whether the library takes the two for the same, as a future; its exception is Late or
+    Died.
     """
-    return _helpers().ask({"gold": gold, "response": response}, seconds)
+    return _get_helpers().ask([gold, answer], seconds)
+
+
+def ask_about_response(gold: str, response: str, seconds: float = SECONDS) -> Future[Any]:
+    """Return the verdict of the library alone on a whole response, for comparison; its exception is
+    Late or Died.
+    """
+    return _get_helpers().ask({"gold": gold, "response": response}, seconds)
 
 
 @functools.cache
-def _helpers() -> Helpers:
-    return Helpers(str(Path(__file__)), ENVIRONMENT, max(1, min(8, len(os.sched_getaffinity(0)))))
+def _get_helpers() -> HelperPool:
+    cores = len(os.sched_getaffinity(0))
+    size = max(1, min(MAX_HELPERS, cores))
+    return HelperPool(str(Path(__file__)), ENVIRONMENT, size)
 
 
-def _answer(request: Any) -> Any:
-    """In the helper: the verdict of math-verify, False where it reads one of the two as nothing."""
-    from math_verify import LatexExtractionConfig, parse, verify
+# From here on: what runs in the helper.
 
-    # what the library sets up with its first sums is paid for here, not by the first answer
+
+def _handle(request: Any) -> Any:
+    """Return the verdict of math-verify, False where it reads one of the two as nothing."""
+    # Outside of the try: a library that is missing is a failure of ours and no verdict.
+    importlib.import_module("math_verify")
+    # What the library sets up first is paid for here, not by the first answer.
     if request == "ready?":
-        for pair in WARMING:
-            _answer(list(pair))
+        for gold, answer in _WARM_UP_PAIRS:
+            _handle([gold, answer])
         return "ready"
-    untimed: Any = functools.partial(parse, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-    read = functools.partial(
-        untimed,
-        extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-    )
     try:
         if isinstance(request, dict):
-            gold, answer = untimed(f"\\boxed{{{request['gold']}}}"), untimed(request["response"])
-            return bool(verify(gold, answer, timeout_seconds=None))
-        gold, answer = (read(f"\\boxed{{{text}}}") for text in request)
-        return (
-            bool(gold)
-            and bool(answer)
-            and bool(verify(gold, answer, strict=True, timeout_seconds=None))
-        )
-    # the library may stumble in any way over a text, which then is not the answer
+            return _verify_response(request["gold"], request["response"])
+        gold, answer = request
+        return _verify_answer(gold, answer)
+    # The library may stumble in any way over a text, which then is not the answer.
     except Exception:
         return False
 
 
+def _verify_response(gold: str, response: str) -> bool:
+    """Return the verdict on a whole response, whose answer the library finds itself."""
+    from math_verify import verify
+
+    parse = _get_untimed_parser()
+    parsed_gold = parse(_box(gold))
+    parsed_response = parse(response)
+    return bool(verify(parsed_gold, parsed_response, timeout_seconds=None))
+
+
+def _verify_answer(gold: str, answer: str) -> bool:
+    """Return whether two bare answers are the same, read as mathematics and as nothing else."""
+    from math_verify import LatexExtractionConfig, verify
+
+    parse = functools.partial(
+        _get_untimed_parser(),
+        extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
+        fallback_mode="no_fallback",
+        extraction_mode="first_match",
+    )
+    parsed_gold = parse(_box(gold))
+    parsed_answer = parse(_box(answer))
+    if not parsed_gold or not parsed_answer:
+        return False
+    return bool(verify(parsed_gold, parsed_answer, strict=True, timeout_seconds=None))
+
+
+def _get_untimed_parser() -> Callable[..., Any]:
+    """Return the parser of the library without its own time limit: `serve` keeps ours."""
+    from math_verify import parse
+
+    return functools.partial(parse, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+
+
+def _box(text: str) -> str:
+    return f"\\boxed{{{text}}}"
+
+
 if __name__ == "__main__":
-    serve(_answer)
+    serve(_handle)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from rlvr.grading.values import exact
-
+from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.notation import NEVER_UNITS, UNIT_SPELLINGS
 from rlvr.grading.parser import parse
 from rlvr.grading.tree import MINUS_ONE, Node
@@ -96,7 +95,7 @@ def read_number(text: str) -> Fraction | None:
     number, units = split_units(node)
     if number is None or not is_optional(units):
         return None
-    return exact(number)
+    return evaluate_exactly(number)
 
 
 def _list_factors(node: Node) -> list[Node]:

@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 120.0  # importing a large library on a busy machine
-
-
 PATIENCE = 10.0  # the clock may show so many times the processor seconds, and this many more
-
 
 _ROOT = str(Path(__file__).parents[2])
 
@@ -46,22 +43,20 @@ class Killable:
     def __init__(self, script: str, environment: Mapping[str, str]) -> None:
         # -P: the folder of the script must not shadow the library
         self._command = [sys.executable, "-P", script]
-        path = os.pathsep.join(p for p in (_ROOT, os.environ.get("PYTHONPATH", "")) if p)
-        self._environment = {"PYTHONPATH": path, **environment}
+        self._environment = {"PYTHONPATH": _extend_python_path(), **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         atexit.register(self.close)
 
     def ask(self, request: Any, seconds: float, *, clock: float | None = None) -> Any:
-        """The answer to a request within so many processor seconds; raises Late or Died, after
-        which the process is gone.
+        """Return the answer to a request within so many processor seconds; raises Late or Died,
+        after which the process is gone.
         """
+        clock = clock or PATIENCE * (seconds + 1)
         with self._lock:
-            process = self._running()
+            process = self._ensure_running()
             try:
-                return self._exchange(
-                    process, [seconds, request], clock or PATIENCE * (seconds + 1)
-                )
+                return self._exchange(process, request, seconds, clock)
             except (Late, Died):
                 self._kill()
                 raise
@@ -69,47 +64,60 @@ class Killable:
     def start(self) -> None:
         """Start the process if it does not run, so that the next question need not wait for it."""
         with self._lock:
-            self._running()
+            self._ensure_running()
 
     def close(self) -> None:
         """End the process, if there is one."""
         with self._lock:
             self._kill()
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(  # noqa: S603 - a script of ours
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | self._environment,
-                start_new_session=True,
-            )
-            try:
-                self._exchange(self._process, [START_SECONDS, "ready?"], START_SECONDS)
-            except (Late, Died):
-                self._kill()
-                raise
+    def _ensure_running(self) -> subprocess.Popen[bytes]:
+        """Return the process, a fresh one where none runs; raises Late or Died."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._process = subprocess.Popen(  # noqa: S603 - a script of ours
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | self._environment,
+            start_new_session=True,
+        )
+        try:
+            self._exchange(self._process, "ready?", START_SECONDS, START_SECONDS)
+        except (Late, Died):
+            self._kill()
+            raise
         return self._process
 
-    def _exchange(self, process: subprocess.Popen[bytes], message: list[Any], clock: float) -> Any:
+    def _exchange(
+        self,
+        process: subprocess.Popen[bytes],
+        request: Any,
+        seconds: float,
+        clock: float,
+    ) -> Any:
+        """Send one request and return its answer; raises Late or Died."""
         assert process.stdin and process.stdout
+        message = json.dumps([seconds, request])
         try:
-            process.stdin.write(json.dumps(message).encode() + b"\n")
+            process.stdin.write(message.encode() + b"\n")
             process.stdin.flush()
-            return json.loads(_read_line(process.stdout.fileno(), time.monotonic() + clock))
+            deadline = time.monotonic() + clock
+            return json.loads(_read_line(process.stdout.fileno(), deadline))
         except (OSError, EOFError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)
+            # The signal of the timer that `serve` sets.
             if process.returncode == -signal.SIGPROF:
                 raise Late(
-                    f"the helper process used more than {message[0]:g} s of processor time"
+                    f"the helper process used more than {seconds:g} s of processor time"
                 ) from None
             raise Died("the helper process has ended") from None
 
     def _kill(self) -> None:
-        process, self._process = self._process, None
+        process = self._process
+        self._process = None
         if process is None:
             return
         if process.poll() is None:
@@ -121,10 +129,21 @@ class Killable:
                     pipe.close()
 
 
+def _extend_python_path() -> str:
+    """Return the search path of a helper: this package, then what the environment names."""
+    folders = [_ROOT]
+    inherited = os.environ.get("PYTHONPATH", "")
+    if inherited:
+        folders.append(inherited)
+    return os.pathsep.join(folders)
+
+
 def _read_line(descriptor: int, deadline: float) -> bytes:
+    """Return what arrives up to the end of a line; raises Died at the deadline, EOFError at the end."""
     parts: list[bytes] = []
     while not parts or not parts[-1].endswith(b"\n"):
-        readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        remaining = max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select([descriptor], [], [], remaining)
         if not readable:
             raise Died("the helper process fell silent")
         part = os.read(descriptor, 1 << 16)
@@ -134,7 +153,7 @@ def _read_line(descriptor: int, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-class Helpers:
+class HelperPool:
     """Several killable processes behind one queue, and one warm spare, so that a kill delays nobody
     else.
 
@@ -143,16 +162,15 @@ class Helpers:
     """
 
     def __init__(self, script: str, environment: Mapping[str, str], size: int) -> None:
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="verify")
+        self._askers = ThreadPoolExecutor(size, thread_name_prefix="verify")
         self._menders = ThreadPoolExecutor(size, thread_name_prefix="verify-start")
         self._ready: queue.SimpleQueue[Killable] = queue.SimpleQueue()
-        self._all = [Killable(script, environment) for _ in range(size + 1)]
-        for helper in self._all:
-            self._ready.put(helper)
+        for _ in range(size + 1):
+            self._ready.put(Killable(script, environment))
 
     def ask(self, request: Any, seconds: float) -> Future[Any]:
-        """The future answer to a request; its exception is Late or Died."""
-        return self._threads.submit(self._ask, request, seconds)
+        """Return the future answer to a request; its exception is Late or Died."""
+        return self._askers.submit(self._ask, request, seconds)
 
     def _ask(self, request: Any, seconds: float) -> Any:
         helper = self._ready.get()
@@ -165,7 +183,7 @@ class Helpers:
         return answer
 
     def _mend(self, helper: Killable) -> None:
-        # it will be started again, and fail again, where it is asked
+        # It will be started again, and fail again, where it is asked.
         with contextlib.suppress(Late, Died):
             helper.start()
         self._ready.put(helper)

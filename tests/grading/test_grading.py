@@ -65,7 +65,7 @@ PIECES = (
         "grading.parser",
         "grading.math_verify",
         "grading.units",
-        "grading.values",
+        "grading.exact",
         "tasks.math",
         "tasks.knights",
         "tasks.arithmetic",

@@ -1,0 +1,98 @@
+"""Trees in the form in which they are compared: without what only groups, with one sign for plus-minus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rlvr.grading.traversal import has_plus_minus
+from rlvr.grading.tree import Node
+
+EMPTY_SET = Node("symbol", (), "\\emptyset")
+
+# Brackets of a matrix that mean the same: array, plain matrix, square brackets, small matrix.
+_MATRIX_BRACKETS = ("a", "m", "b", "small")
+_NO_FACTORS = frozenset({"text", "group", "set"})
+
+
+def unwrap(node: Node) -> Node:
+    """Return the tree without brackets that only group, and with a matrix in its brackets as one
+    thing; a set of one is its element.
+    """
+    if node.kind == "set":
+        if not node.parts:
+            return EMPTY_SET
+        if _is_single_element(node):
+            return unwrap(node.parts[0])
+    node = _strip_brackets(node)
+    if node.kind == "rows" and node.name in _MATRIX_BRACKETS:
+        return replace(node, name="p")
+    return _scale_matrix(node) or node
+
+
+def _is_single_element(node: Node) -> bool:
+    r"""Whether a set has one element: `\{3\}`, but neither `\{\pm 3\}` nor `\{\emptyset\}`."""
+    return (
+        len(node.parts) == 1 and node.parts[0].name != EMPTY_SET.name and not has_plus_minus(node)
+    )
+
+
+def _strip_brackets(node: Node) -> Node:
+    """Return what stands in round brackets, or a matrix in round or square ones."""
+    while node.kind == "group" and len(node.parts) == 1 and node.name in ("()", "[]"):
+        inner = node.parts[0]
+        if inner.kind == "rows":
+            node = _bracket_matrix(inner)
+        elif node.name == "()":
+            node = inner
+        else:
+            return node  # [x] may be a closed thing of its own
+    return node
+
+
+def _bracket_matrix(matrix: Node) -> Node:
+    """Return rows that had no brackets of their own as a matrix."""
+    if matrix.name in ("a", "m"):
+        return replace(matrix, name="p")
+    return matrix
+
+
+def _scale_matrix(node: Node) -> Node | None:
+    """Return a matrix times or over numbers as one matrix, None where it is none."""
+    if node.kind not in ("neg", "mul", "div"):
+        return None
+    sides = [unwrap(part) for part in node.parts]
+    kinds = [side.kind for side in sides]
+    if kinds.count("rows") != 1 or not _NO_FACTORS.isdisjoint(kinds):
+        return None
+    index = kinds.index("rows")
+    matrix = sides.pop(index)
+    # A determinant (rows between bars) is a number: a factor before it does not reach its cells.
+    if matrix.name != "p":
+        return None
+    if node.kind == "div" and index == 1:
+        return None
+    return _apply_to_cells(matrix, node.kind, sides)
+
+
+def _apply_to_cells(matrix: Node, operation: str, operands: Sequence[Node]) -> Node:
+    """Return the matrix whose cells are those of this one with the operands applied."""
+    rows: list[Node] = []
+    for row in matrix.parts:
+        cells = tuple(Node(operation, (cell, *operands)) for cell in row.parts)
+        rows.append(replace(row, parts=cells))
+    return replace(matrix, parts=tuple(rows))
+
+
+def choose_sign(node: Node, *, upper: bool) -> Node:
+    r"""Return the tree with the upper or the lower sign of every `\pm` and `\mp`."""
+    if node.kind in ("pm", "mp"):
+        inner = choose_sign(node.parts[0], upper=upper)
+        is_plus = (node.kind == "pm") == upper
+        if is_plus:
+            return inner
+        return Node("neg", (inner,))
+    if not node.parts:
+        return node
+    parts = tuple(choose_sign(part, upper=upper) for part in node.parts)
+    return replace(node, parts=parts)

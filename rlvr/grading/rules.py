@@ -1,0 +1,274 @@
+r"""The rules by which two trees mean the same.
+
+They stand for words, lists, sets of real numbers, relations, tuples and what has no value; what none
+of them decides is a number or a formula. A rule returns None where it says nothing. Most of them
+look into the parts, for which all rules are asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlvr.grading.exact import evaluate_exactly
+from rlvr.grading.intervals import compare_regions, is_region
+from rlvr.grading.items import drop_names, find_names, read_coordinates, split_items
+from rlvr.grading.labels import is_label, is_name, is_named
+from rlvr.grading.normal_form import unwrap
+from rlvr.grading.points import find_constant_ratio
+from rlvr.grading.precision import Undecided
+from rlvr.grading.scalars import compare_special, is_about, is_same_scalar
+from rlvr.grading.traversal import contains, find_symbols, is_decimal
+from rlvr.grading.tree import Node
+from rlvr.grading.units import split_units
+from rlvr.grading.words import compare_words
+
+MAX_ITEMS = 64
+
+_ORDERED_KINDS = ("group", "rows", "ratio")
+# How a relation is read from the right.
+_TURNED = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+def same(gold: Node, answer: Node) -> bool:
+    """Whether two trees mean the same; raises Undecided."""
+    gold = unwrap(gold)
+    answer = unwrap(answer)
+    if gold == answer:
+        return True
+    for rule in _RULES:
+        verdict = rule(gold, answer)
+        if verdict is not None:
+            return verdict
+    return is_same_scalar(gold, answer)
+
+
+# Lists, sets and plus-minus.
+
+
+def _compare_several(gold: Node, answer: Node) -> bool | None:
+    """Compare lists, sets and plus-minus: the same elements in any order; several for one is wrong."""
+    if is_region(gold) and is_region(answer):
+        return None
+    gold_items = split_items(gold)
+    answer_items = split_items(answer)
+    if gold_items is None and answer_items is None:
+        return None
+    # An ordered tuple is no set, but it may name its coordinates.
+    if "group" in (gold.kind, answer.kind):
+        coordinates = read_coordinates(gold)
+        return len(coordinates) > 1 and _match_in_order(coordinates, read_coordinates(answer))
+    return _match_items(gold_items or [gold], answer_items or [answer], answer)
+
+
+def _match_items(wanted: list[Node], given: list[Node], answer: Node) -> bool:
+    """Whether two lists have the same elements, once names before them are dealt with."""
+    if max(len(wanted), len(given)) > MAX_ITEMS:
+        return False
+    # An answer may repeat itself, but not without end: every pair of its elements is compared.
+    if len(given) > 2 * len(wanted) + 2:
+        return False
+    wanted_names = find_names(wanted)
+    given_names = find_names(given)
+    if wanted_names and given_names:
+        if len(wanted_names) == 1 and wanted_names == given_names:
+            return _match_in_any_order(drop_names(wanted), drop_names(given))
+        return _match_in_any_order(wanted, given)
+    if max(len(wanted_names), len(given_names)) > 1:
+        # x = 1, y = 2 as written, an answer's in the order of names
+        coordinates = read_coordinates(answer)
+        return _match_in_order(drop_names(wanted), coordinates or given)
+    return _match_in_any_order(drop_names(wanted), drop_names(given))
+
+
+def _match_in_order(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
+    if len(wanted) != len(given):
+        return False
+    return all(same(one, other) for one, other in zip(wanted, given, strict=True))
+
+
+def _match_in_any_order(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
+    """Whether two lists have the same elements, repeats aside."""
+    wanted = _drop_repeats(wanted)
+    given = _drop_repeats(given)
+    if len(wanted) != len(given):
+        return False
+    remaining = list(given)
+    for item in wanted:
+        index = _find_same(item, remaining)
+        if index is None:
+            return False
+        del remaining[index]
+    return True
+
+
+def _find_same(item: Node, others: Sequence[Node]) -> int | None:
+    """Return the index of the first that is the same, None where none is."""
+    for index, other in enumerate(others):
+        if same(item, other):
+            return index
+    return None
+
+
+def _drop_repeats(items: Sequence[Node]) -> list[Node]:
+    """Return the items without those that say an earlier one again."""
+    distinct: list[Node] = []
+    for item in items:
+        if not any(_is_repeat(item, other) for other in distinct):
+            distinct.append(item)
+    return distinct
+
+
+def _is_repeat(item: Node, other: Node) -> bool:
+    """Whether two elements of one list are the same thing said twice: in either order, with the
+    same unit.
+    """
+    if item == other:
+        return True
+    _, item_units = split_units(item)
+    _, other_units = split_units(other)
+    if item_units != other_units:
+        return False
+    if contains(item, "percent") != contains(other, "percent"):
+        return False
+    return same(item, other) and same(other, item)
+
+
+# Equations, inequalities and chains of them.
+
+
+def _compare_relations(gold: Node, answer: Node) -> bool | None:
+    """Compare equations and inequalities with each other, or with a value; None for anything else."""
+    if gold.kind == "relation" and answer.kind == "relation":
+        return _match_relation(gold, answer)
+    if answer.kind == "relation":
+        return _match_chain(gold, answer)
+    if gold.kind == "relation":
+        return _match_labelled(gold, answer)
+    return None
+
+
+def _match_labelled(gold: Node, answer: Node) -> bool:
+    """Whether the answer is the value of a gold with a label: `x=5`."""
+    operators = set(gold.name.split())
+    label, *between, value = gold.parts
+    if not operators <= {"=", "in"} or not is_label(label):
+        return False
+    return same(value, answer) and all(same(value, part) for part in between)
+
+
+def _match_chain(gold: Node, answer: Node) -> bool:
+    """Whether every side of `m + n = 2 + 3 = 5` that has a value is the gold."""
+    if answer.name == "in":
+        return is_name(answer.parts[0]) and same(gold, answer.parts[1])
+    if answer.name == "~":
+        return _match_rounded(gold, answer)
+    if set(answer.name.split()) != {"="}:
+        return False
+    sides = answer.parts
+    if is_name(sides[0]):
+        sides = sides[1:]
+    if len(sides) == 2 and sides[1].kind == "symbol" and not is_name(gold):
+        sides = sides[:1]
+    return all(same(gold, side) for side in sides)
+
+
+def _match_rounded(gold: Node, answer: Node) -> bool:
+    r"""Whether the answer is `\sqrt{51} \approx 7.14`, a root and about how much it is, or `x \approx 5`."""
+    left = answer.parts[0]
+    rounded = answer.parts[-1]
+    if evaluate_exactly(gold) is None and is_decimal(rounded):
+        if not is_about(gold, rounded):
+            return False
+        return len(answer.parts) == 2 and same(gold, left)
+    if not is_name(left) or is_name(gold):
+        return False
+    return same(gold, answer.parts[1])
+
+
+def _match_relation(gold: Node, answer: Node) -> bool:
+    """Whether two relations say the same: side by side, as a chain, or as multiples of each other."""
+    if gold.name == answer.name and len(gold.parts) == len(answer.parts):
+        verdict = _compare_sides(gold, answer)
+        if verdict is not None:
+            return verdict
+    if is_named(gold) and len(answer.parts) > 2 and answer.parts[0] == gold.parts[0]:
+        return _match_chain(gold.parts[1], answer)
+    if len(gold.parts) == len(answer.parts) == 2:
+        return _is_equivalent(gold, answer)
+    return False
+
+
+def _compare_sides(gold: Node, answer: Node) -> bool | None:
+    """Compare two relations side by side, an equation in either direction; None where that does
+    not decide.
+    """
+    if _match_sides(gold.parts, answer.parts):
+        return True
+    if gold.name != "=":
+        return None
+    if _match_sides(gold.parts, answer.parts[::-1]):
+        return True
+    # After the same name the values decide, and no multiple of the whole equation.
+    if is_name(gold.parts[0]) and gold.parts[0] == answer.parts[0]:
+        return same(gold.parts[1], answer.parts[1])
+    return None
+
+
+def _match_sides(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
+    """Whether all sides are the same; one that cannot be decided is not."""
+    for one, other in zip(wanted, given, strict=True):
+        try:
+            if not same(one, other):
+                return False
+        except Undecided:
+            return False
+    return True
+
+
+def _is_equivalent(gold: Node, answer: Node) -> bool:
+    """Whether the two differences are the same up to a factor, which must be positive for an
+    inequality.
+    """
+    if gold.name not in _TURNED or answer.name not in (gold.name, _TURNED[gold.name]):
+        return False
+    gold_difference = _subtract_sides(gold)
+    answer_difference = _subtract_sides(answer)
+    if answer.name != gold.name:
+        answer_difference = Node("neg", (answer_difference,))
+    names = find_symbols(gold) | find_symbols(answer)
+    if len(names) < 2 and gold.name == "=":
+        return False  # an equation in one variable is not its solution
+    ratio = find_constant_ratio(Node("div", (gold_difference, answer_difference)))
+    if ratio is None:
+        return False
+    return ratio > 0 or gold.name in ("=", "!=")
+
+
+def _subtract_sides(relation: Node) -> Node:
+    """Return the left side less the right one."""
+    left, right = relation.parts
+    return Node("add", (left, Node("neg", (right,))))
+
+
+# Tuples and matrices.
+
+
+def _compare_ordered(gold: Node, answer: Node) -> bool | None:
+    """Compare tuples, intervals, vectors, matrices and ratios: the same brackets, and element by
+    element.
+    """
+    if gold.kind not in _ORDERED_KINDS and answer.kind not in _ORDERED_KINDS:
+        return None
+    if gold.kind != answer.kind or gold.name != answer.name:
+        return False
+    return _match_in_order(gold.parts, answer.parts)
+
+
+_RULES = (
+    compare_words,
+    _compare_several,
+    compare_regions,
+    _compare_relations,
+    _compare_ordered,
+    compare_special,
+)

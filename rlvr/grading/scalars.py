@@ -1,0 +1,119 @@
+"""When two numbers or formulas mean the same: exact values, written decimals, units, percent."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from rlvr.grading.exact import evaluate_exactly
+from rlvr.grading.numeric import evaluate_constant
+from rlvr.grading.points import have_same_values
+from rlvr.grading.precision import Number, Undecided, get_context
+from rlvr.grading.traversal import contains, find_symbols, get_infinity_sign, is_decimal
+from rlvr.grading.tree import Node
+from rlvr.grading.units import Units, is_optional, split_units
+
+MIN_DIGITS = 6  # a decimal with as many stands for what it approximates as well as they say
+NEAR = Fraction(1, 10**6)
+ABOUT = 100  # `\approx` is good to one part in so many
+MAX_DECIMAL_BITS = 3000
+
+
+def is_same_scalar(gold: Node, answer: Node) -> bool:
+    """Whether two formulas are worth the same; a unit may be missing but not different."""
+    wanted, gold_units = split_units(gold)
+    given, answer_units = split_units(answer)
+    if wanted is None or given is None:
+        return False
+    if not _accept_units(gold_units, answer_units):
+        return False
+    if wanted.kind == "percent" and given.kind != "percent":
+        if answer_units:
+            return False
+        return _is_same_number(wanted.parts[0], given) or _is_same_number(wanted, given)
+    return _is_same_number(wanted, given)
+
+
+def _accept_units(gold_units: Units, answer_units: Units) -> bool:
+    if not answer_units or gold_units == answer_units:
+        return True
+    return not gold_units and is_optional(answer_units)
+
+
+def _is_same_number(wanted: Node, given: Node) -> bool:
+    exact_wanted = evaluate_exactly(wanted)
+    exact_given = evaluate_exactly(given)
+    if exact_wanted is None or exact_given is None:
+        return _is_same_irrational(wanted, given)
+    if exact_wanted == exact_given:
+        return True
+    if is_decimal(given) and is_approximation(exact_given, exact_wanted):
+        return True
+    return is_decimal(wanted) and is_approximation(exact_wanted, exact_given)
+
+
+def _is_same_irrational(wanted: Node, given: Node) -> bool:
+    """Whether two formulas agree, of which one at least is no fraction."""
+    if have_same_values(wanted, given):
+        return True
+    if find_symbols(wanted) or find_symbols(given):
+        return False
+    if is_decimal(wanted) == is_decimal(given):
+        return False
+    if is_decimal(wanted):
+        decimal = wanted
+        constant = given
+    else:
+        decimal = given
+        constant = wanted
+    value = evaluate_exactly(decimal)
+    return value is not None and is_approximation(value, evaluate_constant(constant))
+
+
+def is_approximation(decimal: Fraction, value: Fraction | Number) -> bool:
+    """Whether a written decimal stands for a number that has no exact decimal: six digits, and as
+    near as they say.
+    """
+    if decimal.numerator.bit_length() + decimal.denominator.bit_length() > MAX_DECIMAL_BITS:
+        return False
+    shifted = decimal.numerator * 10**400 // decimal.denominator
+    significant_digits = str(shifted).lstrip("-").strip("0")
+    if len(significant_digits) < MIN_DIGITS:
+        return False
+    if isinstance(value, Fraction):
+        return not has_finite_decimal(value) and abs(decimal - value) <= NEAR * abs(value)
+    wanted = get_context().mpf(decimal.numerator) / decimal.denominator
+    return abs(wanted - value) <= abs(value) * 1e-6
+
+
+def has_finite_decimal(value: Fraction) -> bool:
+    """Whether a decimal with finitely many digits is exactly this."""
+    # The denominator divides a power of ten.
+    return pow(10, value.denominator.bit_length(), value.denominator) == 0
+
+
+def is_about(gold: Node, rounded: Node) -> bool:
+    """Whether a decimal is the gold to one part in a hundred."""
+    try:
+        value = evaluate_exactly(rounded)
+        wanted = evaluate_constant(gold)
+    except Undecided:
+        return False
+    if value is None:
+        return False
+    return abs(value.numerator / value.denominator - wanted) <= abs(wanted) / ABOUT
+
+
+def compare_special(gold: Node, answer: Node) -> bool | None:
+    """Compare what has no value: ellipses, digits in a base, infinity; None for what has one."""
+    if contains(gold, "ellipsis") or contains(answer, "ellipsis"):
+        return False
+    if contains(gold, "based") != contains(answer, "based"):
+        return False
+    if "based" in (gold.kind, answer.kind):
+        # 204_5 is neither 204_6 nor 54: only the same digits in the same base.
+        return gold == answer
+    gold_infinity = get_infinity_sign(gold)
+    answer_infinity = get_infinity_sign(answer)
+    if gold_infinity == answer_infinity == 0:
+        return None
+    return gold_infinity == answer_infinity
