@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.parser import parse
+from rlvr.grading.traversal import walk
 from rlvr.grading.units import read_number
-from rlvr.grading.values import exact as evaluate_exactly
-from rlvr.grading.values import walk
 
 MAX_CALCULATION = 200
 

@@ -15,11 +15,11 @@ from pydantic import Field
 
 from rlvr.grading import math_verify
 from rlvr.grading.compare import Match, canonical, compare
+from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.extract import Form, extract_answers, find_last_box
 from rlvr.grading.parser import parse
+from rlvr.grading.traversal import walk
 from rlvr.grading.tree import Node
-from rlvr.grading.values import exact as evaluate_exactly
-from rlvr.grading.values import walk
 from rlvr.grading.worker import Died, Late
 from rlvr.registry import register
 from rlvr.tasks.answer_forms import Forms, get_unanswered_status, take_first
