@@ -23,7 +23,7 @@ from rlvr.errors import RunError, UserError
 from rlvr.models import export
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Policy
-from rlvr.report.findings import alarms
+from rlvr.report.findings import find_alarms
 from rlvr.report.run_page import write_report
 from rlvr.step import State, StepResult, sample_groups, train_step
 from rlvr.storage.jsonl import JsonLines
@@ -517,7 +517,7 @@ def test_a_harder_stage_with_a_shorter_limit_raises_no_alarm(tmp_path: Path) -> 
         return {**share, "phase": "easy" if first else "hard"}
 
     run = spoilt(tmp_path / "run", harder)
-    assert alarms(load_run(run)) == []
+    assert find_alarms(load_run(run)) == []
     assert "<dt>stages</dt><dd>easy 15, hard 15</dd>" in write_report(run).read_text()
 
 
@@ -525,7 +525,7 @@ def test_skipped_updates_of_the_critic_are_warned_of(tmp_path: Path) -> None:
     run = spoilt(
         tmp_path / "run", lambda record: {"critic": {"skipped_updates": int(record["step"] == 4)}}
     )
-    assert alarms(load_run(run)) == [
+    assert find_alarms(load_run(run)) == [
         (
             "Updates were skipped",
             "1 times the loss or its gradient was not finite, 1 of them in the critic.",
