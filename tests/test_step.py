@@ -111,7 +111,7 @@ def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
     run = made(tiny_model, rollout={"problems": 4, "samples": 3, "max_tokens": 9}).run
     sequences = tokens_of(samples_of(stepped(run)[0]))
     predicted: dict[int, list[tuple[int, int]]] = {}
-    for part in packing.passes(sequences, budget, shared):
+    for part in packing.split_into_passes(sequences, budget, shared):
         assert part.input_ids.numel() <= budget or len(part.input_ids) == 1
         pairs = zip(
             part.input_ids[part.row, part.column].tolist(), part.target.tolist(), strict=True

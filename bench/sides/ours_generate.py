@@ -23,7 +23,7 @@ def main() -> None:
     engine = load_engine(
         ModelConfig(name=str(args.model), compute=args.dtype, device="cpu"), wave
     ).engine
-    engine.ends = frozenset()  # type: ignore[attr-defined]
+    engine.end_tokens = frozenset()  # type: ignore[attr-defined]
     vocabulary = engine.module.config.vocab_size  # type: ignore[attr-defined]
     asked = [
         Request(tuple(ids), tuple(range(1000 * i, 1000 * i + args.samples)))

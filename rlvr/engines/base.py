@@ -1,6 +1,4 @@
-"""Engines generate. Whatever an engine is, weights reach it only through `load`, and it speaks
-token ids.
-"""
+"""What an engine is: it generates from token ids, and weights reach it through `load` alone."""
 
 from __future__ import annotations
 
@@ -14,20 +12,23 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """What a step needs of an engine. A registered engine is called with the model and its
-    tokenizer.
+    """What a step needs of an engine.
+
+    A registered engine is called with the model, its tokenizer and the dtype of the arithmetic.
     """
 
     version: int
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Take over a stream of named weights, the only way in; `version` counts the updates they
-        have seen.
+        """Take over a stream of named weights, the only way in.
+
+        `version` counts the updates that they have seen.
         """
         ...
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
-        """One generation for each key of each request, in order.   [P] requests -> [P*G]
-        generations
+        """Return one generation for each key of each request, in order.
+
+        [P] requests -> [P*G] generations
         """
         ...

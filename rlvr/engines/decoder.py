@@ -9,34 +9,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import Cache, DynamicCache
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from rlvr.engines.packed_linear import replace_linears
 from rlvr.engines.sampling import sample_tokens
-from rlvr.models import attention, kv_cache
-from rlvr.models.kv_cache import SharedPromptCache
+from rlvr.models.attention import ATTENTION, has_full_attention
+from rlvr.models.kv_cache import KvCacheLayer, SharedPromptCache
+from rlvr.models.tensors import pad_left
+from rlvr.models.token_logprobs import has_plain_lm_head
 from rlvr.types import Finish, Generation, Request, Sampling
 
 # Waves shrink when at least this share of their rows has finished: a copy of the cache costs about
 # one step.
 FINISHED_SHARE = 0.25
-
-
-class _Linear(torch.nn.Linear):
-    """A linear layer whose weight lies as oneDNN's product reads it on a processor, in 0.4 to 0.9
-    of the time of the plain one.
-    """
-
-    laid: Tensor | None = None
-
-    def lay(self, rows: int) -> None:
-        """For steps of about so many rows; none gives the memory back."""
-        self.laid = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows) if rows else None
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.laid is None:
-            return super().forward(input)
-        return torch.ops.mkldnn._linear_pointwise(input, self.laid, self.bias, "none", [], "")
 
 
 @dataclass
@@ -51,59 +37,80 @@ class _Row:
     ended: bool = False
 
 
+@dataclass
+class _Wave:
+    """The rows that are decoded together, with what their next step needs."""
+
+    rows: list[_Row]
+    logits: Tensor  # [B, V], of the next token
+    position: Tensor  # [B], of the next token
+    mask: Tensor  # [B, S], what each row sees of the cache, shared prompts aside
+    cache: Any  # of transformers
+    prompts: SharedPromptCache | None
+
+    def keep_rows(self, alive: Sequence[int]) -> None:
+        """Keep these rows, in their order; the logits, which have been drawn from, stay."""
+        index = torch.tensor(alive, device=self.position.device)
+        self.rows = [self.rows[i] for i in alive]
+        self.position = self.position[index]
+        self.mask = self.mask[index]
+        if self.prompts is not None:
+            self.prompts = self.prompts.keep_rows(index)
+        else:
+            self.cache.reorder_cache(index)
+
+
 class Decoder:
     """The local engine: a replica of the model in the compute dtype, which `load` fills."""
 
     def __init__(
-        self, module: Any, tokenizer: Any, compute: torch.dtype, max_sequences: int
+        self,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        compute: torch.dtype,
+        max_sequences: int,
     ) -> None:
-        self.ours = attention.full_attention(module)
+        self.tokenizer = tokenizer
+        self.max_sequences = max_sequences
+        self.version = -1
+        self.end_tokens = find_end_tokens(module, tokenizer)
+        self.has_own_attention = has_full_attention(module)
         self.module = copy.deepcopy(module).requires_grad_(False)
-        if self.ours:  # other models keep the attention, masks and caches of transformers
-            self.module.set_attn_implementation(attention.ATTENTION)
-        self.parameters = dict(self.module.named_parameters())
+        self.device = self.module.device
+        if self.has_own_attention:
+            # other models keep the attention, masks and caches of transformers
+            self.module.set_attn_implementation(ATTENTION)
         # buffers, such as those of rotary embeddings, keep their precision
+        self.parameters = dict(self.module.named_parameters())
         for parameter in self.parameters.values():
             parameter.data = parameter.data.to(compute)
-        self.tokenizer, self.max_sequences, self.version = tokenizer, max_sequences, -1
-        self.device = self.module.device
-        self.ends = end_tokens(module, tokenizer)
-        self.head = self.module.get_output_embeddings()
-        fast = compute is torch.float32 or (
-            compute is torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()
-        )
-        lays = fast and self.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        self.layers: list[Any] = [
-            m for m in self.module.modules() if lays and type(m) is torch.nn.Linear
-        ]
-        for layer in self.layers:
-            layer.__class__ = _Linear
-        self.direct_head = attention.has_plain_lm_head(self.module)
-        self.shares = self.ours and self.device.type == "cpu" and self._shared_as_whole()
+        self.packed_linears = replace_linears(self.module, compute)
+        self.plain_head: nn.Module | None = None
+        if has_plain_lm_head(self.module):
+            self.plain_head = self.module.get_output_embeddings()
+        may_share = self.has_own_attention and self.device.type == "cpu"
+        self.shares_prompts = may_share and self._probe_shared_prompts()
 
     @torch.inference_mode()
-    def _shared_as_whole(self) -> bool:
-        """Whether prompts kept apart give what whole rows give; tried, since a model may change
-        what its cache holds, or keep from its attention what it is told.
+    def _probe_shared_prompts(self) -> bool:
+        """Return whether shared prompts give what whole rows give.
+
+        It is tried, since a model may change what its cache holds, or may not hand on to its
+        attention what it is given for it.
         """
-        asked, rows = (
-            [Request((5, 6, 7, 8), ()), Request((8, 9), ())],
-            [_Row(i, 0) for i in (0, 0, 1, 1)],
-        )
-        found, token = [], torch.tensor([[5], [6], [7], [8]], device=self.device)
+        requests = [Request((5, 6, 7, 8), ()), Request((8, 9), ())]
+        rows = [_Row(request, 0) for request in (0, 0, 1, 1)]
+        token = torch.tensor([5, 6, 7, 8], device=self.device)
         try:
-            for shared in (False, True):
-                _, position, mask, cache, prompts = self._read(rows, asked, shared)
-                found.append(
-                    self._forward(
-                        token, position[:, None], F.pad(mask, (0, 1), value=True), cache, prompts
-                    )
-                )
+            whole = self._read(rows, requests, shared=False)
+            self._advance(whole, token)
+            shared = self._read(rows, requests, shared=True)
+            self._advance(shared, token)
         except RuntimeError:  # of shapes that do not fit
             return False
-        return bool(
-            (found[0] - found[1]).norm() < torch.finfo(found[0].dtype).eps ** 0.5 * found[0].norm()
-        )
+        tolerance = torch.finfo(whole.logits.dtype).eps ** 0.5
+        distance = (whole.logits - shared.logits).norm()
+        return bool(distance < tolerance * whole.logits.norm())
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         with torch.no_grad():
@@ -112,63 +119,82 @@ class Decoder:
         self.version = version
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
-        """One generation for each key of each request, in order; longest prompts first, so that
-        waves are even.
-        """
-        rows = [_Row(i, key) for i, request in enumerate(requests) for key in request.keys]
-        order = sorted(rows, key=lambda row: -len(requests[row.request].token_ids))
+        """Return one generation for each key of each request, in order."""
+        rows: list[_Row] = []
+        for number, request in enumerate(requests):
+            for key in request.keys:
+                rows.append(_Row(number, key))
+        # Longest prompts first, so that waves are even.
+        ordered = sorted(rows, key=lambda row: -len(requests[row.request].token_ids))
         with torch.inference_mode():
             try:
-                for layer in self.layers:
-                    layer.lay(min(len(rows), self.max_sequences))
-                for start in range(0, len(order), self.max_sequences):
-                    self._decode(order[start : start + self.max_sequences], requests, sampling)
+                for layer in self.packed_linears:
+                    layer.pack_weight(min(len(rows), self.max_sequences))
+                for start in range(0, len(ordered), self.max_sequences):
+                    wave_rows = ordered[start : start + self.max_sequences]
+                    self._decode(wave_rows, requests, sampling)
             finally:
-                for layer in self.layers:
-                    layer.lay(0)
+                # An update needs the memory, and the weights change with it.
+                for layer in self.packed_linears:
+                    layer.pack_weight(0)
         return [Generation(tuple(row.tokens), tuple(row.logprobs), row.finish) for row in rows]
-
-    def _read(
-        self, rows: Sequence[_Row], requests: Sequence[Request], shared: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Any, SharedPromptCache | None]:
-        """Each prompt of a wave, once: the logits and next position of each row, and the mask of
-        the cache.
-        """
-        asked = list(dict.fromkeys(row.request for row in rows))
-        ids = attention.front_padded([requests[i].token_ids for i in asked], -1).to(self.device)
-        mask = ids >= 0
-        cache: Any = DynamicCache(config=self.module.config)
-        if shared:
-            cache = Cache(layer_class_to_replicate=kv_cache.KvCacheLayer)
-        logits = self._forward(
-            ids.clamp(min=0), mask.long().cumsum(1).sub(1).clamp(min=0), mask, cache, None
-        )
-        owner = torch.tensor([asked.index(row.request) for row in rows], device=self.device)
-        logits, position = logits[owner], mask.sum(1)[owner]
-        if shared:
-            prompts = SharedPromptCache.shared(cache.layers, mask, owner)
-            return logits, position, mask.new_ones(len(rows), 0), cache, prompts
-        cache.reorder_cache(owner)
-        return logits, position, mask[owner], cache, None
 
     def _decode(self, rows: list[_Row], requests: Sequence[Request], sampling: Sampling) -> None:
         """Fill the rows of a wave."""
-        logits, position, mask, cache, prompts = self._read(rows, requests, self.shares)
+        wave = self._read(rows, requests, self.shares_prompts)
         for step in range(sampling.max_tokens):
-            token, logprob = sample_tokens(logits, [row.key for row in rows], step, sampling)
-            self._record(rows, token.tolist(), logprob.tolist(), sampling, step)
-            alive = torch.tensor(
-                [i for i, row in enumerate(rows) if not row.ended], device=self.device
-            )
-            if not len(alive):
+            keys = [row.key for row in wave.rows]
+            token, logprob = sample_tokens(wave.logits, keys, step, sampling)
+            is_last = step + 1 == sampling.max_tokens
+            self._record(wave.rows, token.tolist(), logprob.tolist(), sampling, is_last)
+            alive = [number for number, row in enumerate(wave.rows) if not row.ended]
+            if not alive:
                 break
-            if len(alive) <= len(rows) * (1 - FINISHED_SHARE):
-                rows = [rows[i] for i in alive.tolist()]
-                token, position, mask = token[alive], position[alive], mask[alive]
-                prompts = prompts.only(alive) if prompts else cache.reorder_cache(alive)
-            mask = F.pad(mask, (0, 1), value=True)
-            logits = self._forward(token[:, None], position[:, None], mask, cache, prompts)
-            position = position + 1
+            if len(alive) <= len(wave.rows) * (1 - FINISHED_SHARE):
+                wave.keep_rows(alive)
+                token = token[torch.tensor(alive, device=self.device)]
+            self._advance(wave, token)
+
+    def _read(self, rows: list[_Row], requests: Sequence[Request], shared: bool) -> _Wave:
+        """Read each prompt of a wave once, and return the wave before its first token."""
+        numbers = list(dict.fromkeys(row.request for row in rows))
+        token_ids = [requests[number].token_ids for number in numbers]
+        ids = pad_left(token_ids, -1).to(self.device)
+        mask = ids >= 0
+        cache: Any = DynamicCache(config=self.module.config)
+        if shared:
+            cache = Cache(layer_class_to_replicate=KvCacheLayer)
+        position = mask.long().cumsum(1).sub(1).clamp(min=0)
+        logits = self._forward(ids.clamp(min=0), position, mask, cache, None)
+        # [B], the prompt of each row among those that were read
+        owner = torch.tensor([numbers.index(row.request) for row in rows], device=self.device)
+        logits = logits[owner]
+        prompts = None
+        if shared:
+            prompts = SharedPromptCache.build(cache.layers, mask, owner)
+            decoded_mask = mask.new_ones(len(rows), 0)
+        else:
+            cache.reorder_cache(owner)
+            decoded_mask = mask[owner]
+        return _Wave(
+            rows=rows,
+            logits=logits,
+            position=mask.sum(1)[owner],
+            mask=decoded_mask,
+            cache=cache,
+            prompts=prompts,
+        )
+
+    def _advance(self, wave: _Wave, token: Tensor) -> None:
+        """Run the model on one token of each row, which gives the logits of the next.
+
+        token: [B]
+        """
+        wave.mask = F.pad(wave.mask, (0, 1), value=True)
+        wave.logits = self._forward(
+            token[:, None], wave.position[:, None], wave.mask, wave.cache, wave.prompts
+        )
+        wave.position = wave.position + 1
 
     def _record(
         self,
@@ -176,18 +202,20 @@ class Decoder:
         tokens: list[int],
         logprobs: list[float],
         sampling: Sampling,
-        step: int,
+        is_last: bool,
     ) -> None:
-        """Append the tokens. A row that ended earlier waits for its removal."""
+        """Append the tokens of a step; a row that ended earlier waits for its removal."""
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
-            if not row.ended:
-                row.tokens.append(token)
-                row.logprobs.append(logprob)
-                stopped = token in self.ends or self._stops(row, sampling)
-                row.finish = Finish.STOP if stopped else Finish.LENGTH
-                row.ended = stopped or step + 1 == sampling.max_tokens
+            if row.ended:
+                continue
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            stopped = token in self.end_tokens or self._has_stop_text(row, sampling)
+            if stopped:
+                row.finish = Finish.STOP
+            row.ended = stopped or is_last
 
-    def _stops(self, row: _Row, sampling: Sampling) -> bool:
+    def _has_stop_text(self, row: _Row, sampling: Sampling) -> bool:
         if not sampling.stop:
             return False
         longest = max(len(stop.encode()) for stop in sampling.stop)  # a token may be a single byte
@@ -202,33 +230,45 @@ class Decoder:
         cache: Cache,
         prompts: SharedPromptCache | None,
     ) -> Tensor:
-        """Logits of the last position; the mask is of what the cache holds.   [B, L] -> [B, V]"""
-        if self.ours:
-            width = mask.shape[1]
-            mask = mask[:, None, None, :] if prompts is None else prompts.seen(width)
-            # a padded position sees itself, so that no row of the mask is empty
-            if ids.shape[1] > 1:
-                own = torch.eye(width, dtype=torch.bool, device=self.device)
-                mask = (mask & torch.ones_like(own).tril()) | own
+        """Return the logits of the last position.   ids: [B, L], mask: [B, S] -> [B, V]"""
         inputs: dict[str, Any] = {
             "input_ids": ids,
             "position_ids": position,
             "attention_mask": mask,
+            "past_key_values": cache,
+            "use_cache": True,
         }
-        inputs |= {"past_key_values": cache, "use_cache": True} | (
-            {"prompts": prompts} if prompts else {}
-        )
-        if self.direct_head:
+        if self.has_own_attention:
+            inputs["attention_mask"] = self._make_attention_mask(mask, ids.shape[1], prompts)
+        if prompts is not None:
+            inputs["prompts"] = prompts
+        if self.plain_head is not None:
             # Through the model the last position would be a strided slice, whose product copies the
             # head for each row.
-            return self.head(self.module.base_model(**inputs).last_hidden_state[:, -1])
+            hidden = self.module.base_model(**inputs).last_hidden_state
+            return self.plain_head(hidden[:, -1])
         return self.module(**inputs, logits_to_keep=1).logits[:, -1]
 
+    def _make_attention_mask(
+        self, mask: Tensor, length: int, prompts: SharedPromptCache | None
+    ) -> Tensor:
+        """Return the mask of our attention.   mask: [B, S] -> [B, 1, 1 or L, S]"""
+        width = mask.shape[1]
+        if prompts is not None:
+            return prompts.step_mask(width)
+        mask = mask[:, None, None, :]
+        if length == 1:
+            return mask
+        # a padded position sees itself, so that no row of the mask is empty
+        itself = torch.eye(width, dtype=torch.bool, device=self.device)
+        causal = torch.ones_like(itself).tril()
+        return (mask & causal) | itself
 
-def end_tokens(module: Any, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end a response, of the model and of its tokenizer."""
-    configured = (
-        module.generation_config.eos_token_id if module.generation_config is not None else None
-    )
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in [*several, tokenizer.eos_token_id] if token is not None)
+
+def find_end_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens that end a response, of the model and of its tokenizer."""
+    candidates: list[Any] = [tokenizer.eos_token_id]
+    if module.generation_config is not None:
+        configured = module.generation_config.eos_token_id
+        candidates.extend(configured if isinstance(configured, list) else [configured])
+    return frozenset(token for token in candidates if token is not None)

@@ -12,65 +12,102 @@ from torch import Tensor
 from rlvr.seeds import uniforms
 from rlvr.types import Sampling
 
-# Rows handled at a time, so that their probabilities stay in the processor's cache; and the width
-# of a block of tokens.
+# Rows handled at a time, so that their probabilities stay in the processor's cache.
 ROWS = 8
 
-
+# The width of a block of tokens: a drawn one is found among the blocks and then within its block.
 BLOCK = 256
 
 
 def sample_tokens(
     logits: Tensor, keys: Sequence[int], position: int | Sequence[int], sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
-    """The token of each row at its position, and its log-probability (see types.Sampling).   [B, V]
-    -> [B], [B]
+    """Return the token of each row at its position, and its log-probability (see types.Sampling).
+
+    [B, V] -> [B], [B]
     """
-    key, place = np.array(keys, np.uint64), np.full(len(keys), position, np.uint64)
-    u = torch.from_numpy(uniforms(key, place)).to(logits.device)
-    parts = [
-        _choose(logits[i : i + ROWS], u[i : i + ROWS], sampling) for i in range(0, len(keys), ROWS)
-    ]
-    return torch.cat([token for token, _ in parts]), torch.cat([logprob for _, logprob in parts])
+    key_array = np.array(keys, np.uint64)
+    position_array = np.full(len(keys), position, np.uint64)
+    uniform = torch.from_numpy(uniforms(key_array, position_array)).to(logits.device)
+    tokens: list[Tensor] = []
+    logprobs: list[Tensor] = []
+    for start in range(0, len(keys), ROWS):
+        rows = slice(start, start + ROWS)
+        token, logprob = _sample_rows(logits[rows], uniform[rows], sampling)
+        tokens.append(token)
+        logprobs.append(logprob)
+    return torch.cat(tokens), torch.cat(logprobs)
 
 
-def _choose(logits: Tensor, u: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32))
+def _sample_rows(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    scaled = logits.to(dtype)
     if sampling.temperature > 0:
         scaled = scaled / sampling.temperature
     p = scaled.softmax(-1)  # the one pass of exponentials, for the draw and for the log-probability
     if sampling.temperature > 0:
-        kept = apply_top_k_top_p(scaled, sampling)
-        token = _draw(p if kept is scaled else p.masked_fill(kept == -torch.inf, 0), u)
+        allowed = apply_top_k_top_p(scaled, sampling)
+        weights = p
+        if allowed is not scaled:
+            # The draw divides by their sum, so what is left needs no second softmax.
+            weights = p.masked_fill(allowed == -torch.inf, 0)
+        token = _draw(weights, uniform)
     else:
         token = scaled.argmax(-1)
-    return token, p.gather(1, token[:, None])[:, 0].log()
+    chosen = p.gather(1, token[:, None])
+    return token, chosen[:, 0].log()
 
 
-def _draw(p: Tensor, u: Tensor) -> Tensor:
-    """The first token at which the cumulative weight passes u times the whole, found by block and
-    then within it.
+def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Return the first token at which the cumulative weight passes `uniform` times the whole.
+
+    It is found by block and then within it, so that few numbers are converted to float64.
+
+    [B, V], [B] -> [B]
     """
-    blocks = F.pad(p, (0, -p.shape[1] % BLOCK)).view(len(p), -1, BLOCK)
-    before = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
-    wanted = u[:, None] * before[:, -1:]
-    block = torch.searchsorted(before, wanted, right=True).clamp(max=before.shape[1] - 1)
-    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
-    rest = wanted - before.gather(1, block) + inside[:, -1:]
-    # Rounding may leave `rest` at the block's whole weight; just below it, a token of no weight is
-    # never found.
-    rest = rest.minimum(inside[:, -1:] * (1 - 1e-12)).clamp(min=0)
-    return (block * BLOCK + torch.searchsorted(inside, rest, right=True))[:, 0]
+    rows, vocabulary = weights.shape
+    padding = -vocabulary % BLOCK
+    padded = F.pad(weights, (0, padding))
+    blocks = padded.view(rows, -1, BLOCK)
+
+    # In which block the sum passes.
+    cumulative = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    wanted = uniform[:, None] * total
+    block = torch.searchsorted(cumulative, wanted, right=True)
+    last_block = cumulative.shape[1] - 1
+    block = block.clamp(max=last_block)
+
+    # At which token of that block.
+    index = block[:, :, None].expand(-1, -1, BLOCK)
+    chosen = blocks.gather(1, index)[:, 0]
+    inside = chosen.double().cumsum(-1)
+    block_weight = inside[:, -1:]
+    through_block = cumulative.gather(1, block)
+    remaining = wanted - through_block + block_weight
+    # Rounding may leave `remaining` at the block's whole weight; just below it, a token of no
+    # weight is never found.
+    just_below = block_weight * (1 - 1e-12)
+    remaining = remaining.minimum(just_below).clamp(min=0)
+    offset = torch.searchsorted(inside, remaining, right=True)
+    token = block * BLOCK + offset
+    return token[:, 0]
 
 
 def apply_top_k_top_p(scaled: Tensor, sampling: Sampling) -> Tensor:
-    """Minus infinity for what top-k and top-p leave out; ties at the edge stay in."""
+    """Put minus infinity on what top-k and top-p leave out; ties at the edge stay in."""
     if sampling.top_k > 0:
-        edge = scaled.topk(min(sampling.top_k, scaled.shape[1])).values[:, -1:]
+        vocabulary = scaled.shape[1]
+        likeliest = scaled.topk(min(sampling.top_k, vocabulary))
+        edge = likeliest.values[:, -1:]
         scaled = scaled.masked_fill(scaled < edge, -torch.inf)
     if sampling.top_p < 1:
         ordered, order = scaled.sort(descending=True)
         p = ordered.softmax(-1)
-        out = p.cumsum(-1) - p >= sampling.top_p
-        scaled = scaled.masked_fill(out.scatter(1, order, out), -torch.inf)
+        # The token that passes top_p is the last one in: what counts is the sum before each.
+        sum_before = p.cumsum(-1) - p
+        left_out = sum_before >= sampling.top_p
+        # From the order of the logits back to that of the vocabulary.
+        left_out = left_out.scatter(1, order, left_out)
+        scaled = scaled.masked_fill(left_out, -torch.inf)
     return scaled

@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from rlvr.errors import RunError
-from rlvr.models.loading import quiet
-from rlvr.models.lora import adapter_weights
+from rlvr.models.lora import find_adapter_layers
+from rlvr.models.policy import Policy
+from rlvr.models.quiet import quiet
 
 
-def export(policy: Any, folder: Path) -> None:
-    """The policy's master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads;
-    rank 0 writes it.
+def export(policy: Policy, folder: Path) -> None:
+    """Write the master weights as a folder that `AutoModelForCausalLM.from_pretrained` loads.
+
+    Rank 0 writes it. Raises RunError where the folder cannot be written.
     """
     if not policy.world.writes:
+        # The other ranks take part in gathering sharded weights, and keep none of them.
         deque(policy.weights(), maxlen=0)
         return
-    module = _plain(policy)
+    module = _make_plain_module(policy)
     parameters = dict(module.named_parameters())
     for name, weight in policy.weights():
         parameters[name].data = weight.cpu() if policy.shard else weight
@@ -37,14 +41,17 @@ def export(policy: Any, folder: Path) -> None:
         ) from error
 
 
-def _plain(policy: Any) -> Any:
-    """A copy with its ties between weights; without adapters and shards, whose whole is written
-    over it.
+def _make_plain_module(policy: Policy) -> PreTrainedModel:
+    """Return a copy with its ties between weights, without adapters and shards.
+
+    Where there are such, the copy is fresh, and all of its weights are written over.
     """
     module = policy.module
-    if not adapter_weights(module) and not policy.shard:
+    if not find_adapter_layers(module) and not policy.shard:
         return copy.deepcopy(module)
-    fresh = type(module)(copy.deepcopy(module.config))
+    fresh: Any = type(module)(copy.deepcopy(module.config))
     # where a model's ends of text stand
     fresh.generation_config = copy.deepcopy(module.generation_config)
-    return fresh if policy.shard else fresh.to(next(module.parameters()).device)
+    if policy.shard:
+        return fresh
+    return fresh.to(next(module.parameters()).device)

@@ -11,51 +11,75 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-# For so many decoded tokens room is made at a time, for which what is there moves.
-BLOCK = 32
+# Room is made for so many decoded tokens at a time, and what is there is copied then. A copy for
+# every token would cost more than the attention itself.
+BLOCK_TOKENS = 32
 
 
 class KvCacheLayer(DynamicLayer):
-    """The keys and values of a layer: of prompts as they are read, and then of what the rows say,
-    without gaps between the rows, since a product copies what has some.
+    """The keys and values of a layer: of prompts as they are read, then of the rows' decoded tokens.
+
+    Decoded tokens lie without gaps between the rows, since a product copies what has some.
     """
 
     keys: Any  # [P, K, S, d], as are `values`
     values: Any
-    said: Any = None  # [B * K, n, d], keys and values, full up to `used`; None while reading
-    used = 0
-    # [B, K, 1, d], a mean of keys that is taken off them all: scores are smaller, and shares the
-    # same
-    center: Tensor
+    is_decoding = False
+    # [B * K, n, d] both, full up to `decoded_count`
+    decoded_keys: Tensor
+    decoded_values: Tensor
+    decoded_count = 0
+    # [B, K, 1, d], the mean of a prompt's keys, which is taken off all keys of its rows: scores are
+    # smaller then, and attention weights the same.
+    key_center: Tensor
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if self.said is None:
+        """Add the keys and values of prompts, or of one decoded token of each row."""
+        if not self.is_decoding:
             return super().update(key_states, value_states)
-        if self.used % BLOCK == 0:
-            self.said = [F.pad(kept, (0, 0, 0, BLOCK)) for kept in self.said]
-        for kept, new in zip(self.said, (key_states - self.center, value_states), strict=True):
-            kept[:, self.used] = new.flatten(0, 2)
-        self.used += 1
+        if self.decoded_count % BLOCK_TOKENS == 0:
+            self.decoded_keys = F.pad(self.decoded_keys, (0, 0, 0, BLOCK_TOKENS))
+            self.decoded_values = F.pad(self.decoded_values, (0, 0, 0, BLOCK_TOKENS))
+        # Written in place: the buffer of a block serves all its steps.
+        centered_keys = key_states - self.key_center
+        self.decoded_keys[:, self.decoded_count] = centered_keys.flatten(0, 2)
+        self.decoded_values[:, self.decoded_count] = value_states.flatten(0, 2)
+        self.decoded_count += 1
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        return super().get_seq_length() if self.said is None else self.used
+        if self.is_decoding:
+            return self.decoded_count
+        return super().get_seq_length()
 
-    def start(self, owner: Tensor) -> None:
-        """From here on keep what the rows say."""
+    def start_decoding(self, owner: Tensor) -> None:
+        """Keep from here on the decoded tokens of rows.   owner: [B], the prompt of each row"""
         center = self.keys.mean(2, keepdim=True)
-        self.keys, self.center = self.keys - center, center[owner]
-        self.said = [
-            x.new_empty(len(owner) * x.shape[1], 0, x.shape[3]) for x in (self.keys, self.values)
-        ]
+        self.keys = self.keys - center
+        self.key_center = center[owner]
+        _prompts, heads, _length, key_size = self.keys.shape
+        value_size = self.values.shape[3]
+        rows_and_heads = len(owner) * heads
+        self.decoded_keys = self.keys.new_empty(rows_and_heads, 0, key_size)
+        self.decoded_values = self.values.new_empty(rows_and_heads, 0, value_size)
+        self.is_decoding = True
 
-    def only(self, prompts: Tensor, rows: Tensor) -> None:
-        """Keep these, in their order."""
-        heads, self.center = self.keys.shape[1], self.center[rows]
-        self.keys, self.values = self.keys[prompts], self.values[prompts]
-        self.said = [x.unflatten(0, (-1, heads))[rows].flatten(0, 1) for x in self.said]
+    def keep_rows(self, prompts: Tensor, rows: Tensor) -> None:
+        """Keep these prompts and rows, in their order."""
+        heads = self.keys.shape[1]
+        self.key_center = self.key_center[rows]
+        self.keys = self.keys[prompts]
+        self.values = self.values[prompts]
+        self.decoded_keys = _select_rows(self.decoded_keys, rows, heads)
+        self.decoded_values = _select_rows(self.decoded_values, rows, heads)
+
+
+def _select_rows(decoded: Tensor, rows: Tensor, heads: int) -> Tensor:
+    """Return the keys or values of some rows.   [B * K, n, d], [b] -> [b * K, n, d]"""
+    by_row = decoded.unflatten(0, (-1, heads))
+    return by_row[rows].flatten(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,63 +89,92 @@ class SharedPromptCache:
     layers: Sequence[KvCacheLayer]  # of P prompts and B rows
     mask: Tensor  # [P, S], minus infinity where the prompt is padded, else 0
     rows: Tensor  # [P, n], the rows of each prompt, the shorter filled up with any
-    place: tuple[Tensor, Tensor]  # [B] twice, where each row stands among P and n
+    owner: Tensor  # [B], the prompt of each row
+    slot: Tensor  # [B], where each row stands among the n of its prompt
     even: bool  # whether all prompts have n rows, one prompt's after the other's
 
     @classmethod
-    def shared(
+    def build(
         cls, layers: Sequence[KvCacheLayer], tokens: Tensor, owner: Tensor
     ) -> SharedPromptCache:
-        """Of prompts that each have a row at least, the rows of one together.
+        """Return the cache of prompts that each have a row at least, the rows of one together.
 
         tokens: [P, S], False where the prompt is padded; owner: [B], the prompt of each row
         """
-        row, sizes = torch.arange(len(owner), device=owner.device), owner.bincount()
-        place = row - (sizes.cumsum(0) - sizes)[owner]
-        rows = row.new_zeros(len(sizes), int(sizes.max())).index_put((owner, place), row)
+        row = torch.arange(len(owner), device=owner.device)
+        sizes = owner.bincount()
+        first_row = sizes.cumsum(0) - sizes
+        slot = row - first_row[owner]
+        most_rows = int(sizes.max())
+        rows = row.new_zeros(len(sizes), most_rows)
+        rows = rows.index_put((owner, slot), row)
         for layer in layers:
-            if layer.said is None:
-                layer.start(owner)
-        mask = torch.zeros_like(tokens, dtype=layers[0].keys.dtype).masked_fill(~tokens, -torch.inf)
-        return cls(layers, mask, rows, (owner, place), torch.equal(rows.flatten(), row))
-
-    def only(self, rows: Tensor) -> SharedPromptCache:
-        """For these rows alone, in their order; a prompt that none of them goes on from is dropped."""
-        used, owner = self.place[0][rows].unique(return_inverse=True)
-        for layer in self.layers:
-            layer.only(used, rows)
-        return self.shared(self.layers, self.mask[used] == 0, owner)
-
-    def seen(self, said: int) -> Tensor:
-        """What a step adds to the scores of all layers, where each row will have said so many
-        tokens: minus infinity for the padding of its prompt and the rest of the block that fills
-        up.   -> [B, 1, 1, S + n]
-        """
-        own = F.pad(
-            self.mask.new_zeros(len(self.place[0]), said), (0, -said % BLOCK), value=-torch.inf
+            if not layer.is_decoding:
+                layer.start_decoding(owner)
+        mask = torch.zeros_like(tokens, dtype=layers[0].keys.dtype)
+        return cls(
+            layers=layers,
+            mask=mask.masked_fill(~tokens, -torch.inf),
+            rows=rows,
+            owner=owner,
+            slot=slot,
+            even=torch.equal(rows.flatten(), row),
         )
-        return torch.cat([self.mask[self.place[0]], own], 1)[:, None, None]
 
-    def attend(self, layer: int, query: Tensor, seen: Tensor) -> Tensor:
-        """Attention to the prompt and to what the row has said, in plain products.   [B, K, R, d]
-        -> [B, K, R, d]
+    def keep_rows(self, rows: Tensor) -> SharedPromptCache:
+        """Return the cache of these rows, in their order, without prompts that none goes on from."""
+        prompts, owner = self.owner[rows].unique(return_inverse=True)
+        for layer in self.layers:
+            layer.keep_rows(prompts, rows)
+        tokens = self.mask[prompts] == 0
+        return self.build(self.layers, tokens, owner)
+
+    def step_mask(self, decoded_count: int) -> Tensor:
+        """Return what a step adds to the scores of all layers.   -> [B, 1, 1, S + n]
+
+        Each row will have decoded so many tokens. The padding of its prompt and what is not yet
+        written of the last block get minus infinity.
         """
-        kept, flat = self.layers[layer], query.flatten(0, 1)
-        (own, said), keys, values = kept.said, kept.keys.flatten(0, 1), kept.values.flatten(0, 1)
-        of_prompt = self._by_row(torch.bmm(self._by_prompt(query), keys.mT), query)
-        of_own = torch.bmm(flat, own.mT).view(*query.shape[:3], -1)
-        share = (torch.cat([of_prompt, of_own], -1) + seen).softmax(-1)
-        prompt, row = share.tensor_split([keys.shape[1]], -1)
-        out = self._by_row(torch.bmm(self._by_prompt(prompt), values), query)
-        return out.add_(torch.bmm(row.flatten(0, 1), said).view_as(out))
+        decoded = self.mask.new_zeros(len(self.owner), decoded_count)
+        unwritten = -decoded_count % BLOCK_TOKENS
+        decoded = F.pad(decoded, (0, unwritten), value=-torch.inf)
+        mask = torch.cat([self.mask[self.owner], decoded], 1)
+        return mask[:, None, None]
 
-    def _by_prompt(self, x: Tensor) -> Tensor:
-        """[B, K, R, x] -> [P * K, n * R, x]"""
-        asking = x.unflatten(0, self.rows.shape) if self.even else x[self.rows]
-        return asking.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    def attend(self, layer_index: int, query: Tensor, step_mask: Tensor) -> Tensor:
+        """Attend to the prompt and to the decoded tokens, in plain products.
 
-    def _by_row(self, x: Tensor, like: Tensor) -> Tensor:
-        """[P * K, n * R, x] -> [B, K, R, x]"""
-        answers = x.view(len(self.rows), like.shape[1], self.rows.shape[1], like.shape[2], -1)
-        prompt, place = self.place
-        return answers.transpose(1, 2).flatten(0, 1) if self.even else answers[prompt, :, place]
+        [B, K, R, d] -> [B, K, R, d]
+        """
+        layer = self.layers[layer_index]
+        prompt_keys = layer.keys.flatten(0, 1)  # [P * K, S, d]
+        prompt_values = layer.values.flatten(0, 1)
+        prompt_length = prompt_keys.shape[1]
+        # One product for all the rows of a prompt reads its keys once, and they are most of the
+        # memory that a step reads.
+        prompt_scores = torch.bmm(self._group_by_prompt(query), prompt_keys.mT)
+        prompt_scores = self._split_by_row(prompt_scores, query)
+        decoded_scores = torch.bmm(query.flatten(0, 1), layer.decoded_keys.mT)
+        decoded_scores = decoded_scores.view(*query.shape[:3], -1)
+        # The softmax is over both, so the two products are those of one attention.
+        weights = (torch.cat([prompt_scores, decoded_scores], -1) + step_mask).softmax(-1)
+        on_prompt, on_decoded = weights.tensor_split([prompt_length], -1)
+        out = torch.bmm(self._group_by_prompt(on_prompt), prompt_values)
+        out = self._split_by_row(out, query)
+        from_decoded = torch.bmm(on_decoded.flatten(0, 1), layer.decoded_values)
+        return out.add_(from_decoded.view_as(out))
+
+    def _group_by_prompt(self, x: Tensor) -> Tensor:
+        """Put the rows of a prompt below each other.   [B, K, R, x] -> [P * K, n * R, x]"""
+        # Where all prompts have n rows this is a view, and otherwise a gather.
+        by_prompt = x.unflatten(0, self.rows.shape) if self.even else x[self.rows]
+        return by_prompt.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    def _split_by_row(self, x: Tensor, like: Tensor) -> Tensor:
+        """Undo `_group_by_prompt`; `like` has the shape.   [P * K, n * R, x] -> [B, K, R, x]"""
+        prompts, most_rows = self.rows.shape
+        _rows, heads, positions, _size = like.shape
+        by_prompt = x.view(prompts, heads, most_rows, positions, -1)
+        if self.even:
+            return by_prompt.transpose(1, 2).flatten(0, 1)
+        return by_prompt[self.owner, :, self.slot]

@@ -13,27 +13,30 @@ from rlvr.models.packing import Pass
 class _WholeForward(nn.Module):
     """A whole forward pass as a module: FSDP2 gathers the weights outside the layers around it."""
 
-    def __init__(self, module: nn.Module, outputs_of: Callable[..., tuple[Tensor, ...]]) -> None:
+    def __init__(
+        self, module: nn.Module, compute_outputs: Callable[..., tuple[Tensor, ...]]
+    ) -> None:
         super().__init__()
         self.module = module
-        self.outputs_of = outputs_of
+        self.compute_outputs = compute_outputs
 
     def forward(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
         # FSDP2 hangs its hooks on no view
-        return tuple(out.clone() for out in self.outputs_of(part, *options))
+        return tuple(out.clone() for out in self.compute_outputs(part, *options))
 
 
 def shard_model(
     module: nn.Module,
-    outputs_of: Callable[..., tuple[Tensor, ...]],
+    compute_outputs: Callable[..., tuple[Tensor, ...]],
     *,
     size: int,
     device: torch.device,
     compute: torch.dtype,
     offload: bool,
 ) -> nn.Module:
-    """Split every weight over `size` ranks and return the forward pass as a module; gradients are
-    sums over the ranks, as the losses are.
+    """Split every weight over `size` ranks and return the forward pass as a module.
+
+    Gradients are sums over the ranks, as the losses are.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import (
@@ -48,8 +51,9 @@ def shard_model(
     mesh = init_device_mesh(device.type, (size,))
     precision = MixedPrecisionPolicy(compute, dtype, cast_forward_inputs=False)
     placement = CPUOffloadPolicy() if to_cpu else OffloadPolicy()
-    call = _WholeForward(module, outputs_of)
-    for part in (*_layers_of(module), call):
+    whole = _WholeForward(module, compute_outputs)
+    # Layers first: what is left of the weights belongs to the pass around them.
+    for part in (*_find_layers(module), whole):
         sharded = fully_shard(
             part,
             reshard_after_forward=True,
@@ -59,10 +63,10 @@ def shard_model(
         )
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    return call
+    return whole
 
 
-def _layers_of(module: nn.Module) -> list[nn.Module]:
+def _find_layers(module: nn.Module) -> list[nn.Module]:
     """Return the modules that transformers says must not be split: the decoder layers."""
     kinds: set[str] = set()
     for part in module.modules():

@@ -1,24 +1,18 @@
-"""What is trained: master weights beside a copy in the compute dtype, and the optimiser steps that
-move them.
-"""
+"""A model that is trained: master weights beside a copy in the compute dtype."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlvr.distributed.world import SINGLE_PROCESS, World
-from rlvr.models import attention
-from rlvr.models.packing import Pass, Tokens, passes
+from rlvr.models.packing import Pass, Tokens, split_into_passes
 from rlvr.models.sharding import shard_model
 from rlvr.models.tensors import add_to, fill
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class TrainableModel(ABC):
@@ -31,113 +25,156 @@ class TrainableModel(ABC):
     layer in the compute dtype when it is used.
     """
 
+    # A module of torch; Policy and ValueModel say which.
+    module: nn.Module
+    names: list[str]
+    # The parameters that are trained, in the order of `names`: as the module computes with them,
+    # and as the optimiser moves them.
+    compute_params: list[nn.Parameter]
+    master: list[nn.Parameter]
+
     def __init__(
         self,
-        module: Any,
+        module: nn.Module,
         compute: torch.dtype,
         tokens_per_pass: int,
         *,
         offload: bool = False,
         shard: bool = False,
     ) -> None:
-        self.module, self.tokens_per_pass = module.eval(), tokens_per_pass
-        self.compute, self.offload, self.shard = compute, offload, shard
-        self.packed, self.world = False, SINGLE_PROCESS
-        self.call: Callable[..., tuple[Tensor, ...]] = self.outputs_of
-        self.dtype, self.device = next(module.parameters()).dtype, next(module.parameters()).device
+        self.module = module.eval()
+        self.compute = compute
+        self.tokens_per_pass = tokens_per_pass
+        self.offload = offload
+        self.shard = shard
+        self.packed = False  # whether passes are packed rows
+        self.world = SINGLE_PROCESS
+        self.run_pass: Callable[..., tuple[Tensor, ...]] = self.compute_outputs
+        any_parameter = next(module.parameters())
+        self.dtype = any_parameter.dtype
+        self.device = any_parameter.device
         # of all that is counted or added up over tokens
         self.accum_dtype = torch.promote_types(self.dtype, torch.float32)
-        self._name_parameters()
-        self.has_master_copy = not shard and (
-            compute is not self.dtype or (offload and self.device.type != "cpu")
-        )
-        home = torch.device("cpu") if offload else self.device
+        self._list_parameters()
+        moved = offload and self.device.type != "cpu"
+        self.has_master_copy = not shard and (compute is not self.dtype or moved)
         if self.has_master_copy:
-            self.master = [nn.Parameter(p.detach().clone().to(home)) for p in self.compute_params]
+            self._copy_masters()
         if compute is not self.dtype and not shard:
             # buffers, such as those of rotary embeddings, keep their precision
             for parameter in module.parameters():
                 parameter.data = parameter.data.to(compute)
 
-    def _name_parameters(self) -> None:
-        trainable = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
-        self.names, self.compute_params = [name for name, _ in trainable], [p for _, p in trainable]
+    def _list_parameters(self) -> None:
+        self.names = []
+        self.compute_params = []
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                self.names.append(name)
+                self.compute_params.append(parameter)
         self.master = self.compute_params
 
+    def _copy_masters(self) -> None:
+        home = torch.device("cpu") if self.offload else self.device
+        self.master = []
+        for parameter in self.compute_params:
+            self.master.append(nn.Parameter(parameter.detach().clone().to(home)))
+
     @abstractmethod
-    def outputs_of(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
-        """What one forward pass says of its response tokens.   -> [t] each"""
+    def compute_outputs(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
+        """Return what one forward pass computes for its response tokens.   -> [t] each"""
 
     def distribute(self, world: World) -> None:
-        """From here on passes are divided among the ranks of a world, and with `shard` the weights
-        too.
-        """
+        """Divide passes among the ranks of a world from here on, and with `shard` weights too."""
         self.world = world
         if self.shard:
-            self.call = shard_model(
+            self.run_pass = shard_model(
                 self.module,
-                self.outputs_of,
+                self.compute_outputs,
                 size=world.size,
                 device=self.device,
                 compute=self.compute,
                 offload=self.offload,
             )
-            self._name_parameters()
+            # FSDP2 has replaced every parameter by a sharded one.
+            self._list_parameters()
 
     def passes(self, sequences: Sequence[Tokens]) -> Iterator[Pass]:
-        """This rank's passes over the sequences."""
-        return passes(sequences, self.tokens_per_pass, self.packed, self.world, even=self.shard)
+        """Yield this rank's passes over the sequences."""
+        return split_into_passes(
+            sequences, self.tokens_per_pass, self.packed, self.world, even=self.shard
+        )
 
-    def outputs(self, module: Any, part: Pass, field: str) -> Tensor:
-        """A field of a module's output at the positions that predict the response tokens.   -> [t,
-        …]
+    def read_outputs(self, module: nn.Module, part: Pass, field: str) -> Tensor:
+        """Run a module and return a field of its output where response tokens are predicted.
+
+        -> [t, …]
         """
-        inputs = {
+        inputs: dict[str, Any] = {
             "input_ids": part.input_ids.to(self.device),
             "position_ids": part.position_ids.to(self.device),
+            "use_cache": False,
         }
-        # for our attention, to which models hand on what is not theirs
-        more = {"rows": part.rows} if part.rows else {}
-        out = module(**inputs, **more, use_cache=False)
+        if part.rows:
+            # for our attention, to which models hand on what is not theirs
+            inputs["rows"] = part.rows
+        out = module(**inputs)
         return getattr(out, field)[part.row.to(self.device), part.column.to(self.device)]
 
     @torch.no_grad()
-    def gathered(self, sequences: Sequence[Tokens], forward: Callable[[Pass], Tensor]) -> Tensor:
-        """What `forward` says of all response tokens, without gradients, in the order of the
-        samples.   -> [T, …]
+    def evaluate_tokens(
+        self, sequences: Sequence[Tokens], forward: Callable[[Pass], Tensor]
+    ) -> Tensor:
+        """Return what `forward` computes for all response tokens, in the order of the samples.
+
+        Nothing here has a gradient.   -> [T, …]
         """
-        lengths, found = [len(s.response) for s in sequences], dict[int, Tensor]()
+        lengths = [len(tokens.response) for tokens in sequences]
+        values_of_sample: dict[int, Tensor] = {}
         for part in self.passes(sequences):
-            pieces = forward(part).split([lengths[i] for i in part.samples])
-            found.update(zip(part.samples, pieces, strict=True))
-        others = torch.zeros(max(lengths, default=0), device=self.device)
-        parts = [found[i] if i in found else others[:length] for i, length in enumerate(lengths)]
-        return self.world.all_reduce((torch.cat(parts) if parts else others).to(self.accum_dtype))
+            values = forward(part).split([lengths[sample] for sample in part.samples])
+            values_of_sample.update(zip(part.samples, values, strict=True))
+        # Samples of other ranks are zero here, so that the sum over ranks has all of them.
+        zeros = torch.zeros(max(lengths, default=0), device=self.device)
+        ordered: list[Tensor] = []
+        for sample, length in enumerate(lengths):
+            if sample in values_of_sample:
+                ordered.append(values_of_sample[sample])
+            else:
+                ordered.append(zeros[:length])
+        values = torch.cat(ordered) if ordered else zeros
+        return self.world.all_reduce(values.to(self.accum_dtype))
 
     def collect_gradients(self) -> None:
         """Add the gradients of the compute copy to the master's."""
-        if self.has_master_copy:
-            for master, parameter in zip(self.master, self.compute_params, strict=True):
-                if parameter.grad is not None:
-                    if master.grad is None:
-                        master.grad = torch.zeros_like(master)
-                    add_to(master.grad, parameter.grad)
-                    parameter.grad = None
+        if not self.has_master_copy:
+            return
+        for master, parameter in zip(self.master, self.compute_params, strict=True):
+            if parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            add_to(master.grad, parameter.grad)
+            parameter.grad = None
 
     def sum_gradients(self) -> None:
-        """Add up the gradients of all ranks, which for sharded weights happened in the backward
-        pass.
+        """Add up the gradients of all ranks.
+
+        For sharded weights that happened in the backward pass.
         """
         if self.shard:
             return
-        have = self.world.all_reduce_dict(
-            {n: 1.0 for n, p in zip(self.names, self.master, strict=True) if p.grad is not None}
-        )
+        own: dict[str, float] = {}
         for name, master in zip(self.names, self.master, strict=True):
-            if name in have:
-                master.grad = self.world.all_reduce(
-                    torch.zeros_like(master) if master.grad is None else master.grad
-                )
+            if master.grad is not None:
+                own[name] = 1.0
+        # A rank without a pass has no gradients, and still takes part in every exchange.
+        present = self.world.all_reduce_dict(own)
+        for name, master in zip(self.names, self.master, strict=True):
+            if name in present:
+                if master.grad is None:
+                    master.grad = torch.zeros_like(master)
+                master.grad = self.world.all_reduce(master.grad)
 
     @torch.no_grad()
     def sync_compute_weights(self) -> None:
@@ -147,10 +184,9 @@ class TrainableModel(ABC):
                 parameter.copy_(master)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """Every master weight by name, sharded where the model is: what a checkpoint saves."""
-        return (
-            (name, master.detach()) for name, master in zip(self.names, self.master, strict=True)
-        )
+        """Yield every master weight by name, sharded where the model is, as a checkpoint saves it."""
+        for name, master in zip(self.names, self.master, strict=True):
+            yield name, master.detach()
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -158,36 +194,3 @@ class TrainableModel(ABC):
         for name, master in zip(self.names, self.master, strict=True):
             fill(master, weights[name])
         self.sync_compute_weights()
-
-
-def takes_rows(
-    trained: TrainableModel, body: Any, measure: Callable[[Sequence[Tokens]], Tensor]
-) -> bool:
-    """Whether packed rows that share prompts give what plain ones give, and nothing like what two
-    responses in a row give when the second sees the first; tried, since a model may ignore them.
-    From then on it has the attention that takes them.
-    """
-    if not attention.full_attention(body):
-        return False
-    known, spans = (
-        len(body.get_input_embeddings().weight),
-        (range(5, 21), range(21, 45), range(45, 25, -1)),
-    )
-    asked, one, other = (tuple(token % known for token in span) for span in spans)
-    last = Tokens(other[:2], one[:12])
-    own, trained.packed = body.config._attn_implementation, False
-    tokens, mixed = (
-        [Tokens(asked, one), Tokens(asked, other), last],
-        measure([Tokens(asked, one + other), last]),
-    )
-    plain = measure(tokens)
-    body.set_attn_implementation(attention.ATTENTION)
-    trained.packed = True
-    apart, wrong = (
-        (plain - found).reshape(len(plain), -1).norm(dim=1).mean()
-        for found in (measure(tokens), mixed)
-    )
-    same = bool(apart < wrong * (0.3 if trained.compute is torch.bfloat16 else 1e-3))
-    if not same:
-        body.set_attn_implementation(own)
-    return same

@@ -3,61 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rlvr.models.packing import Pass, Tokens
-from rlvr.models.trainable import TrainableModel, takes_rows
+from rlvr.models.packing_probe import probe_packing, use_packed_attention
+from rlvr.models.trainable import TrainableModel
 from rlvr.seeds import key_of
 
 PREFIX = "critic/"  # of the names of its metrics
 
 
 class _WithHead(nn.Module):
-    def __init__(self, body: Any, head: nn.Linear) -> None:
+    """A body with a head; checkpoints have the names of both."""
+
+    def __init__(self, body: PreTrainedModel, head: nn.Linear) -> None:
         super().__init__()
-        self.body, self.head = body, head
+        self.body = body
+        self.head = head
 
 
 class ValueModel(TrainableModel):
     """The value of every response token, read where the token is predicted."""
 
+    module: _WithHead
+
     def __init__(
-        self, body: Any, head: nn.Linear, compute: torch.dtype, tokens_per_pass: int, **held: bool
+        self,
+        body: PreTrainedModel,
+        head: nn.Linear,
+        compute: torch.dtype,
+        tokens_per_pass: int,
+        *,
+        offload: bool = False,
+        shard: bool = False,
     ) -> None:
-        super().__init__(_WithHead(body, head), compute, tokens_per_pass, **held)
-        self.packed = takes_rows(self, body, self._directions)
+        with_head = _WithHead(body, head)
+        super().__init__(with_head, compute, tokens_per_pass, offload=offload, shard=shard)
+        # Hidden states are compared, since the values of a fresh head are all nearly zero.
+        if probe_packing(self, body, self._hidden_directions):
+            use_packed_attention(self, body)
 
     def forward(self, part: Pass) -> Tensor:
-        """The values of the response tokens of one pass.   -> [t]"""
-        return self.call(part)[0]
+        """Return the values of the response tokens of one pass.   -> [t]"""
+        return self.run_pass(part)[0]
 
-    def outputs_of(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
-        value = self.module.head(self._hidden(part))[:, 0]
+    def compute_outputs(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
+        value = self.module.head(self._compute_hidden(part))[:, 0]
         return (value.to(torch.promote_types(value.dtype, torch.float32)),)
 
     def values(self, sequences: Sequence[Tokens]) -> Tensor:
-        """The values of all response tokens, without gradients, in the order of the samples.   ->
-        [T]
+        """Return the values of all response tokens, in the order of the samples.
+
+        Nothing here has a gradient.   -> [T]
         """
-        return self.gathered(sequences, self.forward)
+        return self.evaluate_tokens(sequences, self.forward)
 
-    def _hidden(self, part: Pass) -> Tensor:
-        return self.outputs(self.module.body, part, "last_hidden_state")
+    def _compute_hidden(self, part: Pass) -> Tensor:
+        """Return the last hidden states that predict the response tokens.   -> [t, d]"""
+        return self.read_outputs(self.module.body, part, "last_hidden_state")
 
-    def _directions(self, sequences: Sequence[Tokens]) -> Tensor:
-        return self.gathered(
-            sequences, lambda part: nn.functional.normalize(self._hidden(part).float(), dim=-1)
+    def _hidden_directions(self, sequences: Sequence[Tokens]) -> Tensor:
+        """Return the hidden states of all response tokens, each of length one.   -> [T, d]"""
+        return self.evaluate_tokens(
+            sequences,
+            lambda part: nn.functional.normalize(self._compute_hidden(part).float(), dim=-1),
         )
 
 
 def value_head(width: int, dtype: torch.dtype, device: torch.device, *seed: int | str) -> nn.Linear:
-    """A linear head with weights from N(0, (1/(width+1))^2), as SimpleRL v0's critic has."""
+    """Return a linear head with weights from N(0, (1/(width+1))^2), as SimpleRL v0's critic has."""
     head = nn.Linear(width, 1, bias=False, dtype=dtype, device=device)
     generator = torch.Generator().manual_seed(key_of(*seed) >> 1)
-    head.weight.data.copy_(
-        torch.randn(1, width, generator=generator, dtype=torch.float64) / (width + 1)
-    )
+    weight = torch.randn(1, width, generator=generator, dtype=torch.float64)
+    head.weight.data.copy_(weight / (width + 1))
     return head

@@ -31,7 +31,7 @@ from support.worlds import in_world
 from rlvr.config import loader
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.errors import UserError
-from rlvr.models.packing import Tokens, passes
+from rlvr.models.packing import Tokens, split_into_passes
 
 SHARDED = MAIN | {
     "ppo float64, layers computed again": {
@@ -103,7 +103,8 @@ def test_world_deals_every_sample_to_one_rank_and_about_as_many_tokens_to_each(
     dice = random.Random(0)
     sequences = [Tokens((7, 8, i // 4 + 9), (5,) * dice.randrange(1, 200)) for i in range(40)]
     dealt = [
-        list(passes(sequences, 300, shared, World(rank, size), even=True)) for rank in range(size)
+        list(split_into_passes(sequences, 300, shared, World(rank, size), even=True))
+        for rank in range(size)
     ]
     assert len({len(parts) for parts in dealt}) == 1, (
         "a sharded model needs as many passes on every rank"

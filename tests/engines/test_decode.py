@@ -43,6 +43,7 @@ from rlvr import seeds
 from rlvr.engines import decoder as decoding
 from rlvr.engines import sampling as sampling_
 from rlvr.engines.decoder import Decoder
+from rlvr.engines.packed_linear import PackedLinear
 from rlvr.engines.sampling import sample_tokens
 from rlvr.models import kv_cache, loading
 from rlvr.models.packing import Tokens
@@ -178,12 +179,13 @@ def test_greedy_tokens_are_those_of_transformers_for_other_architectures(kind: s
 
 def test_our_attention_is_used_only_where_it_is_full() -> None:
     ours = {
-        kind: decoder(made(config())).ours
+        kind: decoder(made(config())).has_own_attention
         for kind, config in CONFIGS.items()
         if "window" in kind or kind == "gemma3"
     }
     assert ours == dict.fromkeys(ours, False) and len(ours) == 3
-    assert decoder().ours and decoder(made(CONFIGS["mistral without"]())).ours
+    assert decoder().has_own_attention
+    assert decoder(made(CONFIGS["mistral without"]())).has_own_attention
 
 
 def test_a_hybrid_with_convolutions_generates_as_transformers_does() -> None:
@@ -248,9 +250,9 @@ def test_weights_are_laid_out_while_responses_are_generated_and_say_the_same(
     if dtype is torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("this processor does not multiply bf16")
     laid = list[int]()
-    lay = decoding._Linear.lay
+    pack = PackedLinear.pack_weight
     monkeypatch.setattr(
-        decoding._Linear, "lay", lambda layer, rows: (laid.append(rows), lay(layer, rows))[1]
+        PackedLinear, "pack_weight", lambda layer, rows: (laid.append(rows), pack(layer, rows))[1]
     )
     module = made(CONFIGS["qwen2"]()).float()  # with biases
     module.generation_config.eos_token_id = ENDS
@@ -258,8 +260,10 @@ def test_weights_are_laid_out_while_responses_are_generated_and_say_the_same(
     engine.load(module.named_parameters(), 0)
     answers = engine.generate([Request(prompts(1, 9)[0], tuple(range(40)))], SAMPLING)
     # once for all waves
-    assert list(dict.fromkeys(laid)) == [32, 0] and len(laid) == 2 * len(engine.layers)
-    assert all(layer.laid is None for layer in engine.layers)  # the memory is given back
+    assert list(dict.fromkeys(laid)) == [32, 0] and len(laid) == 2 * len(engine.packed_linears)
+    assert all(
+        layer.packed_weight is None for layer in engine.packed_linears
+    )  # the memory is given back
     policy = Policy(module, dtype, 4096, tiny.tokenizer())
     scores = policy.logprobs(
         [Tokens(prompts(1, 9)[0], a.token_ids) for a in answers], SAMPLING.temperature
@@ -284,7 +288,7 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(
     # a prompt leaves with its last sample
     assert kept[0] == 5 and kept[-1] < 5 and kept == sorted(kept, reverse=True)
     kept.clear()
-    engine.shares = False
+    engine.shares_prompts = False
     assert same(engine.generate(asked, SAMPLING), shared) and not kept
 
 
@@ -299,7 +303,7 @@ def test_attention_in_parts_is_that_over_the_whole(
     keys to itself.
     """
     draw = torch.Generator().manual_seed(0)
-    heads, each, size, steps, mine = 2, 3, 8, kv_cache.BLOCK + 5, torch.tensor(owner)
+    heads, each, size, steps, mine = 2, 3, 8, kv_cache.BLOCK_TOKENS + 5, torch.tensor(owner)
     tokens = torch.tensor([[True] * 5, [False] * 4 + [True], [False] * 2 + [True] * 3])
     asked = [(3, heads, 5, size)] * 2 + [(6, heads, each, size)] + [(6, heads, steps, size)] * 2
     lowered = [torch.randn(n, generator=draw, dtype=torch.float64).mul(2).to(dtype) for n in asked]
@@ -308,15 +312,15 @@ def test_attention_in_parts_is_that_over_the_whole(
     first, said, query, key, value = (part.double() for part in lowered)
     layer = kv_cache.KvCacheLayer()
     layer.update(*lowered[:2])
-    shared, alive = kv_cache.SharedPromptCache.shared([layer], tokens, mine), torch.arange(6)
+    shared, alive = kv_cache.SharedPromptCache.build([layer], tokens, mine), torch.arange(6)
     for step in range(steps):
         layer.update(lowered[3][alive, :, step : step + 1], lowered[4][alive, :, step : step + 1])
-        if step in (3, kv_cache.BLOCK + 1):
+        if step in (3, kv_cache.BLOCK_TOKENS + 1):
             left = torch.arange(1, len(alive))
-            shared, alive = shared.only(left), alive[left]
+            shared, alive = shared.keep_rows(left), alive[left]
         if step % 3:
             continue
-        found = shared.attend(0, lowered[2][alive] * 0.5, shared.seen(step + 1))
+        found = shared.attend(0, lowered[2][alive] * 0.5, shared.step_mask(step + 1))
         left_of_each = Counter(owner[row] for row in alive.tolist())
         assert found.dtype is dtype and shared.even == (len({*left_of_each.values()}) == 1)
         for row, answer in zip(alive.tolist(), found.double(), strict=True):
@@ -400,7 +404,7 @@ UNSHARED: dict[str, Callable[[], PreTrainedConfig]] = {
 def test_a_model_that_would_lose_its_prompts_shares_none(kind: str) -> None:
     module, asked = made(UNSHARED[kind]()), requests(3)
     engine = decoder(module, ends=ENDS)
-    assert engine.ours and not engine.shares and decoder().shares
+    assert engine.has_own_attention and not engine.shares_prompts and decoder().shares_prompts
     alone = [
         engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0]
         for r in asked

@@ -27,7 +27,10 @@ from rlvr import seeds
 from rlvr.build.models import load_policy
 from rlvr.config import loader
 from rlvr.engines.decoder import Decoder
-from rlvr.engines.vllm import RayVllm, Vllm, _chunks, vllm
+from rlvr.engines.vllm import vllm
+from rlvr.engines.vllm_engine import Vllm
+from rlvr.engines.vllm_ray import RayVllm
+from rlvr.engines.vllm_weights import split_weights
 from rlvr.engines.weight_check import WeightSyncCheck
 from rlvr.errors import RunError, UserError
 from rlvr.models.packing import Tokens
@@ -170,7 +173,7 @@ def test_every_weight_arrives_and_no_cache_of_the_one_before_stays(
     for module in (before, after, before):
         engine.load(module.named_parameters(), 0)
         same(engine.generate(asked, greedy), local(module).generate(asked, greedy))
-    monkeypatch.setattr("rlvr.engines.vllm.CHUNK_BYTES", 1)
+    monkeypatch.setattr("rlvr.engines.vllm_weights.CHUNK_BYTES", 1)
     mixed = {name: weight.detach().clone() for name, weight in before.named_parameters()}
     for name, weight in after.named_parameters():
         mixed[name] = weight.detach().clone()
@@ -212,7 +215,7 @@ def test_a_run_learns_and_a_skipped_transfer_ends_it(
 ) -> None:
     """The whole loop; then the worker loses what it receives."""
     from rlvr import train
-    from rlvr.engines.vllm import Receiver
+    from rlvr.engines.vllm_weights import Receiver
 
     model("tied").save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
@@ -304,11 +307,11 @@ def test_engines_apart_answer_as_the_local_one_and_a_lost_one_ends_the_run() -> 
 def test_parts_of_the_stream_keep_its_order_and_bound_their_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rlvr.engines.vllm.CHUNK_BYTES", 40)
+    monkeypatch.setattr("rlvr.engines.vllm_weights.CHUNK_BYTES", 40)
     weights = [(str(i), torch.zeros(size)) for i, size in enumerate([5, 4, 6, 100, 1])]
-    parts = [[name for name, _ in part] for part in _chunks(iter(weights))]
+    parts = [[name for name, _ in part] for part in split_weights(iter(weights))]
     assert parts == [["0", "1", "2"], ["3"], ["4"]]
-    assert list(_chunks(iter([]))) == []
+    assert list(split_weights(iter([]))) == []
 
 
 @pytest.mark.skipif(

@@ -130,7 +130,7 @@ def test_the_exported_model_is_plain_and_a_resume_goes_on(tiny_model: Path, tmp_
         for i, steps in enumerate(parts):
             rlvr.train(made, reward=variety, resume=i > 0, overrides=[f"run.steps={steps}"])
         exported = AutoModelForCausalLM.from_pretrained(tmp_path / name / "model")
-        assert not lora_.adapter_weights(exported)
+        assert not lora_.find_adapter_layers(exported)
         found.append(exported.state_dict())
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
     start = tiny.model().state_dict()

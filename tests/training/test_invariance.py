@@ -44,7 +44,14 @@ from rlvr.build.models import load_policy
 from rlvr.build.run import build
 from rlvr.config import loader
 from rlvr.distributed.world import World
-from rlvr.models import attention, loading, packing, tensors, token_logprobs
+from rlvr.models import (
+    attention,
+    loading,
+    packed_attention,
+    packing,
+    tensors,
+    token_logprobs,
+)
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Forward, Policy
 from rlvr.models.value import ValueModel, value_head
@@ -417,7 +424,7 @@ def test_the_chunked_head_passes_gradcheck(
     which: str, scale: float, chunk: int, cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_logprobs, "CHUNK_LOGITS", chunk)
-    monkeypatch.setattr(token_logprobs, "CACHED", cached)
+    monkeypatch.setattr(token_logprobs, "CACHED_LOGITS", cached)
     draw = torch.Generator().manual_seed(1)
     hidden = torch.randn(7, 5, generator=draw, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, generator=draw, dtype=torch.float64, requires_grad=True)
@@ -616,7 +623,9 @@ def test_rows_of_packed_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of(learner, groups_of())
     whole = gradients(learner, [batch])
     monkeypatch.setattr(packing, "ROW_TOKENS", 20)
-    widths = [part.input_ids.shape[1] for part in packing.passes(batch.sequences, 1, True)]
+    widths = [
+        part.input_ids.shape[1] for part in packing.split_into_passes(batch.sequences, 1, True)
+    ]
     # a prompt and one response may be longer
     assert max(widths) == 23 > sorted(widths)[-2] and len(widths) > 4
     assert close(gradients(learner, [batch]), whole)
@@ -633,7 +642,7 @@ def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in
     """Also where all keys lie far off, as those of models with large biases do; values are narrower
     than keys, and blocks of a few queries split texts as well as they put several together.
     """
-    monkeypatch.setattr(attention, "QUERIES", block)
+    monkeypatch.setattr(packed_attention, "QUERIES", block)
     draw, size = torch.Generator().manual_seed(0), 16
     length = sum(sum(sizes) for sizes in rows)
     shapes = [(1, 6, length, size), (1, 2, length, size), (1, 2, length, 8), (1, length, 6, 8)]
@@ -666,9 +675,9 @@ def test_attention_in_products_does_not_depend_on_the_other_rows_of_a_pass() -> 
 
 
 def test_short_answers_to_a_long_prompt_are_not_gathered_all_at_once() -> None:
-    blocks = attention._blocks(((600, *[1] * 128), *[(1, 2)] * 128), 256)
-    assert sum(len(block.asks) for block in blocks) == 128 + 3 + 2 * 128
-    assert max(block.sees.numel() for block in blocks) <= 1024
+    blocks = packed_attention._plan_blocks(((600, *[1] * 128), *[(1, 2)] * 128), 256)
+    assert sum(len(block.query_tokens) for block in blocks) == 128 + 3 + 2 * 128
+    assert max(block.key_tokens.numel() for block in blocks) <= 1024
 
 
 def test_checkpointed_layers_have_the_gradients_of_plain_ones_in_bf16() -> None:
@@ -715,13 +724,15 @@ def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
         ).packed
 
     assert both() == (True, True)
-    row, blocks = attention._row, attention._blocks
-    monkeypatch.setattr(
-        attention, "_row", lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling)
-    )
+    row, blocks = attention._attend_row, packed_attention._plan_blocks
     monkeypatch.setattr(
         attention,
-        "_blocks",
+        "_attend_row",
+        lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling),
+    )
+    monkeypatch.setattr(
+        packed_attention,
+        "_plan_blocks",
         lambda rows, most: blocks(tuple((sum(sizes),) for sizes in rows), most),
     )
     assert both() == (False, False)
