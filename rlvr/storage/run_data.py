@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlvr.errors import UserError
 from rlvr.storage.fields import WrongShape
 from rlvr.storage.records import (
@@ -49,7 +47,6 @@ class RunData:
     metrics: Sequence[StepRecord]
     evals: Sequence[EvalRecord]
     history: Sequence[HistoryRecord]
-    planned: int | None
 
     @property
     def name(self) -> str:
@@ -58,6 +55,11 @@ class RunData:
     @property
     def finished(self) -> bool:
         return self.summary is not None and self.summary.finished
+
+    @property
+    def planned(self) -> int | None:
+        """Number of steps that the recipe plans; None where it does not say."""
+        return _count_planned_steps(self.recipe)
 
     @property
     def steps(self) -> int:
@@ -126,7 +128,6 @@ def read_run(run: Path) -> RunData:
             metrics=_read_if_there(folder / "metrics.jsonl", StepRecord),
             evals=_read_if_there(folder / "evals.jsonl", EvalRecord),
             history=_read_if_there(folder / "history.jsonl", HistoryRecord),
-            planned=_count_planned_steps(recipe),
         )
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
@@ -160,7 +161,8 @@ def _read_summary(path: Path) -> Summary | None:
 
 
 def _count_planned_steps(recipe: str) -> int | None:
-    """Return the number of steps that the recipe plans; None where it does not say."""
+    import yaml  # only what is said of an unfinished run needs it
+
     try:
         keys: Any = yaml.safe_load(recipe)
         steps = int(keys["run"]["steps"])
