@@ -66,21 +66,23 @@ def make_peer() -> None:
 
 def ours(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Our samples with the texts of their prompts, and the record; a run that was ended goes on."""
+    from rlvr.build.benchmarks import make_benchmark
     from rlvr.build.models import load_engine
-    from rlvr.build.problems import benchmark_of, read_problems
+    from rlvr.build.problems import read_problems
     from rlvr.config.schema import ModelConfig, Spec
-    from rlvr.run import evaluate as held_out
+    from rlvr.run.eval_rows import read_rows
+    from rlvr.run.evaluate import evaluate
     from rlvr.types import Draw, Sampling
 
     asked = {"limit": args.limit, "max_tokens": args.max_tokens}
-    (record,) = held_out.evaluate(MODEL, ["gsm8k"], **asked, data=args.data, out=folder / "ours")
-    (row,) = held_out.declared([{"name": "gsm8k", "limit": args.limit}])
+    (record,) = evaluate(MODEL, ["gsm8k"], **asked, data=args.data, out=folder / "ours")
+    (row,) = read_rows([{"name": "gsm8k", "limit": args.limit}])
     assert row.data is not None
     row = row.model_copy(
         update={"data": Spec(name="shipped", params={**row.data.params, "folder": str(args.data)})}
     )
     tokenizer = load_engine(ModelConfig(name=MODEL), Spec(name="local")).tokenizer
-    benchmark = benchmark_of(row, read_problems(row, "gsm8k"), tokenizer, 4096, Sampling())
+    benchmark = make_benchmark(row, read_problems(row, "gsm8k"), tokenizer, 4096, Sampling())
     samples = {
         s["id"]: s
         for s in map(json.loads, (folder / "ours" / "samples.jsonl").read_text().splitlines())
@@ -94,6 +96,7 @@ def theirs(
 ) -> dict[str, dict[str, Any]]:
     """The response, the answer and the verdict of lm-eval for each problem."""
     from rlvr.models import loading as models
+    from rlvr.models.locating import locate
 
     tasks = folder / "task"
     tasks.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,7 @@ def theirs(
     dtype = str(
         models.compute_dtype("auto", __import__("torch").float32, models.device_of("auto"))
     ).split(".")[-1]
-    options = f"pretrained={models.locate(MODEL)},dtype={dtype},add_bos_token=False"
+    options = f"pretrained={locate(MODEL)},dtype={dtype},add_bos_token=False"
     command = [str(PEER_PYTHON), "-m", "lm_eval", "--model", "hf", "--model_args", options, "--tasks", TASK,
                "--include_path", str(tasks), "--batch_size", "8", "--device", "cpu", "--log_samples",
                "--output_path", str(folder / "theirs")]  # fmt: skip

@@ -151,10 +151,10 @@ def run_audit(options: Namespace) -> None:
         _print_overlaps(options)
         return
 
-    from rlvr.evaluation.agreement import audit_responses, lines_of, write_page
+    from rlvr.evaluation.agreement import audit_responses, describe_audit, write_page
 
     audit = audit_responses(options.path)
-    for line in lines_of(audit):
+    for line in describe_audit(audit):
         print(line)
     out = options.out
     if out is None:
@@ -164,8 +164,8 @@ def run_audit(options: Namespace) -> None:
 
 
 def _print_overlaps(options: Namespace) -> None:
-    from rlvr.run.evaluate import overlaps
+    from rlvr.run.overlaps import find_overlaps
 
     benchmarks = read_benchmarks(options.benchmarks)
-    for name, overlap in overlaps(options.path, benchmarks, options.data):
+    for name, overlap in find_overlaps(options.path, benchmarks, options.data):
         print(overlap.describe(name))

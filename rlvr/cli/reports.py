@@ -54,11 +54,11 @@ def _write_evaluation_page(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _print_pooled_gain(runs: Sequence[Path]) -> None:
-    from rlvr.sweeps.table import pooled_gain
+    from rlvr.sweeps.figures import pool_gains
 
-    gain = pooled_gain(runs)
-    if gain is None:
+    gain = pool_gains(runs)
+    if gain is None or gain.ci95 is None:
         return
-    low, high = gain["ci95"]  # type: ignore[misc]
-    bounds = f"{gain['pass@1']:+.3f} [{low:+.3f}, {high:+.3f}]"
-    print(f"mean gain of {len(runs)} runs, paired over {gain['n']} problems: {bounds}")
+    low, high = gain.ci95
+    bounds = f"{gain.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    print(f"mean gain of {len(runs)} runs, paired over {gain.n} problems: {bounds}")

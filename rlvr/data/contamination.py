@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlvr.metrics.text_quality import words
+from rlvr.metrics.text_quality import split_words
 from rlvr.types import Problem
 
 # Words in a row, of which problems of the same making share a few by chance.
@@ -86,7 +86,7 @@ def find_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> Overl
 
 
 def _normalise(problem: Problem) -> str:
-    return " ".join(words(problem.question))
+    return " ".join(split_words(problem.question))
 
 
 def _split_ngrams(question: str) -> set[str]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from rlvr.data.prompts import Renderer
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.evaluation.summary import summarise
 from rlvr.grading.math_verify import second_opinions
 from rlvr.rollouts.generate import Rollouts
-from rlvr.storage.records import sample_row
-from rlvr.tasks.judge import Judge, judge_safely, wait_all
-from rlvr.types import Draw, Problem, Sampling
+from rlvr.storage.records import EvalRecord, SampleRecord, make_sample
+from rlvr.tasks.judge import Judge, Pending, judge_safely, wait_all
+from rlvr.types import Draw, Problem, Rollout, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,10 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An `evals.jsonl` record and one row for each sample."""
+    """The record of an evaluation and its samples."""
 
-    record: dict[str, Any]
-    samples: list[dict[str, Any]]
+    record: EvalRecord
+    samples: Sequence[SampleRecord]
 
 
 def evaluate_one(
@@ -46,20 +45,32 @@ def evaluate_one(
     second: bool = True,
     world: World = SINGLE_PROCESS,
 ) -> Evaluation:
-    """Accuracy of the engine's present weights, each rank asking its share. The keys do not depend
-    on the step, so evaluations pair sample by sample.
+    """Return the accuracy of the engine's present weights, each rank asking its share.
+
+    The keys of the random numbers do not depend on the step, so evaluations pair sample by sample.
     """
     start = time.perf_counter()
-    draws, count = (
-        [Draw(problem, 0) for problem in world.local_shard(benchmark.problems)],
-        benchmark.sampling.samples,
-    )
-    own = ask_problems(benchmark, rollouts, draws, step, seed, second)
-    whole = world.all_gather([own[i : i + count] for i in range(0, len(own), count)])
-    rows = [row for problem in whole for row in problem]
-    record = {"step": step, "benchmark": benchmark.name, **summarise(rows, benchmark.problems)}
-    record["time"] = {"seconds": time.perf_counter() - start}
-    return Evaluation(record, rows)
+    draws = [Draw(problem, 0) for problem in world.local_shard(benchmark.problems)]
+    own_samples = ask_problems(benchmark, rollouts, draws, step, seed, second)
+    samples = _gather_samples(own_samples, benchmark.sampling.samples, world)
+    record = summarise(step, benchmark.name, samples, benchmark.problems)
+    seconds = time.perf_counter() - start
+    return Evaluation(replace(record, seconds=seconds), samples)
+
+
+def _gather_samples(
+    own_samples: Sequence[SampleRecord],
+    samples_per_problem: int,
+    world: World,
+) -> list[SampleRecord]:
+    """Return the samples of all ranks in the order of the problems."""
+    own_groups: list[Sequence[SampleRecord]] = []
+    for start in range(0, len(own_samples), samples_per_problem):
+        own_groups.append(own_samples[start : start + samples_per_problem])
+    samples: list[SampleRecord] = []
+    for group in world.all_gather(own_groups):
+        samples += group
+    return samples
 
 
 def ask_problems(
@@ -69,18 +80,24 @@ def ask_problems(
     step: int,
     seed: int,
     second: bool,
-) -> list[dict[str, Any]]:
-    """The samples of some problems with their verdicts, as lines of samples.jsonl; `second` asks
-    math-verify too.
-    """
-    found = rollouts(benchmark.render(draws), benchmark.sampling, seed, "eval", benchmark.name)
-    pending = [judge_safely(benchmark.judge, r.prompt.problem, r.response) for r in found]
-    opinions = (
-        second_opinions([(r.prompt.problem, r.text) for r in found])
-        if second
-        else [None] * len(found)
-    )
-    return [
-        sample_row(step, rollout, verdict) | ({} if opinion is None else {"second": opinion})
-        for rollout, verdict, opinion in zip(found, wait_all(pending), opinions, strict=True)
-    ]
+) -> list[SampleRecord]:
+    """Return the samples of some problems with their verdicts; `second` asks math-verify too."""
+    prompts = benchmark.render(draws)
+    sampled = rollouts(prompts, benchmark.sampling, seed, "eval", benchmark.name)
+    # all are begun before math-verify is asked, which works in processes of its own
+    pending: list[Pending] = []
+    for rollout in sampled:
+        pending.append(judge_safely(benchmark.judge, rollout.prompt.problem, rollout.response))
+    opinions: Sequence[bool | None] = [None] * len(sampled)
+    if second:
+        opinions = _ask_math_verify(sampled)
+    verdicts = wait_all(pending)
+    samples: list[SampleRecord] = []
+    for rollout, verdict, opinion in zip(sampled, verdicts, opinions, strict=True):
+        sample = make_sample(step, rollout, verdict)
+        samples.append(replace(sample, second=opinion))
+    return samples
+
+
+def _ask_math_verify(sampled: Sequence[Rollout]) -> list[bool | None]:
+    return second_opinions([(rollout.prompt.problem, rollout.text) for rollout in sampled])

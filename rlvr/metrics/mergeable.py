@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from rlvr.distributed.world import World
 
+Values = Sequence[float]
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -21,7 +23,7 @@ class Moments:
     squares: float
 
     @staticmethod
-    def of(values: Sequence[float]) -> Moments:
+    def collect(values: Values) -> Moments:
         """Return the moments of some values, each sum rounded once."""
         return Moments(
             count=float(len(values)),
@@ -86,9 +88,9 @@ class Metrics:
         return Metrics(sums=values)
 
     @staticmethod
-    def explained(name: str, errors: Sequence[float], values: Sequence[float]) -> Metrics:
+    def explain_variance(name: str, errors: Values, values: Values) -> Metrics:
         """Return 1 - variance(errors) / variance(values), as sums that merge exactly."""
-        explained = ExplainedVariance(Moments.of(errors), Moments.of(values))
+        explained = ExplainedVariance(Moments.collect(errors), Moments.collect(values))
         return Metrics(explained_variances={name: explained})
 
     def __add__(self, other: Metrics) -> Metrics:
@@ -104,7 +106,7 @@ class Metrics:
             explained[name] = explained.get(name, ExplainedVariance()) + moments
         return Metrics(means, sums, explained)
 
-    def over(self, world: World) -> Metrics:
+    def all_reduce(self, world: World) -> Metrics:
         """Add up the metrics of all ranks, where each has those of its share."""
         if world.size == 1:
             return self

@@ -6,9 +6,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+Values = Sequence[float]
 
 Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within so many deviations
 Z_POWER = 0.8416212335729143  # and 80 % below so many: the power of four times in five
@@ -29,20 +32,28 @@ class Interval(NamedTuple):
         return Interval(max(0.0, self.low), min(1.0, self.high))
 
 
-def interval(shares: Sequence[float]) -> Interval:
+class PairedGain(NamedTuple):
+    """A mean gain over problems."""
+
+    value: float
+    ci95: Interval
+    n: int  # problems
+
+
+def estimate_interval(shares: Values) -> Interval:
     """Return the 95 % interval of the mean of per-problem shares.
 
     It is Wilson's (1927) where each share is 0 or 1, else a normal one.
 
-    >>> [round(x, 3) for x in interval([1.0] * 5 + [0.0] * 5)]
+    >>> [round(x, 3) for x in estimate_interval([1.0] * 5 + [0.0] * 5)]
     [0.237, 0.763]
     """
     if all(share in (0.0, 1.0) for share in shares):
-        return _wilson_interval(shares).clamp()
-    return _normal_interval(shares).clamp()
+        return _estimate_wilson(shares).clamp()
+    return _estimate_normal(shares).clamp()
 
 
-def _wilson_interval(outcomes: Sequence[float]) -> Interval:
+def _estimate_wilson(outcomes: Values) -> Interval:
     """Return Wilson's (1927) score interval of a share, from outcomes that are each 0 or 1."""
     count = len(outcomes)
     share = math.fsum(outcomes) / count
@@ -56,7 +67,7 @@ def _wilson_interval(outcomes: Sequence[float]) -> Interval:
     )
 
 
-def _normal_interval(values: Sequence[float]) -> Interval:
+def _estimate_normal(values: Values) -> Interval:
     """Return the 95 % interval of a mean from the deviation of the values."""
     count = len(values)
     mean = math.fsum(values) / count
@@ -65,7 +76,7 @@ def _normal_interval(values: Sequence[float]) -> Interval:
     return Interval.around(mean, Z95 * math.sqrt(variance / count))
 
 
-def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, object]:
+def estimate_paired_gain(before: Values, after: Values) -> PairedGain:
     """Return the mean gain over the same problems with its 95 % interval.
 
     The interval is from the deviation of the per-problem differences.
@@ -73,14 +84,14 @@ def paired_gain(before: Sequence[float], after: Sequence[float]) -> dict[str, ob
     differences: list[float] = []
     for share_before, share_after in zip(before, after, strict=True):
         differences.append(share_after - share_before)
-    return {
-        "pass@1": fmean(differences),
-        "ci95": list(_normal_interval(differences)),
-        "n": len(differences),
-    }
+    return PairedGain(
+        value=fmean(differences),
+        ci95=_estimate_normal(differences),
+        n=len(differences),
+    )
 
 
-def crossed_interval(values: np.ndarray) -> Interval:
+def estimate_crossed_interval(values: np.ndarray) -> Interval:
     """Return the 95 % interval of the mean of values [problems, seeds] where both are drawn from
     many.
 
@@ -95,7 +106,7 @@ def crossed_interval(values: np.ndarray) -> Interval:
     mean = values.mean()
     problem_means = values.mean(axis=1)  # [problems]
     seed_means = values.mean(axis=0)  # [seeds]
-    over_problems = _normal_interval(problem_means.tolist())
+    over_problems = _estimate_normal(problem_means.tolist())
 
     ss_seeds = problems * _sum_squares(seed_means - mean)
     ms_seeds = ss_seeds / max(1, seeds - 1)
@@ -120,7 +131,7 @@ def _sum_squares(deviations: np.ndarray) -> float:
     return float((deviations**2).sum())
 
 
-def sampling_interval(rows: Sequence[Sequence[bool]]) -> Interval | None:
+def estimate_sampling_interval(rows: Sequence[Sequence[bool]]) -> Interval | None:
     """Return the 95 % interval of accuracy on these very problems.
 
     Only the samples are taken as drawn, not the problems. None where a problem has a single sample,
@@ -153,10 +164,10 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - all_wrong / draws
 
 
-def tries(samples: int) -> list[int]:
+def choose_ks(samples: int) -> list[int]:
     """Return the k of pass@k for so many samples: powers of two, and all of them.
 
-    >>> tries(6)
+    >>> choose_ks(6)
     [1, 2, 4, 6]
     """
     powers: list[int] = []
@@ -167,7 +178,7 @@ def tries(samples: int) -> list[int]:
     return [*powers, samples]
 
 
-def detectable(values: Sequence[float], *, paired: bool = False) -> float:
+def estimate_detectable(values: Values, *, paired: bool = False) -> float:
     """Return the smallest true difference of means that a test at 5 % finds four times in five.
 
     `values` are the shares of one model, another of the same spread being thought beside it, or,
@@ -175,7 +186,7 @@ def detectable(values: Sequence[float], *, paired: bool = False) -> float:
     are all alike do not look certain, the spread is that with four more, two of them solved
     (Agresti and Coull, 1998), or one more for either model.
 
-    >>> round(detectable([1.0] * 10 + [0.0] * 20), 2)
+    >>> round(estimate_detectable([1.0] * 10 + [0.0] * 20), 2)
     0.35
     """
     if paired:
@@ -189,16 +200,18 @@ def detectable(values: Sequence[float], *, paired: bool = False) -> float:
     return (Z95 + Z_POWER) * standard_error
 
 
-def sign_flip(differences: Sequence[int]) -> float:
+def compute_sign_flip(differences: Sequence[int]) -> float:
     """Return the exact two-sided p-value that differences, problem by problem, have a sign by
     chance; they are whole numbers.
 
     Each difference keeps its size and has either sign with the same chance (Fisher, 1935). Where
     they are -1, 0 and 1 this is McNemar's exact test.
 
-    >>> sign_flip([1, 1, 1, 1, 1, 0, 0])
+    >>> compute_sign_flip([1, 1, 1, 1, 1, 0, 0])
     0.0625
     """
+    import numpy as np  # which no page of a run needs
+
     unit = math.gcd(*differences) or 1
     sizes = [abs(difference) // unit for difference in differences if difference]
     chance = np.ones(1)  # of each sum, from minus all to all in steps of two

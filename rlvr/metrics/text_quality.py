@@ -12,7 +12,7 @@ REFLECTION = ("rethink", "recheck", "recalculate")
 # The longer list is that of SimpleRL-Zoo.
 KEYWORDS = ("recheck", "rethink", "try again", "wait", "alternatively", "retry", "however")
 
-# The rule of `repeats`: letters of a stretch, letters of a line, share of letters in common.
+# The rule of `is_repetitive`: letters of a stretch, letters of a line, share of letters in common.
 STRETCH_LENGTH = 10
 MIN_LINE_LENGTH = 20
 SAME_LETTERS = 0.85
@@ -20,53 +20,57 @@ SAME_LETTERS = 0.85
 _WORD = re.compile(r"[^\W_]+|[-+*/^=<>%|!]")
 
 
-def reflects(text: str) -> bool:
+def has_reflection(text: str) -> bool:
     """Return whether the text says that it checks itself."""
     return any(word in text.lower() for word in REFLECTION)
 
 
-def keywords(text: str) -> int:
+def count_keywords(text: str) -> int:
     """Count Zoo's words of reflection in the text, also inside words.
 
-    >>> keywords("Wait, awaiting")
+    >>> count_keywords("Wait, awaiting")
     2
     """
     return sum(map(text.lower().count, KEYWORDS))
 
 
-def foreign(text: str) -> float:
+def measure_foreign(text: str) -> float:
     """Return the share of letters outside ASCII.
 
     They are what an over-trained policy mixes in first (One-Shot-RLVR, figure 3).
 
-    >>> foreign("is 是 b")
+    >>> measure_foreign("is 是 b")
     0.25
     """
     letters = [letter for letter in text if letter.isalpha()]
     if not letters:
         return 0.0
-    return sum(not letter.isascii() for letter in letters) / len(letters)
+    count = sum(not letter.isascii() for letter in letters)
+    return count / len(letters)
 
 
-def repetition(text: str, size: int = 4) -> float:
+def measure_repetition(text: str, size: int = 4) -> float:
     """Return the share of word n-grams that occurred before.
 
-    >>> repetition("a b a b a b", 2)
+    >>> measure_repetition("a b a b a b", 2)
     0.6
     """
-    return repeated(text.split(), size)
+    return measure_repeated(text.split(), size)
 
 
-def repeated(items: Sequence[str | int], size: int) -> float:
+def measure_repeated(items: Sequence[str | int], size: int) -> float:
     """Return the share of n-grams that occurred before."""
     count = len(items) - size + 1
     if count <= 0:
         return 0.0
-    distinct = {tuple(items[start : start + size]) for start in range(count)}
+    distinct: set[tuple[str | int, ...]] = set()
+    for start in range(count):
+        ngram = tuple(items[start : start + size])
+        distinct.add(ngram)
     return 1 - len(distinct) / count
 
 
-def repeats(text: str) -> bool:
+def is_repetitive(text: str) -> bool:
     """Return whether the text goes in circles, by the rule of SimpleRL-Zoo (collect_results.py).
 
     Two neighbouring stretches of 10 letters, or two neighbouring lines or sentences of at least 20,
@@ -113,10 +117,10 @@ def _split_pieces(text: str) -> set[str]:
     return set(text)
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Return the words, numbers and operators of a text in small letters.
 
-    >>> words("If $x=2$:")
+    >>> split_words("If $x=2$:")
     ['if', 'x', '=', '2']
     """
     return _WORD.findall(text.lower())

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 SameAnswer = Callable[[str, str], bool]
 
 
-def majority(answers: Sequence[str | None], same: SameAnswer = operator.eq) -> int | None:
+def find_majority(answers: Sequence[str | None], same: SameAnswer = operator.eq) -> int | None:
     """Return the first place of the answer given most often; None where nobody answered.
 
     Ties go to the answer seen first, and no answer (None) has no vote. Answers are the same by
     their text, as published figures have it, unless `same` compares them otherwise.
 
-    >>> majority(["5", None, "6", "6", "5"])
+    >>> find_majority(["5", None, "6", "6", "5"])
     0
     """
     votes: dict[int, int] = {}  # by the first place of each answer

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rlvr.grading.compare import canonical, compare
-from rlvr.metrics.text_quality import repeated
+from rlvr.metrics.text_quality import measure_repeated
 from rlvr.registry import Count, Share, register
 from rlvr.seeds import uniform
 from rlvr.types import Context, Reward, Rollout, Verdict, VerifiedGroup
@@ -207,7 +207,7 @@ def repetition(rollout: Rollout, *, ngram: Count = 3, penalty: float = -1.0) -> 
 
     1 1 0 1 1 with n=2: 3 different of 4, so a quarter of the penalty.
     """
-    return Reward(repeated(rollout.token_ids, ngram) * penalty)
+    return Reward(measure_repeated(rollout.token_ids, ngram) * penalty)
 
 
 @register("reward", "cosine")

@@ -1,5 +1,6 @@
-"""Evaluation of a model, or of a run's checkpoints, on held-out sets; every sample is kept, so a
-killed one goes on.
+"""Evaluate a model, or a run's checkpoints, on held-out sets.
+
+Every sample is kept, so a killed evaluation goes on.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ from typing import Any
 
 import torch
 
-from rlvr import registry
+from rlvr.build.benchmarks import make_benchmark
 from rlvr.build.models import load_engine, load_policy
-from rlvr.build.problems import benchmark_of, read_problems
-from rlvr.config import loader, merge, plugins, validation
-from rlvr.config.benchmarks import BOXED
-from rlvr.config.schema import EvalSetConfig, ModelConfig, SourceConfig, Spec
-from rlvr.data.contamination import Overlap, find_overlap
+from rlvr.build.problems import read_problems
+from rlvr.config import loader
+from rlvr.config.schema import EvalSetConfig, ModelConfig, Spec
 from rlvr.errors import UserError
 from rlvr.evaluation.ask import Benchmark
 from rlvr.models import loading
 from rlvr.run import checkpoint
-from rlvr.run.evaluation_folder import Folder, digest_weights
+from rlvr.run.eval_rows import RowOptions, check_rows, read_rows
+from rlvr.run.evaluation_folder import EvaluationFolder, digest_weights
 from rlvr.run.evaluator import Evaluator, Version
 from rlvr.run.progress import Progress
 from rlvr.seeds import key_of
-from rlvr.types import Draw, Sampling
+from rlvr.storage.records import EvalRecord
+from rlvr.types import Draw, Problem, Sampling
 
 MAX_TOKENS = 256  # where neither the caller nor the benchmark says
 
-
-DATA = (".json", ".jsonl", ".parquet")
+# The checkpoints to evaluate by their steps; None stands for the model before training.
+Checkpoints = Mapping[int, Path | None]
 
 
 def evaluate(
@@ -62,192 +63,199 @@ def evaluate(
     is written there as it goes and `results.json` at the end; the same call goes on where an
     earlier one was ended. Raises UserError for bad input.
     """
-    given = {
-        "samples": samples,
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_tokens": max_tokens,
-        "limit": limit,
-    }
-    rows = [_asked(row, given, prompt, tuple(stop), data) for row in declared(benchmarks)]
-    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-    _check(rows, seeds, batch)
-    steps = _steps(Path(model), checkpoints)
+    options = RowOptions(
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        limit=limit,
+        prompt=prompt,
+        stop=tuple(stop),
+        data=data,
+    )
+    rows = [options.apply(row) for row in read_rows(benchmarks)]
+    seeds = _list_seeds(seed)
+    check_rows(rows)
+    _check_numbers(seeds, batch)
+    steps = _find_checkpoints(Path(model), checkpoints)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with Progress(f"evaluating {model}", 0) as progress:
-        problems = [read_problems(row, f"benchmark {row.name}") for row in rows]
-        progress.stage(f"loading {model}")
-        versions = _versions(model, steps)
-        tokenizer, base = versions[0].rollouts.tokenizer, Sampling(1, MAX_TOKENS, 0.0)
-        pairs = list(zip(rows, problems, strict=True))
-        held_out = [
-            benchmark_of(row, asked, tokenizer, max_prompt_tokens, base) for row, asked in pairs
-        ]
-        for line in [line for benchmark in held_out for line in _shown(benchmark).split("\n")]:
-            progress.note(line)
-        settings = _settings(model, steps, rows, held_out, seeds)
-        folder = Folder(Path(out), settings, overwrite) if out is not None else None
-        results = Evaluator(seeds, folder, batch, progress).results(versions, held_out)
+        versions, held_out = _prepare(model, rows, steps, max_prompt_tokens, progress)
+        settings = _collect_settings(model, steps, rows, held_out, seeds)
+        folder = _open_folder(out, settings, overwrite)
+        results = Evaluator(seeds, folder, batch, progress).evaluate(versions, held_out)
         if folder is not None:
-            folder.finish(results)
-            if checkpoints is not None:
-                from rlvr.report.evaluation_page import write_curves
-
-                progress.note(f"curves: {write_curves(folder.path)}")
-    return results
+            _finish(folder, results, progress, draws_curves=checkpoints is not None)
+    return [record.dump_row() for record in results]
 
 
-def declared(benchmarks: Sequence[str | Mapping[str, Any]]) -> list[EvalSetConfig]:
-    """The rows behind names, data files, YAML files of rows and rows; raises UserError."""
-    found: list[EvalSetConfig] = []
-    for row in benchmarks:
-        if isinstance(row, str) and Path(row).suffix in (".yaml", ".yml"):
-            found += declared(_rows_of(Path(row)))
-        elif isinstance(row, str) and Path(row).suffix in DATA:
-            found.append(
-                EvalSetConfig(
-                    name=Path(row).stem, data=Spec(name="file", params={"path": row}), prompt=BOXED
-                )
-            )
-        else:
-            found.append(validation.resolve_eval_set(row))
-    return found
+def _list_seeds(seed: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(seed, int):
+        return (seed,)
+    return tuple(seed)
 
 
-def overlaps(
-    train: Path, benchmarks: Sequence[str | Mapping[str, Any]], data: str | Path | None
-) -> Iterator[tuple[str, Overlap]]:
-    """The contamination of each benchmark by the problems of a file, or of a run's recipe; raises
-    UserError.
-    """
-    if train.is_dir():
-        sources = loader.load(train / "recipe.yaml").train
-    else:
-        sources = (SourceConfig(data=Spec(name="file", params={"path": str(train)})),)
-    problems = [p for i, source in enumerate(sources) for p in read_problems(source, f"train.{i}")]
-    for row in [_asked(row, {}, None, (), data) for row in declared(benchmarks)]:
-        yield row.name, find_overlap(problems, read_problems(row, f"benchmark {row.name}"))
-
-
-def _rows_of(path: Path) -> list[Any]:
-    read = merge.load_yaml(path, str(path))
-    rows = read if isinstance(read, list) else [read]
-    if not rows or not all(isinstance(row, str | Mapping) for row in rows):
-        raise UserError(
-            f"{path}: should be a list of benchmarks, each a name or a row {{name, data, task, prompt}}"
-        )
-    return rows
-
-
-def _asked(
-    row: EvalSetConfig,
-    given: Mapping[str, Any],
-    prompt: Any,
-    stop: tuple[str, ...],
-    data: str | Path | None,
-) -> EvalSetConfig:
-    """The row with what the caller says in place of its own."""
-    changed = {key: value for key, value in given.items() if value is not None}
-    if stop:
-        changed["stop"] = stop
-    if prompt is not None:
-        changed["prompt"] = Spec.model_validate(prompt)
-    if data is not None and row.data is not None and row.data.name == "shipped":
-        changed["data"] = Spec(name="shipped", params={**row.data.params, "folder": str(data)})
-    return row.model_copy(update=changed)
-
-
-def _check(rows: Sequence[EvalSetConfig], seeds: Sequence[int], batch: int) -> None:
-    for row in rows:
-        validation.resolve_eval_set(
-            row.model_dump(mode="json")
-        )  # what the caller gave is checked as a row is
-        for where, kind, spec in plugins.list_plugins(row, row.name):
-            registry.find(kind, spec.name, kind).check(spec.params, where)
-    names = [row.name for row in rows]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"benchmarks: two are called '{twice}'; give each its own name")
+def _check_numbers(seeds: Sequence[int], batch: int) -> None:
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError("seed: should be one number, or several that differ")
     if batch < 1:
         raise UserError("batch: should be at least 1")
 
 
-def _steps(run: Path, checkpoints: str | Sequence[int] | None) -> dict[int, Path | None]:
-    """The checkpoints that are asked for, by step; {} where the model itself is meant."""
-    if checkpoints is None:
+def _find_checkpoints(run: Path, asked: str | Sequence[int] | None) -> Checkpoints:
+    """Return the checkpoints that are asked for in the order of their steps; {} where the model
+    itself is meant.
+    """
+    if asked is None:
         return {}
     if not (run / "recipe.yaml").is_file():
         raise UserError(
             f"{run}: is no run folder (it has no recipe.yaml), and only a run has checkpoints"
         )
     known: dict[int, Path | None] = {0: None}
-    known |= {
-        int(path.name.rpartition("-")[2]): path
-        for path in checkpoint.list_checkpoints(run / "checkpoints")
-    }
-    wanted = list(known) if checkpoints == "all" else [int(step) for step in checkpoints]
-    absent = next((step for step in wanted if step not in known), None)
-    if absent is not None:
-        kept = ", ".join(map(str, known))
-        raise UserError(
-            f"{run}: has no checkpoint of step {absent} (known: {kept}); see checkpoint.keep in the recipe"
-        )
-    return {step: known[step] for step in sorted(set(wanted))}
+    for path in checkpoint.list_checkpoints(run / "checkpoints"):
+        known[int(path.name.rpartition("-")[2])] = path
+    if asked == "all":
+        return dict(sorted(known.items()))
+    steps = [int(step) for step in asked]
+    for step in steps:
+        if step not in known:
+            names = ", ".join(map(str, known))
+            raise UserError(
+                f"{run}: has no checkpoint of step {step} (known: {names}); see checkpoint.keep in the recipe"
+            )
+    return {step: known[step] for step in sorted(set(steps))}
 
 
-def _versions(model: str, steps: Mapping[int, Path | None]) -> list[Version]:
+def _load_versions(model: str, steps: Checkpoints) -> list[Version]:
+    """Return the weights to evaluate, which share one model and one engine."""
     if not steps:
-        return [Version(0, load_engine(ModelConfig(name=model), Spec(name="local")))]
+        rollouts = load_engine(ModelConfig(name=model), Spec(name="local"))
+        return [Version(0, rollouts)]
     loaded = load_policy(loader.load(Path(model) / "recipe.yaml"))
     return [Version(step, loaded.rollouts, loaded.policy, path) for step, path in steps.items()]
 
 
-def _shown(benchmark: Benchmark) -> str:
-    """One rendered prompt and how it is sampled, so that nobody evaluates with the wrong one."""
-    prompt, ask_ = benchmark.render([Draw(benchmark.problems[0], 0)])[0], benchmark.sampling
-    sampled = (
-        f"{ask_.samples} samples at temperature {ask_.temperature:g}"
-        if ask_.temperature
-        else "greedy"
-    )
-    nucleus = f", top-p {ask_.top_p:g}" if ask_.top_p < 1 else ""
-    stops = f", ends also at {', '.join(map(repr, ask_.stop))}" if ask_.stop else ""
-    same = " (all the same at temperature 0)" if ask_.samples > 1 and not ask_.temperature else ""
-    head = f"{benchmark.name}: {len(benchmark.problems)} problems, {sampled}{same}{nucleus}, at most {ask_.max_tokens}"
-    return f"{head} tokens{stops}; the first prompt:\n{prompt.text}\n(end of the prompt)"
-
-
-def _settings(
+def _prepare(
     model: str,
-    steps: Mapping[int, Path | None],
     rows: Sequence[EvalSetConfig],
-    held_out: Sequence[Benchmark],
+    steps: Checkpoints,
+    max_prompt_tokens: int,
+    progress: Progress,
+) -> tuple[list[Version], list[Benchmark]]:
+    """Return the weights and the benchmarks to ask, and say how each benchmark is asked."""
+    problems = [read_problems(row, f"benchmark {row.name}") for row in rows]
+    progress.stage(f"loading {model}")
+    versions = _load_versions(model, steps)
+    benchmarks = _make_benchmarks(rows, problems, versions[0], max_prompt_tokens)
+    for benchmark in benchmarks:
+        for line in _describe(benchmark).split("\n"):
+            progress.note(line)
+    return versions, benchmarks
+
+
+def _make_benchmarks(
+    rows: Sequence[EvalSetConfig],
+    problems: Sequence[Sequence[Problem]],
+    version: Version,
+    max_prompt_tokens: int,
+) -> list[Benchmark]:
+    tokenizer = version.rollouts.tokenizer
+    default = Sampling(1, MAX_TOKENS, 0.0)
+    benchmarks: list[Benchmark] = []
+    for row, own_problems in zip(rows, problems, strict=True):
+        benchmark = make_benchmark(row, own_problems, tokenizer, max_prompt_tokens, default)
+        benchmarks.append(benchmark)
+    return benchmarks
+
+
+def _describe(benchmark: Benchmark) -> str:
+    """Return one rendered prompt and how it is sampled, so that nobody evaluates with the wrong
+    one.
+    """
+    sampling = ", ".join(_describe_sampling(benchmark.sampling))
+    return (
+        f"{benchmark.name}: {len(benchmark.problems)} problems, {sampling}; the first prompt:\n"
+        f"{_render_first(benchmark)}\n(end of the prompt)"
+    )
+
+
+def _describe_sampling(sampling: Sampling) -> Iterator[str]:
+    if sampling.temperature:
+        yield f"{sampling.samples} samples at temperature {sampling.temperature:g}"
+    elif sampling.samples > 1:
+        yield "greedy (all the same at temperature 0)"
+    else:
+        yield "greedy"
+    if sampling.top_p < 1:
+        yield f"top-p {sampling.top_p:g}"
+    yield f"at most {sampling.max_tokens} tokens"
+    if sampling.stop:
+        yield f"ends also at {', '.join(map(repr, sampling.stop))}"
+
+
+def _render_first(benchmark: Benchmark) -> str:
+    prompts = benchmark.render([Draw(benchmark.problems[0], 0)])
+    return prompts[0].text
+
+
+def _collect_settings(
+    model: str,
+    steps: Checkpoints,
+    rows: Sequence[EvalSetConfig],
+    benchmarks: Sequence[Benchmark],
     seeds: Sequence[int],
 ) -> dict[str, Any]:
-    """What has to be the same for an evaluation to go on; the problems and the weights by digest."""
-    weights = (
-        [digest_weights(path) for path in steps.values() if path]
-        if steps
-        else [digest_weights(Path(loading.locate(model)))]
-    )
-    found: dict[str, Any] = {
+    """Return what has to be the same for an evaluation to go on, the problems and the weights by
+    digest.
+    """
+    weights = [path for path in steps.values() if path]
+    if not steps:
+        weights = [Path(loading.locate(model))]
+    settings: dict[str, Any] = {
         "model": model,
-        "weights": weights,
+        "weights": [digest_weights(path) for path in weights],
         "checkpoints": list(steps),
         "seeds": list(seeds),
     }
-    for row, benchmark in zip(rows, held_out, strict=True):
-        asked = row.model_dump(mode="json", include={"task", "prompt"})
-        first = benchmark.render([Draw(benchmark.problems[0], 0)])[0].text
-        texts = [text for p in benchmark.problems for text in (p.id, p.question, p.answer)]
-        sampling = {name: getattr(benchmark.sampling, name) for name in Sampling.__slots__}
-        digests = {"problems": key_of(*texts), "first_prompt": key_of(first)}
-        found[f"benchmark {row.name}"] = {
-            **asked,
-            **sampling,
-            "stop": list(benchmark.sampling.stop),
-            **digests,
-        }
-    return found
+    for row, benchmark in zip(rows, benchmarks, strict=True):
+        settings[f"benchmark {row.name}"] = _collect_benchmark_settings(row, benchmark)
+    return settings
+
+
+def _collect_benchmark_settings(row: EvalSetConfig, benchmark: Benchmark) -> dict[str, Any]:
+    settings: dict[str, Any] = row.model_dump(mode="json", include={"task", "prompt"})
+    for name in Sampling.__slots__:
+        settings[name] = getattr(benchmark.sampling, name)
+    settings["stop"] = list(benchmark.sampling.stop)
+    texts: list[str] = []
+    for problem in benchmark.problems:
+        texts += [problem.id, problem.question, problem.answer]
+    settings["problems"] = key_of(*texts)
+    settings["first_prompt"] = key_of(_render_first(benchmark))
+    return settings
+
+
+def _open_folder(
+    out: str | Path | None,
+    settings: Mapping[str, Any],
+    overwrite: bool,
+) -> EvaluationFolder | None:
+    if out is None:
+        return None
+    return EvaluationFolder.open(Path(out), settings, overwrite)
+
+
+def _finish(
+    folder: EvaluationFolder,
+    results: Sequence[EvalRecord],
+    progress: Progress,
+    *,
+    draws_curves: bool,
+) -> None:
+    """Write the results and, where checkpoints were asked, the page of their curves."""
+    from rlvr.report.evaluation_page import write_curves
+
+    folder.finish(results)
+    if draws_curves:
+        progress.note(f"curves: {write_curves(folder.path)}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 from rlvr.errors import Interrupted
 from rlvr.evaluation.ask import evaluate_one
@@ -16,6 +15,7 @@ from rlvr.run import checkpoint
 from rlvr.run.session import Phase, Session
 from rlvr.run.summary import best_step
 from rlvr.step import State, StepResult
+from rlvr.storage.records import Credit, Measured, SampleRecord, StepRecord, make_sample
 
 
 def run_phases(session: Session, state: State) -> State:
@@ -78,42 +78,40 @@ def _log(
 ) -> None:
     """Hand the record of a step to the folder, the display and the trackers."""
     measured = result.metrics.record()
-    record = {
-        "step": result.state.step,
-        "phase": phase.name,
-        **measured,
-        "time": _describe_time(measured, seconds),
-    }
-    session.folder.record_step(result, record)
+    record = StepRecord(
+        step=result.state.step,
+        phase=phase.name,
+        metrics=measured,
+        time=_describe_time(measured, seconds),
+    )
+    session.writer.record_step(record, result)
     session.progress.step(record, _pick_sample(result))
     for tracker in session.trackers:
-        tracker.log(record, "step")
+        tracker.log(record.dump_row(), "step")
 
 
-def _describe_time(measured: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, float]:
+def _describe_time(
+    measured: Mapping[str, Measured],
+    seconds: Mapping[str, float],
+) -> dict[str, float | None]:
     """Return the seconds of each stage, the speed of a step that generates, and the memory."""
-    described = dict(seconds)
-    if measured.get("response_tokens"):
-        described["tokens_per_second"] = measured["response_tokens"] / seconds["step"]
+    described: dict[str, float | None] = dict(seconds)
+    tokens = measured.get("response_tokens")  # a supervised step has none
+    if isinstance(tokens, float | int) and tokens:
+        described["tokens_per_second"] = tokens / seconds["step"]
     described["peak_memory_gb"] = _peak_memory()
     return described
 
 
-def _pick_sample(result: StepResult) -> dict[str, Any] | None:
+def _pick_sample(result: StepResult) -> SampleRecord | None:
     """Return a sample to look at; each step shows another group."""
     groups = [group for group in result.groups if group.samples]
     if not groups:
         return None
-    sample = groups[result.state.step % len(groups)].samples[0]
-    problem = sample.rollout.prompt.problem
-    return {
-        "question": problem.question,
-        "gold": problem.answer,
-        "text": sample.rollout.text,
-        "status": sample.verdict.status,
-        "answer": sample.verdict.answer,
-        "reward": sample.reward.value,
-    }
+    step = result.state.step
+    sample = groups[step % len(groups)].samples[0]
+    record = make_sample(step, sample.rollout, sample.verdict)
+    return replace(record, credit=Credit(sample.reward.value, sample.reward.parts))
 
 
 def _evaluate_if_due(session: Session, phase: Phase, state: State) -> None:
@@ -135,10 +133,10 @@ def _evaluate(session: Session, state: State) -> None:
             recipe.eval.second_verifier,
             session.world,
         )
-        session.folder.record_eval(evaluation)
+        session.writer.record_eval(evaluation)
         session.progress.evaluated(evaluation.record)
         for tracker in session.trackers:
-            tracker.log(evaluation.record, "eval")
+            tracker.log(evaluation.record.dump_row(), "eval")
 
 
 def _save_if_due(session: Session, phase: Phase, state: State) -> None:
@@ -175,10 +173,10 @@ def _find_best(session: Session) -> int | None:
     is asked for.
     """
     benchmark = session.recipe.checkpoint.best
-    best = session.world.broadcast(lambda: best_step(session.folder.path, benchmark))
+    best = session.world.broadcast(lambda: best_step(session.folder, benchmark))
     if best is None:
         return None
-    return best["step"]
+    return best.step
 
 
 def _peak_memory() -> float:

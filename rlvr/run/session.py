@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 from rlvr.build.run import Built
 from rlvr.cold_start import cold_step
@@ -15,7 +15,9 @@ from rlvr.run import checkpoint
 from rlvr.run.folder import RunFolder
 from rlvr.run.progress import Progress
 from rlvr.run.trackers import Tracker
+from rlvr.run.writer import RunWriter
 from rlvr.step import State, StepResult, train_step
+from rlvr.storage.records import COLD_START
 from rlvr.training.learner import Learner
 
 
@@ -41,33 +43,51 @@ class Session:
     recipe: Recipe
     built: Built
     folder: RunFolder
+    writer: RunWriter
     saver: checkpoint.Saver
     progress: Progress
     trackers: Sequence[Tracker] = ()
     world: World = SINGLE_PROCESS
-    stopping: bool = field(default=False)
+    stopping: bool = False  # the user has asked for it
 
-    @property
+    @cached_property
     def phases(self) -> list[Phase]:
-        cold, found = self.built.cold, []
-        if cold and self.recipe.cold_start:
-            advance, end = partial(cold_step, cold), self.recipe.cold_start.steps
-            found = [Phase("cold_start", 0, end, cold.sources, cold.learner, advance, cold=True)]
-        for number, stage in enumerate(self.built.stages):
-            run, start = stage.run, found[-1].end if found else 0
-            follows = number == 0 and bool(cold) and self.recipe.model.reference is None
-            renews = stage.renews or follows
-            advance, end = partial(train_step, run), start + stage.steps
-            found.append(
-                Phase(
-                    stage.name,
-                    start,
-                    end,
-                    run.sources,
-                    run.learner,
-                    advance,
-                    stage.own_problems,
-                    renews,
-                )
+        """The cold start where there is one, then the stages."""
+        return plan_phases(self.recipe, self.built)
+
+
+def plan_phases(recipe: Recipe, built: Built) -> list[Phase]:
+    """Return the phases of a run in order, each beginning where the one before it ends."""
+    phases: list[Phase] = []
+    start = 0
+    if built.cold and recipe.cold_start:
+        start = recipe.cold_start.steps
+        phases.append(
+            Phase(
+                name=COLD_START,
+                start=0,
+                end=start,
+                sources=built.cold.sources,
+                learner=built.cold.learner,
+                advance=partial(cold_step, built.cold),
+                cold=True,
             )
-        return found
+        )
+    # the first stage is measured against what the cold start made, unless a reference is named
+    renews_after_cold_start = built.cold is not None and recipe.model.reference is None
+    for number, stage in enumerate(built.stages):
+        end = start + stage.steps
+        phases.append(
+            Phase(
+                name=stage.name,
+                start=start,
+                end=end,
+                sources=stage.run.sources,
+                learner=stage.run.learner,
+                advance=partial(train_step, stage.run),
+                own_problems=stage.own_problems,
+                renews=stage.renews or (number == 0 and renews_after_cold_start),
+            )
+        )
+        start = end
+    return phases

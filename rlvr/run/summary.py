@@ -3,90 +3,133 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rlvr.config.schema import Recipe
-from rlvr.metrics.statistics import paired_gain
-from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.run_data import solved_shares
+from rlvr.metrics.statistics import estimate_paired_gain
+from rlvr.run.folder import RunFolder
+from rlvr.storage.records import (
+    BeforeAfter,
+    BestStep,
+    Estimate,
+    EvalRecord,
+    SampleRecord,
+    StepRecord,
+    Summary,
+    read_records,
+)
+from rlvr.storage.run_data import solve_rates
 
 
-def summarise(path: Path, recipe: Recipe, steps: int) -> dict[str, Any]:
-    """What a finished run says of itself, from its files."""
-    records, evals = JsonLines.read(path / "metrics.jsonl"), JsonLines.read(path / "evals.jsonl")
-    times = [r["time"]["step"] for r in records] + [e["time"]["seconds"] for e in evals]
-    cold = recipe.cold_start.steps if recipe.cold_start else None
-    summary = {
-        "recipe": recipe.run.name,
-        "model": recipe.model.name,
-        "steps": steps,
-        "seconds": sum(times),
-        "response_tokens": sum(r.get("response_tokens", 0) for r in records),
-        "evals": {
-            e["benchmark"]: _before_after(path, evals, e["benchmark"], steps, cold)
-            for e in evals
-            if e["step"] == 0
-        },
-        "hardware": f"{_processor()}, {torch.get_num_threads()} threads",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "finished": True,
-    }
-    best = best_step(path, recipe.checkpoint.best)
-    return summary | ({"best": best} if best else {})
-
-
-def best_step(path: Path, benchmark: str | None) -> dict[str, Any] | None:
-    """The step with the highest pass@1 on a held-out set, the first of equals, and its checkpoint;
-    None without one.
-
-    The model before training has no checkpoint: it is the recipe's model itself.
-    """
-    records = [e for e in JsonLines.read(path / "evals.jsonl") if e["benchmark"] == benchmark]
-    if not records:
-        return None
-    best = max(records, key=lambda e: (e["metrics"]["pass@1"], -e["step"]))
-    kept = f"checkpoints/step-{best['step']:06d}"
-    found = {"benchmark": benchmark, "step": best["step"], "pass@1": best["metrics"]["pass@1"]}
-    return {**found, "checkpoint": kept if (path / kept).is_dir() else None}
-
-
-def _before_after(
-    path: Path, evals: list[dict[str, Any]], name: str, last: int, cold: int | None
-) -> dict[str, Any]:
-    at = {e["step"]: e for e in evals if e["benchmark"] == name}
-
-    def result(step: int) -> dict[str, Any]:
-        e = at[step]
-        return {
-            "pass@1": e["metrics"]["pass@1"],
-            "ci95": e["ci95"]["pass@1"],
-            "n": e["counts"]["problems"],
-        }
-
-    def gain(first: int) -> dict[str, Any]:
-        return paired_gain(
-            *(_shares(path / "samples" / f"eval-{name}-{step:06d}.jsonl") for step in (first, last))
-        )
-
-    found = {"before": result(0), "after": result(last), "gain": gain(0)}
-    if cold is not None and cold in at:
-        found |= {"after_cold_start": result(cold), "gain_over_cold_start": gain(cold)}
-    return found
-
-
-def _shares(path: Path) -> list[float]:
-    return list(solved_shares(JsonLines.read(path)).values())
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else [*models, platform.machine()][0]
+def summarise(folder: RunFolder, recipe: Recipe, steps: int) -> Summary:
+    """Return what a finished run says of itself, from its files."""
+    records = read_records(folder.metrics, StepRecord)
+    evals = read_records(folder.evals, EvalRecord)
+    cold_steps = None
+    if recipe.cold_start:
+        cold_steps = recipe.cold_start.steps
+    seconds: list[float] = []
+    response_tokens: list[float] = []
+    for record in records:
+        seconds.append(record.seconds or 0.0)
+        if record.response_tokens is not None:  # a supervised step has none
+            response_tokens.append(record.response_tokens)
+    for record in evals:
+        seconds.append(record.seconds)
+    changes: dict[str, BeforeAfter] = {}
+    for benchmark, by_step in _group_by_benchmark(evals).items():
+        if 0 in by_step:
+            changes[benchmark] = _compare(folder, by_step, steps, cold_steps)
+    return Summary(
+        recipe=str(recipe.run.name),
+        model=recipe.model.name,
+        steps=steps,
+        seconds=sum(seconds),
+        response_tokens=sum(response_tokens),
+        evals=changes,
+        hardware=f"{_name_processor()}, {torch.get_num_threads()} threads",
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+        finished=True,
+        best=best_step(folder, recipe.checkpoint.best),
     )
+
+
+def best_step(folder: RunFolder, benchmark: str | None) -> BestStep | None:
+    """Return the step with the highest pass@1 on a held-out set, the first of equals.
+
+    None without an evaluation. The model before training has no checkpoint: it is the recipe's
+    model itself.
+    """
+    evals: list[EvalRecord] = []
+    for record in read_records(folder.evals, EvalRecord):
+        if record.benchmark == benchmark:
+            evals.append(record)
+    if not evals:
+        return None
+    best = max(evals, key=lambda record: (_accuracy_of(record).value, -record.step))
+    checkpoint = folder.checkpoints / f"step-{best.step:06d}"
+    saved_as = None
+    if checkpoint.is_dir():
+        saved_as = str(checkpoint.relative_to(folder.path))
+    return BestStep(best.benchmark, best.step, _accuracy_of(best).value, saved_as)
+
+
+def _accuracy_of(record: EvalRecord) -> Estimate:
+    assert record.accuracy is not None, "every evaluation has pass@1"
+    return record.accuracy
+
+
+def _group_by_benchmark(evals: Sequence[EvalRecord]) -> dict[str, dict[int, EvalRecord]]:
+    """Return the evaluations of each benchmark by their steps."""
+    groups: dict[str, dict[int, EvalRecord]] = {}
+    for record in evals:
+        groups.setdefault(record.benchmark, {})[record.step] = record
+    return groups
+
+
+def _compare(
+    folder: RunFolder,
+    by_step: Mapping[int, EvalRecord],
+    steps: int,
+    cold_steps: int | None,
+) -> BeforeAfter:
+    """Return what the run changed on one benchmark, of which these are the evaluations."""
+    change = BeforeAfter(
+        before=_accuracy_of(by_step[0]),
+        after=_accuracy_of(by_step[steps]),
+        gain=_measure_gain(folder, by_step[0], by_step[steps]),
+    )
+    if cold_steps is None or cold_steps not in by_step:
+        return change
+    cold_start = by_step[cold_steps]
+    return BeforeAfter(
+        before=change.before,
+        after=change.after,
+        gain=change.gain,
+        after_cold_start=_accuracy_of(cold_start),
+        gain_over_cold_start=_measure_gain(folder, cold_start, by_step[steps]),
+    )
+
+
+def _measure_gain(folder: RunFolder, before: EvalRecord, after: EvalRecord) -> Estimate:
+    return Estimate(*estimate_paired_gain(_shares(folder, before), _shares(folder, after)))
+
+
+def _shares(folder: RunFolder, record: EvalRecord) -> list[float]:
+    """Return the share of right samples of each problem of an evaluation."""
+    path = folder.locate_eval_samples(record.benchmark, record.step)
+    return list(solve_rates(read_records(path, SampleRecord)).values())
+
+
+def _name_processor() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,4 +1,4 @@
-"""Where records go: JSON Lines in the run folder always, and the trackers that a recipe names.
+"""Trackers: where records go beside the JSON Lines of the run folder, where a recipe names them.
 
 A tracker is registered with `@register("tracker", name)`. It is called with the run's name, its
 configuration and its folder, its keyword-only parameters come from the recipe, and it answers `log`
@@ -29,7 +29,7 @@ class Tracker(Protocol):
 
 
 def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The finite numbers of a nested record with paths as names.
+    """Yield the finite numbers of a nested record with paths as names.
 
     >>> dict(flatten({"reward": 1, "reward_parts": {"answer": 0.5}, "ci95": [0, 1], "phase": "rl"}))
     {'reward': 1.0, 'reward_parts/answer': 0.5, 'ci95/0': 0.0, 'ci95/1': 1.0}
@@ -57,24 +57,28 @@ class Wandb:
         entity: str | None = None,
         mode: Literal["online", "offline", "disabled"] | None = None,
     ) -> None:
-        wandb = _import("wandb", "wandb")
-        mark = Path(folder) / "wandb_id"
-        known = mark.read_text().strip() if mark.exists() else None
-        page = {
-            "project": project,
-            "entity": entity,
-            "name": run_name,
-            "id": known,
-            "resume": "allow",
-        }
-        self._run = wandb.init(**page, config=dict(config), dir=str(folder), mode=mode)
-        mark.write_text(f"{self._run.id}\n")
+        wandb = _import_extra("wandb", "wandb")
+        id_file = Path(folder) / "wandb_id"
+        known_id = None
+        if id_file.exists():
+            known_id = id_file.read_text().strip()
+        self._run = wandb.init(
+            project=project,
+            entity=entity,
+            name=run_name,
+            id=known_id,
+            resume="allow",
+            config=dict(config),
+            dir=str(folder),
+            mode=mode,
+        )
+        id_file.write_text(f"{self._run.id}\n")
         # Our own axis: wandb's must not go back, and a resumed run repeats the steps after its
         # checkpoint.
         self._run.define_metric("*", step_metric="step")
 
     def log(self, record: Mapping[str, Any], kind: Kind) -> None:
-        self._run.log({"step": record.get("step", 0), **_named(record, kind)})
+        self._run.log({"step": record["step"], **_name_metrics(record, kind)})
 
     def close(self) -> None:
         self._run.finish()
@@ -85,26 +89,31 @@ class TensorBoard:
     """Event files in the run folder: `tensorboard --logdir runs`."""
 
     def __init__(self, run_name: str, config: Mapping[str, Any], folder: Path) -> None:
-        module = _import("torch.utils.tensorboard", "tensorboard")
+        module = _import_extra("torch.utils.tensorboard", "tensorboard")
         self._writer = module.SummaryWriter(log_dir=str(Path(folder) / "tensorboard"))
-        text = json.dumps(replace_non_finite(config), indent=2, default=str).replace("\n", "\n    ")
-        self._writer.add_text(run_name, f"    {text}")
+        text = json.dumps(replace_non_finite(config), indent=2, default=str)
+        indented = text.replace("\n", "\n    ")  # Markdown shows it as it stands
+        self._writer.add_text(run_name, f"    {indented}")
 
     def log(self, record: Mapping[str, Any], kind: Kind) -> None:
-        for name, value in _named(record, kind).items():
-            self._writer.add_scalar(name, value, record.get("step", 0))
+        for name, value in _name_metrics(record, kind).items():
+            self._writer.add_scalar(name, value, record["step"])
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
 
 
-def _named(record: Mapping[str, Any], kind: Kind) -> dict[str, float]:
-    prefix = f"eval/{record.get('benchmark', 'benchmark')}/" if kind == "eval" else "train/"
-    return dict(flatten({key: value for key, value in record.items() if key != "step"}, prefix))
+def _name_metrics(record: Mapping[str, Any], kind: Kind) -> dict[str, float]:
+    """Return the numbers of a record under names that tell training from each benchmark."""
+    prefix = "train/"
+    if kind == "eval":
+        prefix = f"eval/{record['benchmark']}/"
+    measured = {key: value for key, value in record.items() if key != "step"}
+    return dict(flatten(measured, prefix))
 
 
-def _import(module: str, extra: str) -> Any:
-    return import_optional(
-        module, f"tracker '{extra}' cannot be loaded ({{error}}): pip install 'rlvr[{extra}]'"
-    )
+def _import_extra(module: str, extra: str) -> Any:
+    """Return a module of one of our extras; raises UserError that says how to install it."""
+    fault = f"tracker '{extra}' cannot be loaded ({{error}}): pip install 'rlvr[{extra}]'"
+    return import_optional(module, fault)

@@ -1,6 +1,4 @@
-"""The outer loop around the step: evaluate, log, save, resume; `train` is what a script, a notebook
-or the shell calls.
-"""
+"""Train by a recipe: what a script, a notebook or the shell calls."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from rlvr import registry
-from rlvr.build.problems import as_problems
+from rlvr.build.given_problems import parse_problems
 from rlvr.build.run import Built, build
 from rlvr.config import loader, merge
 from rlvr.config.schema import Recipe
@@ -22,15 +20,19 @@ from rlvr.data.gate import RejectedGold
 from rlvr.distributed.world import World, init_world
 from rlvr.errors import UserError
 from rlvr.models import export
-from rlvr.run import checkpoint
-from rlvr.run.folder import RunFolder, WatchedFolder
+from rlvr.run.checkpoint import Saver
+from rlvr.run.folder import RunFolder
 from rlvr.run.loop import run_phases
 from rlvr.run.progress import Progress
 from rlvr.run.resume import check_models_lie_elsewhere, check_resumable, restore
 from rlvr.run.session import Session
 from rlvr.run.summary import summarise
 from rlvr.run.trackers import Tracker
+from rlvr.run.writer import DiskRunWriter, NullRunWriter, RunWriter
 from rlvr.step import State
+from rlvr.types import Problem
+
+SHOWN_GOLDS = 5  # of the golds that did not pass the gate, so many are named
 
 
 def train(
@@ -51,107 +53,166 @@ def train(
     replaced, and RunError for a failure on the way.
     """
     named = {key.replace("__", "."): value for key, value in more.items()}
-    resolved = loader.load(recipe, [*merge.parse_overrides(overrides), *merge.parse_overrides(named)])
-    path = Path(resolved.run.folder) / str(resolved.run.name)
+    resolved = loader.load(
+        recipe, [*merge.parse_overrides(overrides), *merge.parse_overrides(named)]
+    )
+    folder = RunFolder(Path(resolved.run.folder) / str(resolved.run.name))
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of them")
     with ExitStack() as stack:
         world = stack.enter_context(init_world())
-        check_models_lie_elsewhere(path, resolved)
-        world.broadcast(
-            lambda: check_resumable(path, resolved) if resume else RunFolder.check(path, overwrite)
-        )
-        total = resolved.run.steps + (resolved.cold_start.steps if resolved.cold_start else 0)
-        progress = stack.enter_context(Progress(str(resolved.run.name), total, shown=world.writes))
-        progress.stage(f"loading {resolved.model.name}")
-        built = build(
-            resolved, as_problems(problems) if problems is not None else None, reward, world
-        )
-        for line in [*_refusals(built.refused), *_overlaps(built)]:
-            progress.note(line)
-        folder = _folder(path, resume, overwrite, world)
-        stack.callback(folder.close)
-        folder.write("recipe.yaml", loader.dump(resolved))
-        saver = _saver(resolved, built, folder, world)
+        _check_folder(folder, resolved, resume, overwrite, world)
+        progress = stack.enter_context(_open_progress(resolved, world))
+        built = _build(resolved, problems, reward, progress, world)
+        writer = _open_writer(folder, resume, overwrite, world)
+        stack.callback(writer.close)
+        writer.write(folder.recipe.name, loader.dump(resolved))
+        saver = _make_saver(resolved, built, folder, world)
         stack.callback(saver.close)
-        trackers = _trackers(resolved, path) if world.writes else ()
-        session = Session(resolved, built, folder, saver, progress, trackers, world)
-        stack.callback(lambda: [tracker.close() for tracker in session.trackers])
-        stack.enter_context(_graceful(session))
-        state = restore(session) if resume else State(0, built.run.sources.start())
+        session = Session(
+            recipe=resolved,
+            built=built,
+            folder=folder,
+            writer=writer,
+            saver=saver,
+            progress=progress,
+            trackers=_open_trackers(resolved, folder, world),
+            world=world,
+        )
+        stack.callback(_close_trackers, session.trackers)
+        stack.enter_context(_stop_gracefully(session))
+        state = _begin(session, resume)
         return _finish(session, run_phases(session, state))
 
 
-def _folder(path: Path, resume: bool, overwrite: bool, world: World) -> RunFolder:
-    if not world.writes:
-        return WatchedFolder(path)
-    return RunFolder(path) if resume else RunFolder.create(path, overwrite)
+def _check_folder(
+    folder: RunFolder,
+    recipe: Recipe,
+    resume: bool,
+    overwrite: bool,
+    world: World,
+) -> None:
+    """Raise UserError where the run cannot be resumed from this folder, or started in it."""
+    check_models_lie_elsewhere(folder.path, recipe)
+    if resume:
+        world.broadcast(lambda: check_resumable(folder, recipe))
+    else:
+        world.broadcast(lambda: folder.check_free(overwrite))
 
 
-def _saver(recipe: Recipe, built: Built, folder: RunFolder, world: World) -> checkpoint.Saver:
-    asked, on_gpu = recipe.checkpoint.background, built.run.learner.policy.device.type != "cpu"
-    return checkpoint.Saver(
-        folder.checkpoints, recipe.checkpoint.keep, world, on_gpu if asked is None else asked
+def _open_progress(recipe: Recipe, world: World) -> Progress:
+    total = recipe.run.steps
+    if recipe.cold_start:
+        total += recipe.cold_start.steps
+    return Progress(str(recipe.run.name), total, shown=world.writes)
+
+
+def _build(
+    recipe: Recipe,
+    problems: Sequence[Any] | None,
+    reward: Callable[..., Any] | None,
+    progress: Progress,
+    world: World,
+) -> Built:
+    """Make the parts of the run and say what is doubtful about its problems."""
+    progress.stage(f"loading {recipe.model.name}")
+    given: list[Problem] | None = None
+    if problems is not None:
+        given = parse_problems(problems)
+    built = build(recipe, given, reward, world)
+    for line in _describe_rejected(built.refused):
+        progress.note(line)
+    for line in _describe_overlaps(built):
+        progress.note(line)
+    return built
+
+
+def _describe_rejected(rejected: Sequence[RejectedGold]) -> Iterator[str]:
+    """Yield which golds did not pass the gate, the first few by name."""
+    if not rejected:
+        return
+    yield (
+        f"the golds of {len(rejected)} training problems cannot be compared by meaning (verify.gate):"
     )
+    for row in rejected[:SHOWN_GOLDS]:
+        yield f"  {row.id}: {row.reason}: {row.gold[:60]!r}"
 
 
-def _refusals(refused: Sequence[RejectedGold]) -> list[str]:
-    """Which golds did not pass the gate, the first few by name."""
-    if not refused:
-        return []
-    named = [f"  {row.id}: {row.reason}: {row.gold[:60]!r}" for row in refused[:5]]
-    return [
-        f"the golds of {len(refused)} training problems cannot be compared by meaning (verify.gate):",
-        *named,
-    ]
+def _describe_overlaps(built: Built) -> Iterator[str]:
+    """Yield which held-out problems stand among the training problems of any stage.
 
-
-def _overlaps(built: Built) -> list[str]:
-    """Which held-out problems stand among the training problems of any stage; silent where none
-    nearly does.
+    Silent where none nearly does.
     """
-    train = [
-        p for stage in built.stages for problems in stage.run.sources.problems for p in problems
-    ]
-    found = {
-        benchmark.name: find_overlap(train, benchmark.problems) for benchmark in built.benchmarks
-    }
-    return [
-        f"contamination: {one.describe(name)}" for name, one in found.items() if one.exact or one.most
-    ]
+    training_problems: list[Problem] = []
+    for stage in built.stages:
+        for problems in stage.run.sources.problems:
+            training_problems += problems
+    for benchmark in built.benchmarks:
+        overlap = find_overlap(training_problems, benchmark.problems)
+        if overlap.exact or overlap.most:
+            yield f"contamination: {overlap.describe(benchmark.name)}"
+
+
+def _open_writer(folder: RunFolder, resume: bool, overwrite: bool, world: World) -> RunWriter:
+    if not world.writes:
+        return NullRunWriter()
+    if not resume:
+        folder.clear(overwrite)
+    return DiskRunWriter(folder)
+
+
+def _make_saver(recipe: Recipe, built: Built, folder: RunFolder, world: World) -> Saver:
+    background = recipe.checkpoint.background
+    if background is None:  # on a CPU the thread would take time from the steps
+        background = built.run.learner.policy.device.type != "cpu"
+    return Saver(folder.checkpoints, recipe.checkpoint.keep, world, background)
+
+
+def _open_trackers(recipe: Recipe, folder: RunFolder, world: World) -> list[Tracker]:
+    """Return the trackers that the recipe names, on rank 0 alone."""
+    if not world.writes:
+        return []
+    bound = []
+    for spec in recipe.trackers:
+        plugin = registry.find("tracker", spec.name, "trackers")
+        bound.append(plugin.bind(spec.params, "trackers"))
+    config = recipe.model_dump(mode="json")
+    return [make(str(recipe.run.name), config, folder.path) for make in bound]
+
+
+def _close_trackers(trackers: Sequence[Tracker]) -> None:
+    for tracker in trackers:
+        tracker.close()
+
+
+def _begin(session: Session, resume: bool) -> State:
+    if resume:
+        return restore(session)
+    return State(0, session.built.run.sources.start())
 
 
 def _finish(session: Session, state: State) -> dict[str, Any]:
-    """Write the model, the summary and the report."""
+    """Write the model, the summary and the report; return the summary."""
+    session.progress.stage("saving the model")
+    export.export(session.built.run.learner.policy, session.folder.path / "model")
+    return session.world.broadcast(lambda: _write_summary(session, state))
+
+
+def _write_summary(session: Session, state: State) -> dict[str, Any]:
     from rlvr.report.run_page import write_report
 
-    session.progress.stage("saving the model")
-    policy, folder = session.built.run.learner.policy, session.folder
-    export.export(policy, folder.path / "model")
-
-    def write() -> dict[str, Any]:
-        summary = summarise(folder.path, session.recipe, state.step)
-        folder.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
-        session.progress.summary(summary, write_report(folder.path))
-        return summary
-
-    return session.world.broadcast(write)
-
-
-def _trackers(recipe: Recipe, folder: Path) -> list[Tracker]:
-    config = recipe.model_dump(mode="json")
-    bound = [
-        registry.find("tracker", spec.name, "trackers").bind(spec.params, "trackers")
-        for spec in recipe.trackers
-    ]
-    return [make(str(recipe.run.name), config, folder) for make in bound]
+    summary = summarise(session.folder, session.recipe, state.step)
+    row = summary.dump_row()
+    session.writer.write("summary.json", json.dumps(row, indent=1, ensure_ascii=False))
+    session.progress.summary(summary, write_report(session.folder.path))
+    return row
 
 
 @contextmanager
-def _graceful(session: Session) -> Iterator[None]:
-    """Ctrl-C lets the step end, saves and says how to go on; a second one stops at once."""
+def _stop_gracefully(session: Session) -> Iterator[None]:
+    """Let Ctrl-C end the step, save and say how to go on; a second one stops at once."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         if session.stopping:
             raise KeyboardInterrupt
         session.stopping = True
@@ -160,11 +221,11 @@ def _graceful(session: Session) -> Iterator[None]:
         )
 
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        previous = signal.signal(signal.SIGINT, request_stop)
     except ValueError:  # not the main thread, which alone may set handlers
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)

@@ -1,5 +1,4 @@
-"""The arms of an experiment: one recipe, changed in one place for each arm, run with several seeds,
-told in one table.
+"""The plan of a sweep: one recipe, changed in one place for each arm, run with several seeds.
 
 A sweep is read and checked whole, then its runs are trained in processes of their own. Whatever is
 known of a run is read from its folder, so the table can be made again at any time, and a sweep that
@@ -21,23 +20,30 @@ from rlvr.config import loader, merge, plugins, validation
 from rlvr.config.schema import Recipe, Section
 from rlvr.errors import UserError, suggest
 
-Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+# What the sweep gives each run.
+SET_BY_SWEEP = ("run.name", "run.folder", "run.seed")
+# What may change between two starts.
+CHANGEABLE = {"run.name", "run.folder", "run.threads", "checkpoint", "trackers"}
+LOCK_FILE = ".lock"
+PLAN_FILE = "sweep.yaml"
 
 
-OWN = ("run.name", "run.folder", "run.seed")  # what the sweep gives each run
+def _read_empty(value: Any) -> Any:
+    """Return {} for a key without a value, as YAML gives for `arm:`."""
+    if value is None:
+        return {}
+    return value
 
 
-# what may change between two starts
-FREE = {"run.name", "run.folder", "run.threads", "checkpoint", "trackers"}
-
-
-LOCK, PLAN = ".lock", "sweep.yaml"
+Overrides = Annotated[dict[str, Any], BeforeValidator(_read_empty)]
 
 
 class Sweep(Section):
-    """A sweep file: `arms` are overrides of `recipe`, those of the baseline the ones that the
-    others are compared with; `keep` says what stays of a finished run beside its records (results:
-    neither model nor checkpoints).
+    """A sweep file.
+
+    `arms` are overrides of `recipe`, those of the baseline the ones that the others are compared
+    with. `keep` says what stays of a finished run beside its records (results: neither model nor
+    checkpoints).
     """
 
     recipe: str
@@ -52,8 +58,9 @@ class Sweep(Section):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One run of a sweep: an arm with a seed; `waits` are the folders of runs whose results its
-    recipe reads.
+    """One run of a sweep: an arm with a seed.
+
+    `waits` are the folders of runs whose results its recipe reads.
     """
 
     arm: str
@@ -64,6 +71,7 @@ class Unit:
 
     @property
     def finished(self) -> bool:
+        """Whether the run has its summary, which is written last."""
         return (self.path / "summary.json").is_file()
 
     @property
@@ -84,6 +92,7 @@ class Plan:
     units: tuple[Unit, ...]
 
     def of(self, arm: str) -> list[Unit]:
+        """Return the runs of an arm."""
         return [unit for unit in self.units if unit.arm == arm]
 
     @property
@@ -92,32 +101,34 @@ class Plan:
         return self.units[0].recipe.eval.sets[0].name
 
 
-def read(file: str | Path | Mapping[str, Any]) -> Plan:
-    """The plan of a sweep, every recipe resolved and checked; raises UserError that names the file,
-    arm and key.
+def read_plan(file: str | Path | Mapping[str, Any]) -> Plan:
+    """Return the plan of a sweep, every recipe resolved and checked; raises UserError that names
+    the file, arm and key.
     """
-    where, found = merge.read(file, {"overrides": {}, "arms": {}}, kind="sweep")
+    where, content = merge.read(file, {"overrides": {}, "arms": {}}, kind="sweep")
+    home = None
+    if not isinstance(file, Mapping):
+        home = Path(file).parent
     try:
-        options = registry.validate(Sweep, found, "")
-        baseline = _check_names(options)
-        name, home = options.name or where, None if isinstance(file, Mapping) else Path(file).parent
-        folder = Path(options.folder) / name
-        units = [
-            _unit(options, arm, seed, folder, home)
-            for arm in options.arms
-            for seed in options.seeds
-        ]
-        units = _ordered([_waiting(unit, units, options) for unit in units])
+        options = registry.validate(Sweep, content, "")
+        _check_names(options)
+        name = options.name or where
+        baseline = _find_baseline(options)
+        units = _plan_units(options, Path(options.folder) / name, home)
         _check_held_out(units, baseline)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return Plan(
-        str(file) if home is not None else where, name, folder, options, baseline, tuple(units)
+        file=str(file) if home is not None else where,
+        name=name,
+        folder=Path(options.folder) / name,
+        sweep=options,
+        baseline=baseline,
+        units=tuple(units),
     )
 
 
-def _check_names(options: Sweep) -> str:
-    """The baseline, where all names fit."""
+def _check_names(options: Sweep) -> None:
     for arm in options.arms:
         if not re.fullmatch(r"\w[\w.+-]*", arm):
             raise UserError(
@@ -125,101 +136,137 @@ def _check_names(options: Sweep) -> str:
             )
     if len(set(options.seeds)) < len(options.seeds):
         raise UserError("seeds: one of them stands there twice")
+
+
+def _find_baseline(options: Sweep) -> str:
+    """Return the arm that the others are compared with: the one that is named, or the first."""
     baseline = options.baseline or next(iter(options.arms))
     if baseline not in options.arms:
         raise UserError(f"baseline: no arm '{baseline}'{suggest(baseline, options.arms)}")
     return baseline
 
 
-def _unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) -> Unit:
+def _plan_units(options: Sweep, folder: Path, home: Path | None) -> list[Unit]:
+    """Return the runs of a sweep in an order in which each finds what its recipe reads."""
+    units: list[Unit] = []
+    for arm in options.arms:
+        for seed in options.seeds:
+            units.append(_make_unit(options, arm, seed, folder, home))
+    waiting = [_add_waits(unit, units, options) for unit in units]
+    return _order(waiting)
+
+
+def _make_unit(options: Sweep, arm: str, seed: int, folder: Path, home: Path | None) -> Unit:
+    """Return the run of an arm with a seed, its recipe loaded; raises UserError."""
     changes = dict(options.arms[arm])
     source = changes.pop("recipe", options.recipe)
     if isinstance(source, str) and home and source.endswith((".yaml", ".yml")):
         source = home / source
+    name = f"{arm}-{seed}"
     try:
-        given = [pair for part in (options.overrides, changes) for pair in overrides_of(part)]
-        own = next((key for key, _ in given if key in OWN), None)
-        if own:
-            raise UserError(
-                f"{own}: the sweep sets it for each run; use its own keys seeds, name and folder"
-            )
-        name = f"{arm}-{seed}"
-        mine = [("run.seed", seed), ("run.name", name), ("run.folder", str(folder))]
-        loaded = loader.load(
-            source, [*((key, _filled(value, seed)) for key, value in given), *mine]
-        )
+        overrides: list[merge.Override] = []
+        for key, value in (*flatten_overrides(options.overrides), *flatten_overrides(changes)):
+            _check_is_free(key)
+            overrides.append((key, _fill_seed(value, seed)))
+        overrides.append(("run.seed", seed))
+        overrides.append(("run.name", name))
+        overrides.append(("run.folder", str(folder)))
+        recipe = loader.load(source, overrides)
     except UserError as error:
         raise UserError(f"arms.{arm}: {error}") from None
-    return Unit(arm, seed, folder / name, loaded)
+    return Unit(arm, seed, folder / name, recipe)
 
 
-def overrides_of(changes: Mapping[str, Any]) -> list[merge.Override]:
-    """The overrides of an arm as dotted keys; sections may be written out."""
+def flatten_overrides(changes: Mapping[str, Any]) -> list[merge.Override]:
+    """Return the overrides of an arm as dotted keys; sections may be written out."""
     return merge.flatten(merge.make_plain(changes), validation.collect_sections())
 
 
-def _filled(value: Any, seed: int) -> Any:
-    """`{seed}` in texts is the seed of the run.   _filled({"seed": "{seed}"}, 2) -> {"seed": 2}"""
-    if isinstance(value, dict):
-        return {key: _filled(inner, seed) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, seed) for inner in value]
-    if not isinstance(value, str) or "{seed}" not in value:
-        return value
-    return seed if value == "{seed}" else value.replace("{seed}", str(seed))
-
-
-def _waiting(unit: Unit, units: Iterable[Unit], options: Sweep) -> Unit:
-    """The unit with the runs of the sweep that its recipe names: their results have to be there
-    first.
-    """
-    named = {Path(text) for text in _texts(unit.recipe.model_dump(mode="json", exclude={"run"}))}
-    inside = {place for path in named for place in (path, *path.parents)}
-    waits = tuple(other.path for other in units if other.path in inside)
-    lost = next(
-        (name for name in plugins.list_models(unit.recipe).values() if Path(name) in waits), None
-    )
-    if lost and options.keep == "results":
+def _check_is_free(key: str) -> None:
+    if key in SET_BY_SWEEP:
         raise UserError(
-            f"keep: 'results' deletes the model of '{lost}', which arms.{unit.arm} starts from; keep model"
+            f"{key}: the sweep sets it for each run; use its own keys seeds, name and folder"
         )
+
+
+def _fill_seed(value: Any, seed: int) -> Any:
+    """Return a value whose texts name the seed of the run where they said `{seed}`.
+
+    _fill_seed({"seed": "{seed}", "history": "runs/full-{seed}"}, 2) ->
+    {"seed": 2, "history": "runs/full-2"}
+    """
+    match value:
+        case dict():
+            return {key: _fill_seed(inner, seed) for key, inner in value.items()}
+        case list():
+            return [_fill_seed(inner, seed) for inner in value]
+        case "{seed}":
+            return seed
+        case str():
+            return value.replace("{seed}", str(seed))
+    return value
+
+
+def _add_waits(unit: Unit, units: Iterable[Unit], options: Sweep) -> Unit:
+    """Return the unit with the runs of the sweep that its recipe names.
+
+    Their results have to be there first.
+    """
+    mentioned: set[Path] = set()
+    for text in _list_texts(unit.recipe.model_dump(mode="json", exclude={"run"})):
+        mentioned.add(Path(text))
+        mentioned.update(Path(text).parents)
+    waits = tuple(other.path for other in units if other.path in mentioned)
+    for model in plugins.list_models(unit.recipe).values():
+        if Path(model) in waits and options.keep == "results":
+            raise UserError(
+                f"keep: 'results' deletes the model of '{model}', which arms.{unit.arm} starts from; keep model"
+            )
     return replace(unit, waits=waits)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(inner)
+def _list_texts(value: Any) -> Iterator[str]:
+    """Yield every text of a nested value, keys left out."""
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            for inner in value.values():
+                yield from _list_texts(inner)
+        case list():
+            for inner in value:
+                yield from _list_texts(inner)
 
 
-def _ordered(units: Sequence[Unit]) -> list[Unit]:
-    """Units in their order, each behind those that it waits for."""
-    left, found = list(units), []
+def _order(units: Sequence[Unit]) -> list[Unit]:
+    """Return the units in their order, each behind those that it waits for."""
+    left = list(units)
+    ordered: list[Unit] = []
+    done: set[Path] = set()
     while left:
-        done = {unit.path for unit in found}
         ready = next((unit for unit in left if done.issuperset(unit.waits)), None)
         if ready is None:
             raise UserError(
                 f"arms.{left[0].arm}: its recipe reads '{left[0].waits[0]}', which can only come after it"
             )
         left.remove(ready)
-        found.append(ready)
-    return found
+        ordered.append(ready)
+        done.add(ready.path)
+    return ordered
 
 
 def _check_held_out(units: Sequence[Unit], baseline: str) -> None:
-    """All arms answer the same held-out problems in the same way, or they do not compare problem by
-    problem.
+    """Raise UserError where the arms do not answer the same held-out problems in the same way.
+
+    They would not compare problem by problem.
     """
-    one = next(unit for unit in units if unit.arm == baseline)
+    first = next(unit for unit in units if unit.arm == baseline)
     for unit in units:
         if not unit.recipe.eval.sets:
             raise UserError(
                 f"arms.{unit.arm}: eval.sets: has no held-out set to compare the arms on; add one"
             )
-        if unit.recipe.eval.sets[0] != one.recipe.eval.sets[0]:
+        if unit.recipe.eval.sets[0] != first.recipe.eval.sets[0]:
             raise UserError(
                 f"arms.{unit.arm}: eval.sets.0: is not that of '{baseline}', so the two do not compare"
             )

@@ -1,263 +1,197 @@
-"""The table of a sweep: arms beside the baseline, with intervals over problems and seeds."""
+"""The table of a sweep: arms beside the baseline, on the terminal and as pages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from rlvr.errors import RunError
-from rlvr.metrics.statistics import crossed_interval, interval
-from rlvr.report import charts, trends
-from rlvr.report.formatting import interval_text, signed
-from rlvr.report.rendering import percent, template, write_page
-from rlvr.storage import run_data
-from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.run_data import Record, RunData, evaluated, number, read_run
+from rlvr.report.charts import Chart, Series, make_chart
+from rlvr.report.formatting import format_change, format_interval
+from rlvr.report.rendering import format_percent, load_template, write_page
+from rlvr.storage.records import ArmFigures, ArmResult, Estimate, SweepResult
+from rlvr.sweeps.figures import compare_arms
 
 if TYPE_CHECKING:
     from rlvr.sweeps.planning import Plan
 
+EXPLAINED = "Accuracy in percent, changes in points, with 95 % intervals over problems and seeds."
+NONE = "\N{EN DASH}"
+COLORS = 5  # of arms
+BASELINE_COLOR = 5
 
-def pooled_gain(runs: Sequence[Path]) -> dict[str, object] | None:
-    """The gain over several runs (seeds) on the first held-out set, paired by problem, with its
-    interval over problems and runs.
 
-    None where the runs are not finished or did not ask the same number of problems.
-    """
-    columns = []
-    for run in runs:
-        if not (run / "summary.json").is_file():
-            return None
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        name, steps = next(iter(summary["evals"]), None), (0, summary["steps"])
-        files = [run / "samples" / f"eval-{name}-{step:06d}.jsonl" for step in steps]
-        columns.append(
-            [list(run_data.solved_shares(JsonLines.read(file)).values()) for file in files]
-        )
-    if len({len(shares) for pair in columns for shares in pair}) != 1:
-        return None
-    # [problems, runs]
-    gains = np.array([np.subtract(after, before) for before, after in columns]).T
-    return {"pass@1": float(gains.mean()), "ci95": list(crossed_interval(gains)), "n": len(gains)}
+class Cells(NamedTuple):
+    """The heads and rows of the table as texts, with a line break before each interval."""
+
+    heads: list[str]
+    rows: list[list[str]]
 
 
 def publish(plan: Plan, missing: Mapping[Path, str]) -> dict[str, Any]:
     """Write `sweep.json`, `table.md` and `sweep.html` from the finished runs of a sweep, and print
-    the table; `missing` says of the others why they are not finished.
+    the table.
+
+    `missing` says of the others why they are not finished. Returns what `sweep.json` holds.
     """
-    done = [unit for unit in plan.units if unit.path not in missing]
-    held = {
-        arm: {unit.seed: read_run(unit.path) for unit in done if unit.arm == arm}
-        for arm in plan.sweep.arms
-    }
-    arms = {arm: _arm(runs, held[plan.baseline], plan.benchmark) for arm, runs in held.items()}
-    found = {
-        "name": plan.name,
-        "benchmark": plan.benchmark,
-        "baseline": plan.baseline,
-        "arms": arms,
-    }
-    found["missing"] = {path.name: why for path, why in missing.items()}
-    cells = _cells(found, len(plan.sweep.seeds))
-    write_page(plan.folder / "sweep.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    done = {arm: row for arm, row in arms.items() if row["seeds"]}
+    result = compare_arms(plan, missing)
+    cells = _make_cells(result, len(plan.sweep.seeds))
+    row = result.dump_row()
+    write_page(plan.folder / "sweep.json", json.dumps(row, indent=1, ensure_ascii=False) + "\n")
+    finished: dict[str, ArmResult] = {}
+    arm_rows: dict[str, Any] = {}
+    for name, arm in result.arms.items():
+        if arm.figures is not None:
+            finished[name] = arm
+            arm_rows[name] = arm.dump_row()
     view = {
         "plan": plan,
-        "found": found,
-        "heads": cells[0],
-        "rows": cells[1],
+        "found": result,
+        "heads": cells.heads,
+        "rows": cells.rows,
         "explained": EXPLAINED,
-        "arms": done,
+        "arms": arm_rows,
+        "curves": _draw_curves(finished, plan.baseline),
     }
-    write_page(plan.folder / "table.md", template("table.md.j2").render(**view))
-    page = template("sweep.html.j2").render(**view, curves=_curves(done, plan.baseline))
-    write_page(plan.folder / "sweep.html", page)
-    _print_table(found, cells, plan.folder / "sweep.html")
-    return found
+    write_page(plan.folder / "table.md", load_template("table.md.j2").render(**view))
+    page = plan.folder / "sweep.html"
+    write_page(page, load_template("sweep.html.j2").render(**view))
+    _print_table(result, cells, page)
+    return row
 
 
-def _arm(
-    runs: Mapping[int, RunData], baseline: Mapping[int, RunData], benchmark: str
-) -> dict[str, Any]:
-    """What the runs of an arm (by seed) show together, and how they differ from those of the
-    baseline.
-    """
-    if not runs:
-        return {"seeds": []}
-    each = list(runs.values())
-    known = [{e["step"] for e in run.of(benchmark)} for run in each]
-    steps = sorted(set.intersection(*known))
-    tables = {step: _matrix([(run, step) for run in each], benchmark) for step in steps}
-    curve = [{"step": step, **_level(values)} for step, values in tables.items()]
-    first, last = steps[0], steps[-1]
-    forms = [_form([evaluated(run, benchmark, step) for run in each]) for step in (first, last)]
-    found = {
-        "seeds": list(runs),
-        "before": curve[0],
-        "after": curve[-1],
-        "gain": _contrast(tables[first], tables[last]),
-        "formatted": [share for share, _ in forms],
-        "pass@1_formatted": [right for _, right in forms],
-        "gain_split": _split((curve[0]["pass@1"], *forms[0]), (curve[-1]["pass@1"], *forms[1])),
-        "training_accuracy": _at_the_end(each),
-        "curve": curve,
-    }
-    seeds = [seed for seed in runs if seed in baseline]
-    if seeds and runs is not baseline:
-        pairs = [(side[seed], side[seed].steps) for side in (baseline, runs) for seed in seeds]
-        values = _matrix(pairs, benchmark)  # [problems, the baseline's seeds and then the arm's]
-        found["difference"] = _contrast(values[:, : len(seeds)], values[:, len(seeds) :])
-    return found
-
-
-def _matrix(evaluations: Sequence[tuple[RunData, int]], benchmark: str) -> np.ndarray:
-    """The share of right answers of each problem in each evaluation (run, step), as [problems,
-    evaluations].
-    """
-    columns = [run_data.solved_shares(evaluated(run, benchmark, step)) for run, step in evaluations]
-    shared = [key for key in columns[0] if all(key in column for column in columns)]
-    if not shared:
-        one, other = evaluations[0][0].folder, evaluations[-1][0].folder
-        raise RunError(
-            f"{one}: shares no held-out problem of '{benchmark}' with {other}; is its samples/ whole?"
-        )
-    return np.array([[column[key] for column in columns] for key in shared])
-
-
-def _contrast(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    change = after - before
-    return {
-        "pass@1": float(change.mean()),
-        "ci95": list(crossed_interval(change)),
-        "n": len(change),
-    }
-
-
-def _level(values: np.ndarray) -> dict[str, Any]:
-    """Accuracy with its interval; for one seed, or several that agree on every problem, it is that
-    of one run.
-    """
-    same = bool((values == values[:, :1]).all())
-    low, high = interval(values[:, 0].tolist()) if same else crossed_interval(values)
-    return {
-        "pass@1": float(values.mean()),
-        "ci95": [max(0.0, low), min(1.0, high)],
-        "n": len(values),
-    }
-
-
-def _form(runs: Sequence[Sequence[Record]]) -> tuple[float, float | None]:
-    """The share of answers that are well-formed, and that of these that are right."""
-    samples = [sample for run in runs for sample in run]
-    right = [sample.get("status") == "correct" for sample in samples if sample.get("formatted")]
-    return len(right) / len(samples), sum(right) / len(right) if right else None
-
-
-def _split(
-    before: tuple[float, float, float | None], after: tuple[float, float, float | None]
-) -> dict[str, float]:
-    """The gain as in `split_gain`; where one side has no well-formed answer, content is taken as
-    unchanged.
-    """
-    among = [share for share in (before[2], after[2]) if share is not None] or [0.0]
-    parts = trends.split_gain((*before[:2], among[0]), (*after[:2], among[-1]))
-    return dict(zip(("form", "content", "rest"), parts, strict=True))
-
-
-def _at_the_end(runs: Sequence[RunData]) -> float | None:
-    """Accuracy of the training rollouts of the last five steps."""
-    records = [record for run in runs for record in run.last_stage[-5:]]
-    known = [(number(record.get("accuracy")), number(record.get("samples"))) for record in records]
-    counted = [(share * count, count) for share, count in known if share is not None and count]
-    return (
-        sum(right for right, _ in counted) / sum(count for _, count in counted) if counted else None
-    )
-
-
-Cells = tuple[list[str], list[list[str]]]
-
-
-EXPLAINED = "Accuracy in percent, changes in points, with 95 % intervals over problems and seeds."
-
-
-NONE = "\N{EN DASH}"
-
-
-def _cells(found: Mapping[str, Any], seeds: int) -> Cells:
-    """The heads and rows of the table as texts, with a line break before each interval."""
-    heads = ["arm", "seeds", "before", "after", "gain", f"against {found['baseline']}"]
-    heads += ["well-formed", "right among these", "gain by form", "training, end"]
-    return heads, [_row(arm, row, seeds, len(heads)) for arm, row in found["arms"].items()]
-
-
-def _row(arm: str, row: Mapping[str, Any], seeds: int, width: int) -> list[str]:
-    done = len(row["seeds"])
-    count = f"{done}" if done == seeds else f"{done} of {seeds}"
-    if not done:
-        return [arm, count, *[NONE] * (width - 2)]
-    text_quality = [
-        f"{100 * row[key]['pass@1']:.1f}\n{interval_text(row[key]['ci95'])}"
-        for key in ("before", "after")
+def _make_cells(result: SweepResult, seeds: int) -> Cells:
+    heads = [
+        "arm",
+        "seeds",
+        "before",
+        "after",
+        "gain",
+        f"against {result.baseline}",
+        "well-formed",
+        "right among these",
+        "gain by form",
+        "training, end",
     ]
-    changes = [row["gain"], row.get("difference")]
-    shown = [f"{signed(c['pass@1'])}\n{interval_text(c['ci95'])}" if c else NONE for c in changes]
-    shares = [row[key] for key in ("formatted", "pass@1_formatted")]
-    forms = [
-        " → ".join(NONE if share is None else percent(share) for share in pair) for pair in shares
-    ]
+    rows: list[list[str]] = []
+    for name, arm in result.arms.items():
+        row = [name, _describe_seeds(arm, seeds)]
+        if arm.figures is None:
+            row += [NONE] * (len(heads) - len(row))
+        else:
+            row += _describe_figures(arm.figures)
+        rows.append(row)
+    return Cells(heads, rows)
+
+
+def _describe_seeds(arm: ArmResult, seeds: int) -> str:
+    done = len(arm.seeds)
+    if done == seeds:
+        return f"{done}"
+    return f"{done} of {seeds}"
+
+
+def _describe_figures(figures: ArmFigures) -> list[str]:
     return [
-        arm,
-        count,
-        *text_quality,
-        *shown,
-        *forms,
-        signed(row["gain_split"]["form"]),
-        percent(row["training_accuracy"]),
+        _describe_level(figures.before.accuracy),
+        _describe_level(figures.after.accuracy),
+        _describe_change(figures.gain),
+        _describe_change(figures.difference),
+        _describe_pair(figures.formatted),
+        _describe_pair(figures.accuracy_formatted),
+        format_change(figures.gain_split.form),
+        format_percent(figures.training_accuracy),
     ]
 
 
-def _print_table(found: Mapping[str, Any], cells: Cells, page: Path) -> None:
-    heads, rows = cells
+def _describe_level(level: Estimate) -> str:
+    return f"{100 * level.value:.1f}\n{format_interval(_interval_of(level))}"
+
+
+def _describe_change(change: Estimate | None) -> str:
+    if change is None:
+        return NONE
+    return f"{format_change(change.value)}\n{format_interval(_interval_of(change))}"
+
+
+def _interval_of(estimate: Estimate) -> Sequence[float]:
+    assert estimate.ci95 is not None, "every estimate of a sweep has one"
+    return estimate.ci95
+
+
+def _describe_pair(shares: Iterable[float | None]) -> str:
+    """Return the share before and that after: "40 % → 80 %"."""
+    texts: list[str] = []
+    for share in shares:
+        texts.append(NONE if share is None else format_percent(share))
+    return " → ".join(texts)
+
+
+def _print_table(result: SweepResult, cells: Cells, page: Path) -> None:
+    """Print the table in two parts, which fit a terminal of 80 letters."""
     out = Console(highlight=False)
-    for title, chosen in (
-        (f"{found['name']}: {found['benchmark']}", range(6)),
-        ("", (0, *range(6, len(heads)))),
-    ):
-        # in two parts, which fit a terminal of 80 letters
-        columns = [
-            Column(heads[i], justify="right" if i else "left", overflow="fold") for i in chosen
-        ]
-        shown = Table(
-            *columns,
-            title=title or None,
-            title_justify="left",
-            title_style="bold",
-            box=box.SIMPLE_HEAD,
-        )
-        for row in rows:
-            shown.add_row(*(row[i] for i in chosen))
-        out.print(shown)
-    notes = [f"{name} is not finished: {why}" for name, why in found["missing"].items()]
-    for line in [EXPLAINED, *notes, f"figure: {page}"]:
-        out.print(line, markup=False, soft_wrap=True)
+    title = f"{result.name}: {result.benchmark}"
+    out.print(_make_part(cells, range(6), title))
+    out.print(_make_part(cells, (0, *range(6, len(cells.heads)))))
+    out.print(EXPLAINED, markup=False, soft_wrap=True)
+    for name, reason in result.missing.items():
+        out.print(f"{name} is not finished: {reason}", markup=False, soft_wrap=True)
+    out.print(f"figure: {page}", markup=False, soft_wrap=True)
 
 
-def _curves(arms: Mapping[str, Any], baseline: str) -> list[charts.Chart | None]:
-    """One chart an arm beside the baseline, all on one scale."""
-    top = max((point["ci95"][1] for row in arms.values() for point in row["curve"]), default=1.0)
-    series = []
-    for i, (arm, row) in enumerate(arms.items()):
-        points = [(point["step"], point["pass@1"]) for point in row["curve"]]
-        bands = {point["step"]: point["ci95"] for point in row["curve"]}
-        series.append(charts.Series(arm, points, i % 5, dots=True, band=bands))
-    base = [replace(one, color=5) for one in series if one.name == baseline]
-    beside = [[one, *(base if one.name != baseline else [])] for one in series]
-    return [charts.chart(pair[0].name, pair, "share", top=top) for pair in beside]
+def _make_part(cells: Cells, chosen: Sequence[int], title: str | None = None) -> Table:
+    """Return some columns of the table."""
+    columns: list[Column] = []
+    for number in chosen:
+        column = Column(cells.heads[number], justify="right", overflow="fold")
+        if number == 0:
+            column.justify = "left"
+        columns.append(column)
+    part = Table(
+        *columns,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    for row in cells.rows:
+        part.add_row(*(row[number] for number in chosen))
+    return part
+
+
+def _draw_curves(arms: Mapping[str, ArmResult], baseline: str) -> list[Chart | None]:
+    """Return one chart an arm beside the baseline, all on one scale."""
+    series: list[Series] = []
+    for number, (name, arm) in enumerate(arms.items()):
+        assert arm.figures is not None, "only finished arms are drawn"
+        series.append(_make_series(name, arm.figures, number % COLORS))
+    highest: list[float] = []
+    in_grey: list[Series] = []
+    for one in series:
+        for _, high in one.band.values():
+            highest.append(high)
+        if one.name == baseline:
+            in_grey.append(replace(one, color=BASELINE_COLOR))
+    top = max(highest, default=1.0)
+    curves: list[Chart | None] = []
+    for one in series:
+        drawn = [one]
+        if one.name != baseline:
+            drawn += in_grey
+        curves.append(make_chart(one.name, drawn, "share", top=top))
+    return curves
+
+
+def _make_series(name: str, figures: ArmFigures, color: int) -> Series:
+    points: list[tuple[float, float]] = []
+    band: dict[float, Sequence[float]] = {}
+    for point in figures.curve:
+        points.append((point.step, point.accuracy.value))
+        band[point.step] = _interval_of(point.accuracy)
+    return Series(name, points, color, dots=True, band=band)

@@ -37,8 +37,9 @@ class Critic:
     def estimate_values(self, scored: Scored) -> Scored:
         """Return the samples with the value of every token and what it should have been."""
         value = self.model.values(scored.sequences) * scored.mask
-        scored = replace(scored, value=value)
-        return replace(scored, returns=self.target(scored) + value)
+        valued = replace(scored, value=value)
+        returns = self.target(valued) + value
+        return replace(valued, returns=returns)
 
     def update(self, minibatch: Batch) -> Metrics:
         """Make one optimiser step on the clipped squared error."""
@@ -48,15 +49,17 @@ class Critic:
         for part in self.model.passes(minibatch.sequences):
             piece = minibatch.select(part.samples)
             weight = minibatch.take_tokens(weights, part.samples)
-            error, clipped = value_loss(self.model.forward(part), piece, self.clip)
+            values = self.model.forward(part)
+            error, clipped = value_loss(values, piece, self.clip)
             loss = (weight * error).sum()
             loss.backward()
             self.model.collect_gradients()
             count = float(piece.mask.sum())
             clipped_count = float((clipped * piece.mask).sum())
-            metrics += Metrics.sum(**{f"{PREFIX}loss": float(loss.detach())})
+            value = float(loss.detach())
+            metrics += Metrics.sum(**{f"{PREFIX}loss": value})
             metrics += Metrics.mean(f"{PREFIX}clipped", clipped_count, count)
-        return explained + metrics.over(self.model.world) + self.updates.step(PREFIX)
+        return explained + metrics.all_reduce(self.model.world) + self.updates.step(PREFIX)
 
 
 def _explain_variance(minibatch: Batch) -> Metrics:
@@ -67,4 +70,4 @@ def _explain_variance(minibatch: Batch) -> Metrics:
     returns = minibatch.returns[sampled].double()
     errors = (minibatch.returns - minibatch.value)[sampled].double()
     name = f"{PREFIX}explained_variance"
-    return Metrics.explained(name, errors.tolist(), returns.tolist())
+    return Metrics.explain_variance(name, errors.tolist(), returns.tolist())

@@ -114,7 +114,7 @@ class Learner:
                 for name, weight in weights.items():
                     piece_weights[name] = minibatch.take_tokens(weight, samples)
                 metrics += self._run_pass(part, piece, piece_weights, needs_gradient)
-        return metrics.over(self.policy.world) + self.updates.step()
+        return metrics.all_reduce(self.policy.world) + self.updates.step()
 
     def _run_pass(
         self,
@@ -175,7 +175,7 @@ class Learner:
         state["shapers"] = [shaper.state() for shaper in self.shapers]
         return state
 
-    def like(self, name: str) -> Tensor:
+    def find_master(self, name: str) -> Tensor:
         """Return the master weight that a saved tensor belongs to."""
         model_name, _, rest = name.partition("/")
         weight, _, _ = rest.rpartition("/")

@@ -15,7 +15,7 @@ from rlvr.cli import main as cli
 from rlvr.data.controls import CONTROLS, check_controls, score_controls
 from rlvr.data.gate import check_golds
 from rlvr.errors import UserError
-from rlvr.evaluation.agreement import audit_responses, lines_of, write_page
+from rlvr.evaluation.agreement import audit_responses, describe_audit, write_page
 from rlvr.evaluation.grade import grade
 from rlvr.registry import find
 from rlvr.tasks.arithmetic import arithmetic
@@ -177,7 +177,7 @@ def test_an_audit_of_a_file_and_of_a_run(
     assert (
         table["library"] == [3, 1, 0] and table["number"] == [2, 1, 1] and len(found.refused) == 1
     )
-    text = "\n".join(lines_of(found))
+    text = "\n".join(describe_audit(found))
     assert (
         r"only we accept: gold '1000', answer '1\\,000'" in text
         and "no control is rewarded" in text

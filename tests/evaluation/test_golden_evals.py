@@ -14,7 +14,7 @@ from rlvr.evaluation.summary import summarise
 from rlvr.grading.compare import compare
 from rlvr.grading.extract import find_last_box
 from rlvr.metrics import statistics, text_quality, votes
-from rlvr.storage.records import sample_row
+from rlvr.storage.records import SampleRecord, make_sample
 from rlvr.tasks.judge import wait_all
 from rlvr.tasks.math import math
 from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict
@@ -43,17 +43,17 @@ def test_every_case_golden_belongs_to_a_family_that_is_checked() -> None:
 
 def row(
     problem: Problem, index: int, text: str, verdict: Verdict, finish: Finish = Finish.STOP
-) -> dict[str, Any]:
+) -> SampleRecord:
     """A line of samples.jsonl; a token is a word, as the reference's stand-in for a tokenizer has
     it.
     """
     words = tuple(range(len(text.split())))
     prompt = Prompt(Draw(problem, 0), (1,), "")
     rollout = Rollout(prompt, index, words, (0.0,) * len(words), (1,) * len(words), text, finish, 0)
-    return sample_row(0, rollout, verdict)
+    return make_sample(0, rollout, verdict)
 
 
-def judged(sample: dict[str, Any], preds: Sequence[str]) -> list[dict[str, Any]]:
+def judged(sample: dict[str, Any], preds: Sequence[str]) -> list[SampleRecord]:
     """The predictions of one problem as samples whose answer stands in a box; an empty one is no
     answer.
     """
@@ -99,25 +99,24 @@ def test_scores_golden(case: dict[str, Any]) -> None:
     """
     samples, wanted = case["inputs"]["samples"], case["outputs"]["result_json"]
     rows = [judged(s, s["pred"]) for s in samples]
-    verdicts = [[line["status"] == Status.CORRECT for line in group] for group in rows]
+    verdicts = [[line.status == Status.CORRECT for line in group] for group in rows]
     assert verdicts == case["outputs"]["score_matrix"]
     assert wanted["num_scores"] == sum(map(len, rows)) and wanted["timeout_samples"] == 0
     width, problems = max(map(len, rows)), problems_of(case)
-    full = summarise(
-        [line for s in samples for line in judged(s, padded(s["pred"], width))], problems
-    )
-    last = summarise([group[-1] for group in rows], problems)
-    assert last["counts"]["no_answer"] == wanted["empty_samples"]
-    assert {c: percent(v["pass@1"]) for c, v in last["categories"].items()} == wanted["type_acc"]
+    padded_rows = [line for s in samples for line in judged(s, padded(s["pred"], width))]
+    full = summarise(0, "zoo", padded_rows, problems).metrics
+    last = summarise(0, "zoo", [group[-1] for group in rows], problems)
+    assert last.counts.no_answer == wanted["empty_samples"]
+    assert {c: percent(v.value) for c, v in last.categories.items()} == wanted["type_acc"]
     if "total_acc" in wanted:  # One-Shot: the first sample alone, and all as they are
-        first = summarise([group[0] for group in rows], problems)
-        assert percent(first["metrics"]["pass@1"]) == wanted["acc"]
-        flat = [line["status"] == Status.CORRECT for group in rows for line in group]
+        first = summarise(0, "zoo", [group[0] for group in rows], problems).metrics
+        assert percent(first["pass@1"]) == wanted["acc"]
+        flat = [line.status == Status.CORRECT for group in rows for line in group]
         close(case, 100 * sum(flat) / len(flat), wanted["total_acc"])
         return
-    assert percent(full["metrics"]["pass@1"]) == wanted["acc"]
-    assert percent(full["metrics"][f"pass@{width}"]) == wanted["pass_acc"]
-    assert {k: percent(full["metrics"][f"pass@{k}"]) for k in wanted["pass@k"]} == wanted["pass@k"]
+    assert percent(full["pass@1"]) == wanted["acc"]
+    assert percent(full[f"pass@{width}"]) == wanted["pass_acc"]
+    assert {k: percent(full[f"pass@{k}"]) for k in wanted["pass@k"]} == wanted["pass@k"]
 
 
 @pytest.mark.parametrize("case", family("pass_at_k"))
@@ -134,8 +133,8 @@ def test_the_majority_golden(case: dict[str, Any]) -> None:
     which is not here.
     """
     rows = case["inputs"]["rows"]
-    text = [votes.majority(r["pred"]) for r in rows]
-    meaning = [votes.majority(r["pred"], lambda a, b: bool(compare(a, b).same)) for r in rows]
+    text = [votes.find_majority(r["pred"]) for r in rows]
+    meaning = [votes.find_majority(r["pred"], lambda a, b: bool(compare(a, b).same)) for r in rows]
     assert [r["pred"][at] for r, at in zip(rows, text, strict=True)] == case["outputs"][
         "majority_string"
     ]
@@ -152,7 +151,7 @@ def test_the_majority_golden(case: dict[str, Any]) -> None:
             ]
         close(
             case,
-            100 * summarise(lines, problems)["metrics"][f"maj@{k}"],
+            100 * summarise(0, "zoo", lines, problems).metrics[f"maj@{k}"],
             case["outputs"]["metrics"][f"maj@{k}"],
         )
 
@@ -160,13 +159,13 @@ def test_the_majority_golden(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", family("is_repeat"))
 def test_repetition_golden(case: dict[str, Any]) -> None:
     wanted = False if case["outputs"]["raises"] == RAISES else case["outputs"]["is_repeat"]
-    assert text_quality.repeats(case["inputs"]["text"]) == wanted
+    assert text_quality.is_repetitive(case["inputs"]["text"]) == wanted
 
 
 def fails(text: str) -> bool:
     """Whether the reference's rule of repetition fails on the text."""
     return (
-        not text_quality.repeats(text)
+        not text_quality.is_repetitive(text)
         and "\n" in text
         and not any(len(line) >= 20 for line in text.split("\n"))
     )
@@ -181,7 +180,7 @@ def test_signs_in_the_texts_golden(case: dict[str, Any]) -> None:
     wanted = case["outputs"]
     problems = [Problem(str(r["idx"]), "math", "?", "0") for r in given]
 
-    def measured(abort: Finish) -> dict[str, Any]:
+    def measured(abort: Finish) -> Any:
         ends = {"stop": Finish.STOP, "length": Finish.LENGTH, "abort": abort}
         status = {True: Status.CORRECT, False: Status.WRONG}
         lines = [
@@ -194,7 +193,7 @@ def test_signs_in_the_texts_golden(case: dict[str, Any]) -> None:
             )
             for p, r in zip(problems, given, strict=True)
         ]
-        return summarise(lines, problems)["metrics"]
+        return summarise(0, "zoo", lines, problems).metrics
 
     found, stopped = measured(Finish.STOP), measured(Finish.LENGTH)
     close(case, found["length"], wanted["avg_tokens"])

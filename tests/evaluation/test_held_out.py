@@ -24,9 +24,10 @@ from rlvr.data.gate import check_golds
 from rlvr.engines.decoder import Decoder
 from rlvr.errors import UserError
 from rlvr.metrics import statistics
-from rlvr.report.evaluation_page import beside
-from rlvr.run import evaluate, evaluation_folder
+from rlvr.report.evaluation_page import compare_evaluations
+from rlvr.run import eval_rows, evaluation_folder
 from rlvr.storage.jsonl import JsonLines
+from rlvr.storage.records import SampleRecord
 from rlvr.tasks.choice import choice
 from rlvr.tasks.files import file
 from rlvr.types import Problem, Response, Status
@@ -45,8 +46,8 @@ ASKED: dict[str, Any] = {"samples": 4, "temperature": 1.0, "max_tokens": 4, "bat
 
 
 def problems_of(name: str, folder: Path = DATA) -> list[Problem]:
-    (row,) = evaluate.declared([name])
-    return list(read_problems(evaluate._asked(row, {}, None, (), folder), name))
+    (row,) = eval_rows.read_rows([name])
+    return list(read_problems(eval_rows.RowOptions(data=folder).apply(row), name))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -131,7 +132,7 @@ def test_without_a_folder_the_hub_is_asked_and_the_message_names_both_ways(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("RLVR_DATA_DIR", raising=False)
-    (row,) = evaluate.declared(["math500"])
+    (row,) = eval_rows.read_rows(["math500"])
     with pytest.raises(
         UserError, match=r"HuggingFaceH4/MATH-500.*math500\.jsonl: --data DIR or RLVR_DATA_DIR"
     ):
@@ -140,12 +141,12 @@ def test_without_a_folder_the_hub_is_asked_and_the_message_names_both_ways(
 
 def test_every_benchmark_binds_with_its_own_keys() -> None:
     for name in registry.list_names("benchmark"):
-        (row,) = evaluate.declared([{"name": name, "samples": 3}])
+        (row,) = eval_rows.read_rows([{"name": name, "samples": 3}])
         assert (row.name, row.samples) == (name, 3) and row.data is not None
         for kind in ("data", "task", "prompt"):
             if spec := getattr(row, kind):
                 registry.find(kind, spec.name, name).check(spec.params, name)
-    (aime,) = evaluate.declared(["aime24"])
+    (aime,) = eval_rows.read_rows(["aime24"])
     assert (aime.samples, aime.temperature, aime.max_tokens) == (8, 0.6, 3072)
 
 
@@ -172,16 +173,16 @@ def test_an_unseen_file_is_a_benchmark_by_its_name_or_by_one_row(
     }
     listed = tmp_path / "rows.yaml"
     listed.write_text(json.dumps([own, "arithmetic"]))
-    first, second = evaluate.declared([str(listed)])
+    first, second = eval_rows.read_rows([str(listed)])
     assert [p.answer for p in read_problems(first, "own")] == [
         "1",
         "2",
         "3",
     ] and second.name == "arithmetic"
-    assert [row.name for row in evaluate.declared([own])] == ["own"]
+    assert [row.name for row in eval_rows.read_rows([own])] == ["own"]
     plain = tmp_path / f"plain{suffix}"
     plain.write_bytes(path.read_bytes())
-    (named,) = evaluate.declared([str(plain)])
+    (named,) = eval_rows.read_rows([str(plain)])
     with pytest.raises(UserError, match=r"reach into it with a column such as 'final_answer\.0'"):
         read_problems(named, "plain")
 
@@ -190,7 +191,7 @@ def test_a_yaml_file_of_rows_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("- 3\n")
     for path in ("a.yaml", "b.yml"):
         with pytest.raises(UserError, match=path):
-            evaluate.declared([str(tmp_path / path)])
+            eval_rows.read_rows([str(tmp_path / path)])
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ QWEN_CHAT = r"""{%- if messages[0]['role'] == 'system' %}
 
 @pytest.mark.parametrize("name", ["math500", "gsm8k", "aime24"])
 def test_the_prompt_of_the_maths_rows_is_that_of_qwen_on_a_qwen_model(name: str) -> None:
-    (row,) = evaluate.declared([name])
+    (row,) = eval_rows.read_rows([name])
     words = tiny.tokenizer()
     words.chat_template = QWEN_CHAT
     found = registry.find("prompt", row.prompt.name, "prompt").bind(row.prompt.params, "prompt")
@@ -350,17 +351,17 @@ def test_a_killed_evaluation_goes_on_and_generates_nothing_twice(
     everything = list(asked)
     assert len(everything) == len(set(everything)) == 48
     asked.clear()
-    keep = evaluation_folder.Folder.add
+    keep = evaluation_folder.EvaluationFolder.add
 
-    def torn(self: evaluation_folder.Folder, row: dict[str, Any]) -> None:
+    def torn(self: evaluation_folder.EvaluationFolder, row: SampleRecord) -> None:
         keep(self, row)
         if len(self.done) == 14:  # in the middle of the second part, within a problem
             raise Killed
 
-    monkeypatch.setattr(evaluation_folder.Folder, "add", torn)
+    monkeypatch.setattr(evaluation_folder.EvaluationFolder, "add", torn)
     with pytest.raises(Killed):
         rlvr.evaluate(str(tiny_model), [SUMS], **ASKED, seed=[0, 1], out=tmp_path / "killed")
-    monkeypatch.setattr(evaluation_folder.Folder, "add", keep)
+    monkeypatch.setattr(evaluation_folder.EvaluationFolder, "add", keep)
     with (tmp_path / "killed" / "samples.jsonl").open("a") as samples:
         samples.write('{"benchmark": "sums", "id": ')  # the line that was being written
     first = list(asked)
@@ -416,7 +417,7 @@ def test_seeds_are_pooled_and_shown_apart_and_the_prompt_is_printed(
     assert both["counts"]["samples"] == 48 == both["counts"]["second_verifier"]
     assert both["counts"]["only_second_accepts"] == 48 - both["counts"]["correct"]
     said = capsys.readouterr().out
-    first = read_problems(evaluate.declared([SUMS])[0], "sums")[0].question
+    first = read_problems(eval_rows.read_rows([SUMS])[0], "sums")[0].question
     assert f"the first prompt:\n{first}\n\n(end of the prompt)" in said
     assert "sums: 6 problems, 4 samples at temperature 1, at most 4 tokens" in said
     assert "one problem of 6 is 16.7 points" in said
@@ -534,7 +535,7 @@ def test_two_evaluations_stand_side_by_side_problem_by_problem(
         )
     out = tmp_path / "compare.html"
     assert cli.main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)]) == 0
-    (pair,) = beside(tmp_path / "a", tmp_path / "b")
+    (pair,) = compare_evaluations(tmp_path / "a", tmp_path / "b")
     shares = [
         {
             p: sum(
@@ -550,7 +551,7 @@ def test_two_evaluations_stand_side_by_side_problem_by_problem(
     assert [both for _, both, _ in pair.problems] == list(
         zip(shares[0].values(), shares[1].values(), strict=True)
     )
-    assert sum(len(found) for _, found in pair.kinds()) == 6
+    assert sum(len(found) for _, found in pair.list_kinds()) == 6
     page = out.read_text()
     assert all(p in page for p in shares[0]) and "One problem of 6" in page
     (tmp_path / "b" / "results.json").write_text("[]")
@@ -579,15 +580,15 @@ def test_the_sign_flip_test_is_that_of_all_assignments_of_signs() -> None:
             for signs in product((1, -1), repeat=len(differences))
         ]
         wanted = sum(total >= abs(sum(differences)) for total in sums) / len(sums)
-        assert statistics.sign_flip(differences) == pytest.approx(wanted)
+        assert statistics.compute_sign_flip(differences) == pytest.approx(wanted)
 
 
 def test_the_sampling_interval_is_narrower_than_that_over_problems_where_problems_differ() -> None:
     groups = [[True] * 8] * 5 + [[False] * 8] * 5 + [[True, False] * 4] * 2
-    low, high = statistics.sampling_interval(groups) or (0.0, 0.0)
+    low, high = statistics.estimate_sampling_interval(groups) or (0.0, 0.0)
     deviation = (2 * 0.25 / 7) ** 0.5 / 12
     assert (low, high) == pytest.approx((0.5 - 1.96 * deviation, 0.5 + 1.96 * deviation), abs=1e-4)
-    assert statistics.sampling_interval([[True], [False]]) is None
+    assert statistics.estimate_sampling_interval([[True], [False]]) is None
 
 
 def test_a_detectable_difference_is_found_four_times_in_five() -> None:
@@ -596,13 +597,13 @@ def test_a_detectable_difference_is_found_four_times_in_five() -> None:
 
     draw = np.random.default_rng(0)
     base, n, times = 0.4, 400, 4000
-    least = statistics.detectable([1.0] * int(base * n) + [0.0] * int((1 - base) * n))
+    least = statistics.estimate_detectable([1.0] * int(base * n) + [0.0] * int((1 - base) * n))
     a, b = draw.random((times, n)) < base, draw.random((times, n)) < base + least
     error = np.sqrt(a.var(1) / n + b.var(1) / n)
     power = (np.abs(b.mean(1) - a.mean(1)) > statistics.Z95 * error).mean()
     assert power == pytest.approx(0.8, abs=0.03)
     # five problems of thirty against none are not significant
-    assert statistics.detectable([0.0] * 30) > 5 / 30
+    assert statistics.estimate_detectable([0.0] * 30) > 5 / 30
 
 
 # --- Contamination

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvr.metrics.statistics import crossed_interval, paired_gain
+from rlvr.metrics.statistics import estimate_crossed_interval, estimate_paired_gain
 from rlvr.report.trends import split_gain
-from rlvr.sweeps.table import pooled_gain
+from rlvr.sweeps.figures import pool_gains
 
 Z = 1.959963984540054
 
@@ -19,7 +19,7 @@ def test_the_interval_over_problems_and_seeds_worked_by_hand() -> None:
     """Mean squares of problems 1/2, of seeds 1/6 and of the rest 1/6, so 1/6 + (1/2 - 1/6) = 1/2,
     over 6 values; by Hillis (1/2)² / (1/6)² = 9 degrees of freedom, whose t is 2.262157.
     """
-    low, high = crossed_interval(np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
+    low, high = estimate_crossed_interval(np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
     spread = 2.262157 * (0.5 / 6) ** 0.5
     assert (low, high) == pytest.approx((0.5 - spread, 0.5 + spread), abs=1e-6)
 
@@ -30,21 +30,23 @@ def test_seeds_that_differ_more_than_problems_leave_few_degrees_of_freedom() -> 
     """
     values = np.array([[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
     spread = 4.302653 * ((2 / 3) / 6) ** 0.5
-    assert crossed_interval(values) == pytest.approx((2 / 3 - spread, 2 / 3 + spread), abs=1e-6)
+    assert estimate_crossed_interval(values) == pytest.approx(
+        (2 / 3 - spread, 2 / 3 + spread), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_one_seed_or_equal_ones_give_the_interval_over_problems(copies: int) -> None:
     changes = [1.0, 0.0, -1.0, 1.0, 1.0, 0.0]
-    alone = paired_gain([0.0] * 6, changes)["ci95"]
-    assert list(crossed_interval(np.array([changes] * copies).T)) == pytest.approx(alone)
+    alone = estimate_paired_gain([0.0] * 6, changes).ci95
+    assert list(estimate_crossed_interval(np.array([changes] * copies).T)) == pytest.approx(alone)
 
 
 def test_the_interval_is_never_narrower_than_the_one_over_problems() -> None:
     random = np.random.default_rng(1)
     for _ in range(200):
         values = random.normal(random.normal(0, 1, (20, 1)), 1.0, (20, 3))
-        low, high = crossed_interval(values)
+        low, high = estimate_crossed_interval(values)
         spread = Z * values.mean(axis=1).std(ddof=1) / 20**0.5
         assert high - low >= 2 * spread - 1e-12
 
@@ -63,7 +65,7 @@ def coverage(seeds: int, spread: float, cases: int = 2500) -> tuple[float, float
             for _ in range(2)
         )
         change = arm.astype(float) - baseline
-        low, high = crossed_interval(change)
+        low, high = estimate_crossed_interval(change)
         hits += low <= 0 <= high
         row = change.mean(axis=1)
         alone += abs(row.mean()) <= Z * row.std(ddof=1) / 128**0.5
@@ -97,11 +99,11 @@ def test_several_runs_are_pooled_over_problems_and_runs(tmp_path: Path) -> None:
             ]
             path = tmp_path / name / "samples" / f"eval-held-{step:06d}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    gain = pooled_gain([tmp_path / "one", tmp_path / "two"])
+    gain = pool_gains([tmp_path / "one", tmp_path / "two"])
     assert gain is not None
     spread = 2.262157 * (0.5 / 6) ** 0.5
-    assert gain["pass@1"] == pytest.approx(0.5)
-    assert gain["ci95"] == pytest.approx([0.5 - spread, 0.5 + spread], abs=1e-6)
+    assert gain.value == pytest.approx(0.5)
+    assert gain.ci95 == pytest.approx([0.5 - spread, 0.5 + spread], abs=1e-6)
 
 
 def test_a_gain_splits_into_form_content_and_the_rest() -> None:

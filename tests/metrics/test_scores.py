@@ -9,7 +9,7 @@ import pytest
 
 from rlvr.evaluation.summary import summarise
 from rlvr.metrics import statistics, text_quality, votes
-from rlvr.storage.records import sample_row
+from rlvr.storage.records import make_sample
 from rlvr.types import Draw, Finish, Problem, Prompt, Rollout, Status, Verdict
 
 
@@ -49,20 +49,25 @@ def test_an_evaluation_with_several_samples_has_pass_at_k_and_the_majority() -> 
         )
         for _, answer in rows
     ]
-    lines = [sample_row(0, row, verdict) for (row, _), verdict in zip(rows, verdicts, strict=True)]
+    lines = [make_sample(0, row, verdict) for (row, _), verdict in zip(rows, verdicts, strict=True)]
     problems = [rows[0][0].prompt.problem, rows[-1][0].prompt.problem]
-    found = summarise(lines, problems)["metrics"]
+    found = summarise(0, "pq", lines, problems).metrics
     assert found["pass@1"] == pytest.approx((2 / 4 + 1 / 4) / 2)
     assert found["pass@2"] == pytest.approx(((1 - 1 / 6) + 1 / 2) / 2) and found["pass@4"] == 1
     assert found["maj@4"] == 0.5
     assert found["reflection"] == 1 and found["foreign"] == pytest.approx(1 / 12)
-    single = summarise(lines[:1], problems)["metrics"]
+    single = summarise(0, "pq", lines[:1], problems).metrics
     assert "pass@2" not in single and not any(name.startswith("maj") for name in single)
 
 
 def test_signs_in_a_text() -> None:
-    assert text_quality.keywords("However, let me try again. Waiting") == 3
-    assert not text_quality.reflects("I wait") and text_quality.reflects("let us ReCheck it")
-    assert text_quality.repetition("one two three four five") == 0
-    assert text_quality.repetition("a b c d a b c d", 4) == pytest.approx(1 - 4 / 5)
-    assert text_quality.repetition("short") == 0 and text_quality.foreign("12 + 3") == 0
+    assert text_quality.count_keywords("However, let me try again. Waiting") == 3
+    assert not text_quality.has_reflection("I wait") and text_quality.has_reflection(
+        "let us ReCheck it"
+    )
+    assert text_quality.measure_repetition("one two three four five") == 0
+    assert text_quality.measure_repetition("a b c d a b c d", 4) == pytest.approx(1 - 4 / 5)
+    assert (
+        text_quality.measure_repetition("short") == 0
+        and text_quality.measure_foreign("12 + 3") == 0
+    )

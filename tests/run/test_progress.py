@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,17 @@ from rich.console import Console
 from support.fake_run import healthy
 
 from rlvr.run.progress import Progress
-from rlvr.storage.jsonl import JsonLines
+from rlvr.storage.records import EvalRecord, SampleRecord, StepRecord, Summary, read_records
 
-SAMPLE = {
-    "question": "What is 7 + 8?",
-    "text": "It is \\boxed{15}.",
-    "status": "correct",
-    "answer": "15",
-    "reward": 1.0,
-}
+SAMPLE = SampleRecord.parse_row(
+    {
+        "question": "What is 7 + 8?",
+        "text": "It is \\boxed{15}.",
+        "status": "correct",
+        "answer": "15",
+        "reward": 1.0,
+    }
+)
 
 
 def console(terminal: bool, width: int = 80) -> Console:
@@ -39,17 +42,19 @@ def output(out: Console) -> str:
     return out.file.getvalue()
 
 
-def record(step: int, **more: object) -> dict[str, object]:
+def record(step: int, **more: object) -> StepRecord:
     times = {"step": 10.0, "tokens_per_second": 318.4}
-    return {
-        "step": step,
-        "phase": "rl",
-        "reward": 0.52,
-        "accuracy": 0.48,
-        "length": 21.3,
-        "time": times,
-        **more,
-    }
+    return StepRecord.parse_row(
+        {
+            "step": step,
+            "phase": "rl",
+            "reward": 0.52,
+            "accuracy": 0.48,
+            "length": 21.3,
+            "time": times,
+            **more,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +64,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_plain_output_is_one_line_a_step(run: Path) -> None:
     out = console(terminal=False)
-    evals = {e["step"]: e for e in JsonLines.read(run / "evals.jsonl")}
+    evals = {e.step: e for e in read_records(run / "evals.jsonl", EvalRecord)}
     with Progress("demo", 30, out) as progress:
         progress.stage("evaluating heldout before training")
         progress.evaluated(evals[0])
-        for step in JsonLines.read(run / "metrics.jsonl"):
+        for step in read_records(run / "metrics.jsonl", StepRecord):
             progress.stage("training")
             progress.step(step, SAMPLE)
-        progress.summary(json.loads((run / "summary.json").read_text()), run / "report.html")
+        summary = Summary.parse_row(json.loads((run / "summary.json").read_text()))
+        progress.summary(summary, run / "report.html")
     lines = output(out).splitlines()
     assert len([line for line in lines if line.startswith("step ")]) == 30
     assert len([line for line in lines if line.startswith("training")]) == 1
@@ -93,9 +99,9 @@ def test_nothing_is_wider_than_the_terminal(run: Path) -> None:
         out = console(terminal=False, width=width)
         progress = Progress("a very long name of a run that goes on", 1000, out)
         progress.stage("evaluating a benchmark with a long name before training")
-        progress.evaluated(JsonLines.read(run / "evals.jsonl")[0])
-        for step in JsonLines.read(run / "metrics.jsonl"):
-            progress.step(step, {**SAMPLE, "text": "x" * 5000, "question": "why " * 900})
+        progress.evaluated(read_records(run / "evals.jsonl", EvalRecord)[0])
+        for step in read_records(run / "metrics.jsonl", StepRecord):
+            progress.step(step, replace(SAMPLE, text="x" * 5000, question="why " * 900))
         begin = len(output(out))
         out.print(progress)
         assert max(map(len, output(out)[begin:].splitlines())) <= width
@@ -130,11 +136,15 @@ def test_hostile_and_missing_values_do_no_harm() -> None:
     for terminal in (True, False):
         out = console(terminal)
         with Progress("demo", 4, out) as progress:
-            progress.step({"step": 1, "reward": None, "time": None}, evil)
-            progress.step({"step": 2, "phase": "cold_start", "loss": 1.25}, None)
-            progress.evaluated({"step": 2, "benchmark": "x", "metrics": {"pass@1": None}})
+            empty = {"step": 1, "reward": None, "time": None}
+            progress.step(StepRecord.parse_row(empty), SampleRecord.parse_row(evil))
+            cold = {"step": 2, "phase": "cold_start", "loss": 1.25}
+            progress.step(StepRecord.parse_row(cold), None)
+            unknown = {"step": 2, "benchmark": "x", "metrics": {"pass@1": None}}
+            progress.evaluated(EvalRecord.parse_row(unknown))
             progress.note("[/bold] note")
-            progress.summary({"evals": {"x": {"before": {"pass@1": 0.5}}}}, Path("report.html"))
+            short = {"evals": {"x": {"before": {"pass@1": 0.5}}}}
+            progress.summary(Summary.parse_row(short), Path("report.html"))
         assert "\x1b[2J" not in output(out)
         assert "\x07" not in output(out)
         assert "[/bold] note" in output(out)
@@ -144,9 +154,9 @@ def test_an_ascii_pipe_is_enough() -> None:
     raw = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     with Progress("demo", 4, Console(file=raw, highlight=False)) as progress:
         progress.stage("training")
-        progress.step(record(1), {**SAMPLE, "text": "é → 15"})
+        progress.step(record(1), replace(SAMPLE, text="é → 15"))
         fell = {"before": {"pass@1": 0.5}, "gain": {"pass@1": -0.1, "ci95": [-0.2, 0.0]}}
-        progress.summary({"evals": {"heldout": fell}}, Path("r.html"))
+        progress.summary(Summary.parse_row({"evals": {"heldout": fell}}), Path("r.html"))
     raw.flush()
     assert b"ok What is 7 + 8? -> ? -> 15" in raw.buffer.getvalue()  # type: ignore[attr-defined]
     assert b"-10.0" in raw.buffer.getvalue()  # type: ignore[attr-defined]
@@ -160,7 +170,8 @@ def test_a_cold_start_has_a_column_of_its_own() -> None:
         for key, value in (("before", 0.1), ("after_cold_start", 0.4), ("after", 0.6))
     }
     found = {**scores, "gain": {"pass@1": 0.5, "ci95": [0.4, 0.6]}}
-    Progress("demo", 4, out).summary({"evals": {"heldout": found}}, Path("r.html"))
+    summary = Summary.parse_row({"evals": {"heldout": found}})
+    Progress("demo", 4, out).summary(summary, Path("r.html"))
     assert "cold start" in output(out)
     assert "40.0 %" in output(out)
     assert "+50.0" in output(out)

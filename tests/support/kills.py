@@ -42,7 +42,7 @@ from rlvr.cli import main as cli
 from rlvr.rollouts.generate import Rollouts
 from rlvr.rollouts.verify import Verifier
 from rlvr.run import checkpoint, loop
-from rlvr.run.folder import RunFolder
+from rlvr.run.writer import DiskRunWriter
 from rlvr.training.learner import Learner
 from support import tiny
 from support.processes import PLUGINS, facts
@@ -52,7 +52,7 @@ PHASES: dict[str, tuple[Any, str]] = {
     "verification": (Verifier, "groups"),
     "scoring": (Learner, "score"),
     "update": (Learner, "update"),
-    "records": (RunFolder, "record_step"),
+    "records": (DiskRunWriter, "record_step"),
     "saving": (checkpoint, "save"),
     "evaluation": (loop, "evaluate_one"),
 }

@@ -32,12 +32,11 @@ from support import tiny
 
 import rlvr
 from rlvr import resources
-from rlvr.build.problems import read_problems
 from rlvr.cli import main as cli
 from rlvr.distributed.lifetime import end_with_parent
 from rlvr.errors import RunError, UserError
-from rlvr.metrics.statistics import crossed_interval
-from rlvr.sweeps import planning, runner
+from rlvr.metrics.statistics import estimate_crossed_interval
+from rlvr.sweeps import inputs, planning, processes
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = '''
@@ -170,7 +169,7 @@ def _main(words: Sequence[str], cwd: str, env: dict[str, str], kill_at: int) -> 
     for number, name in ((1, "out.txt"), (2, "err.txt")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    runner.subprocess = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE)  # type: ignore[assignment]
+    processes.subprocess = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE)  # type: ignore[assignment]
     if kill_at:
         _strike_before_write(kill_at)
     status = cli.main(words)
@@ -278,7 +277,9 @@ def test_the_table_holds_the_figures_of_the_run_folders(whole: Place) -> None:
         "the arms do not differ, so the test shows nothing"
     )
     assert found["arms"]["b"]["difference"]["pass@1"] == pytest.approx(change.mean())
-    assert found["arms"]["b"]["difference"]["ci95"] == pytest.approx(crossed_interval(change))
+    assert found["arms"]["b"]["difference"]["ci95"] == pytest.approx(
+        estimate_crossed_interval(change)
+    )
     assert [point["step"] for point in found["arms"]["b"]["curve"]] == [0, 2, 3]
 
 
@@ -568,7 +569,7 @@ def test_what_a_folder_may_not_hold(
 ) -> None:
     place = Place.make(tmp_path, tiny_model)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "PATIENCE", 0.0)
+    monkeypatch.setattr("rlvr.sweeps.lock.PATIENCE", 0.0)
     place.folder.mkdir(parents=True)
     with (place.folder / ".lock").open("w") as lock:
         lock.write("4711")
@@ -595,7 +596,7 @@ def test_a_run_folder_of_something_else_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "a-0" / "notes.txt").write_text("mine")
     unit = planning.Unit("a", 0, tmp_path / "a-0", SimpleNamespace())  # type: ignore[arg-type]
     with pytest.raises(RunError, match=r"holds notes\.txt but no recipe\.yaml"):
-        runner._clear(unit)
+        processes.clear_remains(unit)
     assert (tmp_path / "a-0" / "notes.txt").exists()
 
 
@@ -630,7 +631,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("name", resources.list_shipped("sweep"))
 def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim(name: str) -> None:
-    plan = planning.read(name)
+    plan = planning.read_plan(name)
     base = {
         unit.seed: unit.recipe.model_dump(mode="json", exclude={"run"})
         for unit in plan.of(plan.baseline)
@@ -640,7 +641,7 @@ def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim
     for unit in plan.units:
         if unit.arm == plan.baseline:
             continue
-        claimed = [key for key, _ in planning.overrides_of(plan.sweep.arms[unit.arm])]
+        claimed = [key for key, _ in planning.flatten_overrides(plan.sweep.arms[unit.arm])]
         found = differences(base[unit.seed], unit.recipe.model_dump(mode="json", exclude={"run"}))
         for key in claimed:
             assert any(one == key or one.startswith(f"{key}.") for one in found), (
@@ -661,17 +662,17 @@ def test_the_arms_of_a_shipped_sweep_differ_from_the_baseline_in_what_they_claim
     "name", [name for name in resources.list_shipped("sweep") if not name.endswith("_small")]
 )
 def test_a_shipped_sweep_has_a_small_twin_with_the_same_arms(name: str) -> None:
-    whole, small = planning.read(name), planning.read(f"{name}_small")
+    whole, small = planning.read_plan(name), planning.read_plan(f"{name}_small")
     assert list(whole.sweep.arms) == list(small.sweep.arms)
     assert small.baseline == whole.baseline
     assert {unit.recipe.model.name for unit in small.units} == {"smollm2-135m-instruct"}
     known: dict[str, Any] = {}
     for unit in small.units:
-        runner._check_sources(unit.recipe, known, read_problems, set(unit.waits))
+        inputs.check_sources(unit.recipe, known, selects=not unit.waits)
 
 
 def test_the_experiment_selects_from_the_full_run_of_the_same_seed() -> None:
-    plan = planning.read("one_shot_experiment_small")
+    plan = planning.read_plan("one_shot_experiment_small")
     for unit in plan.units:
         waits = (
             [] if unit.arm in ("full", "random_problem") else [plan.folder / f"full-{unit.seed}"]
@@ -682,8 +683,8 @@ def test_the_experiment_selects_from_the_full_run_of_the_same_seed() -> None:
 
 
 def test_the_ablation_of_the_paper_has_its_terms() -> None:
-    rows = {arm: [] for arm in planning.read("one_shot_terms").sweep.arms}
-    for unit in planning.read("one_shot_terms").units:
+    rows = {arm: [] for arm in planning.read_plan("one_shot_terms").sweep.arms}
+    for unit in planning.read_plan("one_shot_terms").units:
         terms = [term.name for term in unit.recipe.loss.terms]
         rows[unit.arm] = [
             *terms,

@@ -520,7 +520,7 @@ def test_merged_means_are_the_mean_of_everything_and_not_of_means(
     for piece in pieces:
         merged += Metrics.mean("m", sum(piece), len(piece)) + Metrics.sum(s=len(piece))
     everything = [x for piece in pieces for x in piece]
-    record = merged.over(WORLD).record()
+    record = merged.all_reduce(WORLD).record()
     assert record["s"] == len(everything)
     if everything:
         assert record["m"] == pytest.approx(sum(everything) / len(everything), abs=1e-9)
