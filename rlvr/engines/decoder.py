@@ -102,15 +102,15 @@ class Decoder:
         rows = [_Row(request, 0) for request in (0, 0, 1, 1)]
         token = torch.tensor([5, 6, 7, 8], device=self.device)
         try:
-            whole = self._read(rows, requests, shared=False)
-            self._advance(whole, token)
+            unshared = self._read(rows, requests, shared=False)
+            self._advance(unshared, token)
             shared = self._read(rows, requests, shared=True)
             self._advance(shared, token)
         except RuntimeError:  # of shapes that do not fit
             return False
-        tolerance = torch.finfo(whole.logits.dtype).eps ** 0.5
-        distance = (whole.logits - shared.logits).norm()
-        return bool(distance < tolerance * whole.logits.norm())
+        tolerance = torch.finfo(unshared.logits.dtype).eps ** 0.5
+        distance = (unshared.logits - shared.logits).norm()
+        return bool(distance < tolerance * unshared.logits.norm())
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         with torch.no_grad():
@@ -146,7 +146,13 @@ class Decoder:
             keys = [row.key for row in wave.rows]
             token, logprob = sample_tokens(wave.logits, keys, step, sampling)
             is_last = step + 1 == sampling.max_tokens
-            self._record(wave.rows, token.tolist(), logprob.tolist(), sampling, is_last)
+            self._record(
+                wave.rows,
+                token.tolist(),
+                logprob.tolist(),
+                sampling,
+                is_last,
+            )
             alive = [number for number, row in enumerate(wave.rows) if not row.ended]
             if not alive:
                 break
@@ -192,7 +198,11 @@ class Decoder:
         """
         wave.mask = F.pad(wave.mask, (0, 1), value=True)
         wave.logits = self._forward(
-            token[:, None], wave.position[:, None], wave.mask, wave.cache, wave.prompts
+            token[:, None],
+            wave.position[:, None],
+            wave.mask,
+            wave.cache,
+            wave.prompts,
         )
         wave.position = wave.position + 1
 
@@ -250,7 +260,10 @@ class Decoder:
         return self.module(**inputs, logits_to_keep=1).logits[:, -1]
 
     def _make_attention_mask(
-        self, mask: Tensor, length: int, prompts: SharedPromptCache | None
+        self,
+        mask: Tensor,
+        length: int,
+        prompts: SharedPromptCache | None,
     ) -> Tensor:
         """Return the mask of our attention.   mask: [B, S] -> [B, 1, 1 or L, S]"""
         width = mask.shape[1]

@@ -20,7 +20,10 @@ BLOCK = 256
 
 
 def sample_tokens(
-    logits: Tensor, keys: Sequence[int], position: int | Sequence[int], sampling: Sampling
+    logits: Tensor,
+    keys: Sequence[int],
+    position: int | Sequence[int],
+    sampling: Sampling,
 ) -> tuple[Tensor, Tensor]:
     """Return the token of each row at its position, and its log-probability (see types.Sampling).
 

@@ -46,7 +46,10 @@ class Vllm:
     """
 
     def __init__(
-        self, files: Mapping[str, bytes], end_tokens: list[int], options: Mapping[str, Any]
+        self,
+        files: Mapping[str, bytes],
+        end_tokens: list[int],
+        options: Mapping[str, Any],
     ) -> None:
         self.end_tokens = end_tokens
         self.version = -1

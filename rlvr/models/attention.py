@@ -69,13 +69,21 @@ def attend(
         out = prompts.attend(module.layer_idx, scaled, attention_mask)
     else:
         out = F.scaled_dot_product_attention(
-            grouped, key, value, attn_mask=attention_mask, scale=scaling
+            grouped,
+            key,
+            value,
+            attn_mask=attention_mask,
+            scale=scaling,
         )
     return out.reshape(batch, 1, heads, -1), None
 
 
 def _attend_rows(
-    query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Rows,
+    scaling: float | None,
 ) -> Tensor:
     """Attend within each of the rows that lie end to end.
 
@@ -95,7 +103,11 @@ def _attend_rows(
 
 
 def _attend_row(
-    query: Tensor, key: Tensor, value: Tensor, sizes: Sequence[int], scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sizes: Sequence[int],
+    scaling: float | None,
 ) -> Tensor:
     """Attend within one text, or from a prompt to itself and each response to both.
 
@@ -119,7 +131,11 @@ def _attend_row(
 
 
 def _attend_fused(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
 ) -> Tensor:
     """Attend by PyTorch's kernel, causally without a mask.   -> [B, L, H, d]"""
     out = F.scaled_dot_product_attention(

@@ -34,7 +34,11 @@ class KvCacheLayer(DynamicLayer):
     key_center: Tensor
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Add the keys and values of prompts, or of one decoded token of each row."""
         if not self.is_decoding:
@@ -95,7 +99,10 @@ class SharedPromptCache:
 
     @classmethod
     def build(
-        cls, layers: Sequence[KvCacheLayer], tokens: Tensor, owner: Tensor
+        cls,
+        layers: Sequence[KvCacheLayer],
+        tokens: Tensor,
+        owner: Tensor,
     ) -> SharedPromptCache:
         """Return the cache of prompts that each have a row at least, the rows of one together.
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rlvr.models.policy import Policy
 
 
-def load(name: str, dtype: torch.dtype, where: str = "model.name") -> tuple[Any, Any]:
+def load(
+    name: str, dtype: torch.dtype, where: str = "model.name"
+) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return the causal language model in `dtype` and its tokenizer.
 
     Raises UserError in one line where there is none.

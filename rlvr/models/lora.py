@@ -18,7 +18,12 @@ from rlvr.models.trainable import TrainableModel
 
 
 def add_lora(
-    module: PreTrainedModel, *, rank: int, alpha: int, targets: str | Sequence[str], seed: int
+    module: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: int,
+    targets: str | Sequence[str],
+    seed: int,
 ) -> None:
     """Put adapters on the named layers; only they train.
 

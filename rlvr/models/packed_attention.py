@@ -35,7 +35,12 @@ class PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: Rows, scaling: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rows: Rows,
+        scaling: float,
     ) -> Tensor:
         key = _center_keys(key, rows)
         # [L + 1, H, d] and [L + 1, K, d] twice, the last token nobody's
@@ -225,9 +230,9 @@ def _list_parts(rows: Rows, most_queries: int) -> list[tuple[Tensor, Tensor]]:
         for size in sizes:
             end = begin + size
             for start in range(begin, end, most_queries):
-                own = torch.arange(begin, min(start + most_queries, end))
-                queries = own[start - begin :]
-                keys = torch.cat([shared, own])
+                text = torch.arange(begin, min(start + most_queries, end))
+                queries = text[start - begin :]
+                keys = torch.cat([shared, text])
                 parts.append((queries, keys))
             begin = end
             shared = prompt

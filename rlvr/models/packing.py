@@ -171,7 +171,7 @@ def _pad_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
     """Lay one response a row, so that causality alone keeps the padding at its end out."""
     width = rows[-1].length  # rows are sorted by length
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    places: list[tuple[int, int]] = []
+    cells: list[tuple[int, int]] = []
     for number, row in enumerate(rows):
         segments = _collect_segments(row, sequences)
         token_ids: list[int] = []
@@ -179,16 +179,16 @@ def _pad_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
             token_ids.extend(segment)
         input_ids[number, : row.length] = torch.tensor(token_ids)
         for column in _find_predicting_columns([len(segment) for segment in segments]):
-            places.append((number, column))
+            cells.append((number, column))
     samples = _list_samples(rows)
-    place = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
+    row_and_column = torch.tensor(cells, dtype=torch.long).reshape(-1, 2)
     return Pass(
         samples=samples,
         input_ids=input_ids,
         position_ids=torch.arange(width).expand(len(rows), width),
         rows=None,
-        row=place[:, 0],
-        column=place[:, 1],
+        row=row_and_column[:, 0],
+        column=row_and_column[:, 1],
         target=_concatenate_responses(samples, sequences),
     )
 

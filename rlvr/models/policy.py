@@ -44,7 +44,13 @@ class Policy(TrainableModel):
         offload: bool = False,
         shard: bool = False,
     ) -> None:
-        super().__init__(module, compute, tokens_per_pass, offload=offload, shard=shard)
+        super().__init__(
+            module,
+            compute,
+            tokens_per_pass,
+            offload=offload,
+            shard=shard,
+        )
         self.tokenizer = tokenizer
         self.chunked_head = has_plain_lm_head(module)
         if probe_packing(self, module, lambda tokens: self.logprobs(tokens, 1.0)):

@@ -51,9 +51,9 @@ def shard_model(
     mesh = init_device_mesh(device.type, (size,))
     precision = MixedPrecisionPolicy(compute, dtype, cast_forward_inputs=False)
     placement = CPUOffloadPolicy() if to_cpu else OffloadPolicy()
-    whole = _WholeForward(module, compute_outputs)
+    full_pass = _WholeForward(module, compute_outputs)
     # Layers first: what is left of the weights belongs to the pass around them.
-    for part in (*_find_layers(module), whole):
+    for part in (*_find_layers(module), full_pass):
         sharded = fully_shard(
             part,
             reshard_after_forward=True,
@@ -63,7 +63,7 @@ def shard_model(
         )
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    return whole
+    return full_pass
 
 
 def _find_layers(module: nn.Module) -> list[nn.Module]:

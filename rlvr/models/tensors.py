@@ -21,7 +21,8 @@ def add_to(total: Tensor, part: Tensor) -> None:
     part = torch.atleast_1d(part.to(total.device))
     rows = len(total)
     if total.device.type == "cpu":
-        rows = PIECE * len(total) // max(1, total.numel())
+        numbers = max(1, total.numel())
+        rows = PIECE * len(total) // numbers
     rows = max(1, rows)
     total_pieces = total.split(rows)
     part_pieces = part.split(rows)
@@ -37,11 +38,21 @@ def fill(target: Tensor, value: Tensor) -> None:
         assert isinstance(target, DTensor)
         value = value.to(target.device, target.dtype)
         # Every rank has the whole value, so nobody needs to send it.
-        value = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
+        value = distribute_tensor(
+            value,
+            target.device_mesh,
+            target.placements,
+            src_data_rank=None,
+        )
     target.copy_(value)
 
 
 def pad_left(rows: Iterable[Sequence[int] | Tensor], filler: int) -> Tensor:
     """Return rows of ids as one tensor, the shorter filled up at the front.   [n] rows -> [n, L]"""
     tensors = [torch.as_tensor(row) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=filler, padding_side="left")
+    return pad_sequence(
+        tensors,
+        batch_first=True,
+        padding_value=filler,
+        padding_side="left",
+    )

@@ -50,7 +50,11 @@ class TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, scale: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        scale: float,
     ) -> tuple[Tensor, Tensor]:
         accum_dtype = torch.promote_types(hidden.dtype, torch.float32)
         logprob = torch.empty(len(target), dtype=accum_dtype, device=hidden.device)
@@ -63,7 +67,7 @@ class TokenLogProbs(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, target, entropy)
         ctx.scale = scale
         ctx.accum_dtype = accum_dtype
-        # Without an entropy term the backward pass is told None and not zeros, and does less.
+        # Without an entropy term the backward pass gets None and not zeros, and does less.
         ctx.set_materialize_grads(False)
         return logprob, entropy
 
@@ -122,7 +126,10 @@ def _compute_logits(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Ten
 
 
 def _normalise_rows(
-    chunk: slice, logits: Tensor, scale: float, accum_dtype: torch.dtype
+    chunk: slice,
+    logits: Tensor,
+    scale: float,
+    accum_dtype: torch.dtype,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the log-probabilities of all tokens for some rows of a chunk at a time."""
     count, vocabulary = logits.shape

@@ -102,7 +102,11 @@ class TrainableModel(ABC):
     def passes(self, sequences: Sequence[Tokens]) -> Iterator[Pass]:
         """Yield this rank's passes over the sequences."""
         return split_into_passes(
-            sequences, self.tokens_per_pass, self.packed, self.world, even=self.shard
+            sequences,
+            self.tokens_per_pass,
+            self.packed,
+            self.world,
+            even=self.shard,
         )
 
     def read_outputs(self, module: nn.Module, part: Pass, field: str) -> Tensor:
@@ -164,12 +168,12 @@ class TrainableModel(ABC):
         """
         if self.shard:
             return
-        own: dict[str, float] = {}
+        with_gradient: dict[str, float] = {}
         for name, master in zip(self.names, self.master, strict=True):
             if master.grad is not None:
-                own[name] = 1.0
+                with_gradient[name] = 1.0
         # A rank without a pass has no gradients, and still takes part in every exchange.
-        present = self.world.all_reduce_dict(own)
+        present = self.world.all_reduce_dict(with_gradient)
         for name, master in zip(self.names, self.master, strict=True):
             if name in present:
                 if master.grad is None:

@@ -41,7 +41,13 @@ class ValueModel(TrainableModel):
         shard: bool = False,
     ) -> None:
         with_head = _WithHead(body, head)
-        super().__init__(with_head, compute, tokens_per_pass, offload=offload, shard=shard)
+        super().__init__(
+            with_head,
+            compute,
+            tokens_per_pass,
+            offload=offload,
+            shard=shard,
+        )
         # Hidden states are compared, since the values of a fresh head are all nearly zero.
         if probe_packing(self, body, self._hidden_directions):
             use_packed_attention(self, body)
@@ -51,8 +57,10 @@ class ValueModel(TrainableModel):
         return self.run_pass(part)[0]
 
     def compute_outputs(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
-        value = self.module.head(self._compute_hidden(part))[:, 0]
-        return (value.to(torch.promote_types(value.dtype, torch.float32)),)
+        hidden = self._compute_hidden(part)
+        value = self.module.head(hidden)[:, 0]
+        accum_dtype = torch.promote_types(value.dtype, torch.float32)
+        return (value.to(accum_dtype),)
 
     def values(self, sequences: Sequence[Tokens]) -> Tensor:
         """Return the values of all response tokens, in the order of the samples.
@@ -67,10 +75,12 @@ class ValueModel(TrainableModel):
 
     def _hidden_directions(self, sequences: Sequence[Tokens]) -> Tensor:
         """Return the hidden states of all response tokens, each of length one.   -> [T, d]"""
-        return self.evaluate_tokens(
-            sequences,
-            lambda part: nn.functional.normalize(self._compute_hidden(part).float(), dim=-1),
-        )
+
+        def compute_directions(part: Pass) -> Tensor:
+            hidden = self._compute_hidden(part).float()
+            return nn.functional.normalize(hidden, dim=-1)
+
+        return self.evaluate_tokens(sequences, compute_directions)
 
 
 def value_head(width: int, dtype: torch.dtype, device: torch.device, *seed: int | str) -> nn.Linear:
