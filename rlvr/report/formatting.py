@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlvr.storage.records import finite
+from rlvr.storage.fields import keep_finite
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -68,7 +68,7 @@ def _format_end(end: float) -> str:
 
 def format_decimal(value: float | None, digits: int) -> str | None:
     """Return a number with so many digits; None where it is none or not finite."""
-    known = finite(value)
+    known = keep_finite(value)
     if known is None:
         return None
     return f"{known:.{digits}f}"

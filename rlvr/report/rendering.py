@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, sel
 
 from rlvr.report import formatting
 from rlvr.report.formatting import MINUS
+from rlvr.storage.fields import keep_finite
 from rlvr.storage.jsonl import write_whole
-from rlvr.storage.records import finite
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 3000  # letters of a response that are shown
@@ -84,7 +84,7 @@ def format_points(interval: Sequence[float]) -> str:
 
 def format_number(value: float | None) -> str:
     """Return a number with three digits, "?" where it is none or not finite."""
-    if finite(value) is None:
+    if keep_finite(value) is None:
         return "?"
     return f"{value:.3g}"
 

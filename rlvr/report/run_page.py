@@ -18,7 +18,8 @@ from rlvr.report.run_charts import make_run_charts
 from rlvr.report.samples import compare_problems, pick_training_samples
 from rlvr.report.table import Row, tabulate
 from rlvr.report.trends import find_saturation, measure_trend
-from rlvr.storage.records import StepRecord, finite
+from rlvr.storage.fields import keep_finite
+from rlvr.storage.records import StepRecord
 from rlvr.storage.run_data import RunData, read_run
 
 COLORS = 6  # of curves on one page
@@ -110,7 +111,7 @@ def _add_up(mappings: Iterable[Mapping[str, float | None]]) -> Counter[str]:
     total: Counter[str] = Counter()
     for mapping in mappings:
         for key, value in mapping.items():
-            number = finite(value)
+            number = keep_finite(value)
             if number is not None:
                 total[key] += number  # type: ignore[assignment]  # a Counter may hold any number
     return total

@@ -113,3 +113,10 @@ def read_interval(row: Row, key: str) -> Sequence[float] | None:
 
 def _wrong_kind(key: str, expected: str, value: Any) -> WrongShape:
     return WrongShape(f"{key}: should be {expected}, not {value!r:.60}")
+
+
+def keep_finite(value: Any) -> float | None:
+    """Return the value where it is a finite number, else None."""
+    if isinstance(value, int | float) and abs(value) < float("inf"):
+        return float(value)
+    return None

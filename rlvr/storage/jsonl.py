@@ -1,4 +1,4 @@
-"""TODO."""
+"""Files that survive a crash: JSON Lines that grow, and files that are replaced at one stroke."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from rlvr.errors import RunError, UserError
 
 
 class JsonLines:
-    """A file of one JSON object a line that survives a crash: a record is on the disk when `append`
-    returns.
-    """
+    """A file of one JSON object a line; a record is on the disk when `append` returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -24,8 +22,9 @@ class JsonLines:
         self._drop_broken_tail()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record; where the disk refuses, the file is left as it was and RunError is
-        raised.
+        """Add one record.
+
+        Where the disk refuses, the file is left as it was and RunError is raised.
         """
         data = encode(record)
         end = os.fstat(self._file.fileno()).st_size
@@ -36,22 +35,25 @@ class JsonLines:
             os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(end)
-            raise _refused(self.path, error) from error
+            raise _explain_refusal(self.path, error) from error
 
     def close(self) -> None:
         self._file.close()
 
     def _drop_broken_tail(self) -> None:
-        """Make the file end in a whole line, so that the next record does not melt into half of
-        another.
+        """Make the file end in a whole line.
+
+        Else the next record would melt into half of another.
         """
         self._file.seek(0)
         data = self._file.readall() or b""
         body = data.rstrip()
-        start = body.rfind(b"\n") + 1
-        if body and _parse(body[start:]) is None:
-            self._file.truncate(start)
-        elif not data.endswith(b"\n") and body:
+        if not body:
+            return
+        start_of_last = body.rfind(b"\n") + 1
+        if _parse(body[start_of_last:]) is None:
+            self._file.truncate(start_of_last)
+        elif not data.endswith(b"\n"):
             self._file.write(b"\n")
 
     @staticmethod
@@ -84,44 +86,44 @@ class JsonLines:
     def cut(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep only the records that `keep` approves; a file that is not there stays so."""
         if Path(path).exists():
-            JsonLines.write(path, [record for record in JsonLines.read(path) if keep(record)])
+            JsonLines.write(path, filter(keep, JsonLines.read(path)))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Replace a file at one stroke: a crash leaves the old or the new one; raises RunError."""
     path = Path(path)
-    aside = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    data = content
+    if isinstance(data, str):
+        data = data.encode("utf-8", "replace")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+        with open(unfinished, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(unfinished, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise _refused(path, error) from error
+        unfinished.unlink(missing_ok=True)
+        raise _explain_refusal(path, error) from error
 
 
-def _refused(path: Path, error: OSError) -> RunError:
+def _explain_refusal(path: Path, error: OSError) -> RunError:
     return RunError(f"cannot write {path}: {error.strerror}; what was saved before it stays")
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """One JSON line; NaN and infinities become null because JSON has no word for them.
+    """Return one JSON line; NaN and infinities become null because JSON has no word for them.
 
     >>> encode({"step": 1, "loss": float("nan")})
     b'{"step": 1, "loss": null}\\n'
     """
-    return (
-        json.dumps(replace_non_finite(record), ensure_ascii=False, allow_nan=False).encode(
-            "utf-8", "replace"
-        )
-        + b"\n"
-    )
+    text = json.dumps(replace_non_finite(record), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object of a line, None where it is none."""
     try:
         record = json.loads(line)
     except ValueError:  # JSON and UTF-8 errors both
@@ -130,6 +132,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def replace_non_finite(value: Any) -> Any:
+    """Return the value with None in place of every NaN and infinity, however deep."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

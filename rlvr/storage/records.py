@@ -15,9 +15,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 from rlvr.errors import UserError
 from rlvr.storage import fields
-from rlvr.storage.fields import Row, WrongShape
+from rlvr.storage.fields import Row, WrongShape, keep_finite
 from rlvr.storage.jsonl import JsonLines
-from rlvr.types import Rollout, Verdict
+from rlvr.types import Rollout, Status, Verdict
 
 COLD_START = "cold_start"  # the phase of supervised steps
 
@@ -60,13 +60,6 @@ def _parse_each(row: Row, key: str, kind: type[RecordType]) -> dict[str, RecordT
 def _dump_each(records: Mapping[str, Record]) -> dict[str, dict[str, Any]]:
     """Return the objects of an object as the file has them."""
     return {name: record.dump_row() for name, record in records.items()}
-
-
-def finite(value: Any) -> float | None:
-    """Return the value where it is a finite number: records hold null for what was not."""
-    if isinstance(value, int | float) and abs(value) < float("inf"):
-        return float(value)
-    return None
 
 
 # --- metrics.jsonl
@@ -112,10 +105,10 @@ class StepRecord:
         """
         name, _, part = path.partition("/")
         if name == "time":
-            return finite(self.time.get(part))
+            return keep_finite(self.time.get(part))
         if not part:
-            return finite(self.metrics.get(name))
-        return finite(self._parts(name).get(part))
+            return keep_finite(self.metrics.get(name))
+        return keep_finite(self._parts(name).get(part))
 
     def _parts(self, name: str) -> Mapping[str, Any]:
         value = self.metrics.get(name)
@@ -252,7 +245,7 @@ class Estimate:
     @classmethod
     def parse_row(cls, row: Row) -> Estimate:
         """Read an object of a line; `pass@1` has to be there. Raises WrongShape."""
-        value = finite(fields.read_optional_number(row, "pass@1"))
+        value = keep_finite(fields.read_optional_number(row, "pass@1"))
         if value is None:
             raise WrongShape("has no 'pass@1'")
         return cls(
@@ -422,7 +415,7 @@ class EvalRecord:
 
     def metric(self, name: str) -> float | None:
         """Return a metric; None where it was not measured or was not finite."""
-        return finite(self.metrics.get(name))
+        return keep_finite(self.metrics.get(name))
 
     @property
     def accuracy(self) -> Estimate | None:
@@ -609,11 +602,11 @@ class SampleRecord:
     @property
     def correct(self) -> bool:
         """Whether the verifier found it right."""
-        return self.status == "correct"
+        return self.status == Status.CORRECT
 
     @property
     def reward(self) -> float | None:
-        """What the sample was paid; None where it was paid nothing."""
+        """What the sample was paid; None in an evaluation and where its verifier failed."""
         return self.credit.reward if self.credit else None
 
 
@@ -621,7 +614,7 @@ def _parse_credit(row: Row) -> Credit | None:
     if "reward" not in row:
         return None
     return Credit(
-        reward=finite(fields.read_optional_number(row, "reward")),
+        reward=keep_finite(fields.read_optional_number(row, "reward")),
         parts=fields.read_mapping(row, "parts"),
         advantage=fields.read_optional_number(row, "advantage"),
     )
