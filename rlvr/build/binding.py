@@ -10,4 +10,5 @@ from rlvr.config.schema import Spec
 
 
 def bind_plugin(kind: str, spec: Spec) -> Callable[..., Any]:
+    """Return the function of that kind with the recipe's parameters fixed; raises UserError."""
     return registry.find(kind, spec.name, kind).bind(spec.params, kind)

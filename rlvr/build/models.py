@@ -1,4 +1,4 @@
-"""Load the models of a recipe and the engine that generates with them."""
+"""Load the models of a recipe, each with what trains it or generates with it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import contextlib
 import ctypes
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from rlvr.build.binding import bind_plugin
-from rlvr.config import checks, plugins
-from rlvr.config.plugins import needs_weight_sync
+from rlvr.config.checks import find_shard_obstacle
+from rlvr.config.plugins import list_models, needs_weight_sync
 from rlvr.config.schema import ModelConfig, OptimizerConfig, Recipe, Spec
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.engines.base import Engine
 from rlvr.engines.weight_check import WeightSyncCheck
 from rlvr.errors import import_optional
-from rlvr.models import loading, locating, lora
+from rlvr.models import loading, lora
+from rlvr.models.locating import BUILT_IN, locate
 from rlvr.models.policy import Policy
 from rlvr.models.trainable import TrainableModel
 from rlvr.models.value import ValueModel, value_head
-from rlvr.rollouts.generate import Rollouts, no_check
+from rlvr.rollouts.generate import Rollouts, skip_proof
 from rlvr.training.learner import Reference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,58 +39,77 @@ class Loaded:
 
 
 def check_model_folders(recipe: Recipe) -> None:
-    """Models whose folders are not there are refused before anything is read."""
-    for where, name in plugins.list_models(recipe).items():
-        if name not in locating.BUILT_IN:
-            locating.locate(name, where)
+    """Refuse models whose folders are not there, before anything is read; raises UserError."""
+    for where, name in list_models(recipe).items():
+        if name not in BUILT_IN:
+            locate(name, where)
 
 
 def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:
-    """The recipe's model as a policy, and its engine with the same weights."""
-    module, tokenizer, compute = _module(recipe.model)
+    """Return the recipe's model as a policy, and its engine with the same weights."""
+    module, tokenizer, compute = _load_module(recipe.model)
     engine: Engine = bind_plugin("engine", recipe.rollout.engine)(module, tokenizer, compute)
     if recipe.model.lora:
         lora.add_lora(module, **recipe.model.lora.model_dump(), seed=recipe.run.seed)
-    auto = (
-        recipe.model.shard == "auto"
-        and module.device.type == "cuda"
-        and checks.find_shard_obstacle(recipe) is None
+    policy = Policy(
+        module,
+        compute,
+        recipe.learn.tokens_per_pass,
+        tokenizer,
+        offload=recipe.model.offload,
+        shard=_is_sharded(recipe, world, module.device),
     )
-    shard = world.size > 1 and (recipe.model.shard == "full" or auto)
-    held = {"offload": recipe.model.offload, "shard": shard}
-    policy = Policy(module, compute, recipe.learn.tokens_per_pass, tokenizer, **held)
     if recipe.model.gradient_checkpointing:
         loading.checkpoint_layers(policy.module)
     policy.distribute(world)
-    rollouts = Rollouts(
-        engine, tokenizer, WeightSyncCheck(policy) if needs_weight_sync(recipe) else no_check
-    )
+    check = WeightSyncCheck(policy) if needs_weight_sync(recipe) else skip_proof
+    rollouts = Rollouts(engine, tokenizer, check)
     rollouts.load(policy.weights(), version=0)
     return Loaded(policy, rollouts)
 
 
+def _is_sharded(recipe: Recipe, world: World, device: torch.device) -> bool:
+    """Return whether the models are split over the processes; `auto` does so on GPUs where it can."""
+    if world.size == 1 or recipe.model.shard == "none":
+        return False
+    if recipe.model.shard == "full":
+        return True
+    return device.type == "cuda" and find_shard_obstacle(recipe) is None
+
+
 def load_engine(model: ModelConfig, engine: Spec) -> Rollouts:
-    """An engine alone, for evaluation."""
-    module, tokenizer, compute = _module(model)
-    made: Engine = bind_plugin("engine", engine)(module, tokenizer, compute)
-    made.load(
-        ((name, parameter.detach()) for name, parameter in module.named_parameters()), version=0
-    )
-    return Rollouts(made, tokenizer)
+    """Return an engine alone, for evaluation."""
+    module, tokenizer, compute = _load_module(model)
+    loaded: Engine = bind_plugin("engine", engine)(module, tokenizer, compute)
+    weights = ((name, parameter.detach()) for name, parameter in module.named_parameters())
+    loaded.load(weights, version=0)
+    return Rollouts(loaded, tokenizer)
 
 
-def _module(model: ModelConfig) -> tuple[Any, Any, torch.dtype]:
-    device, dtype = loading.device_of(model.device), getattr(torch, model.dtype)
+def _load_module(
+    model: ModelConfig,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.dtype]:
+    """Return the model on its device, its tokenizer, and the dtype of its arithmetic."""
+    device = loading.device_of(model.device)
+    dtype: torch.dtype = getattr(torch, model.dtype)
     if device.type == "cpu":
         _steady_memory()
     module, tokenizer = loading.load(model.name, dtype)
-    return module.to(device), tokenizer, loading.compute_dtype(model.compute, dtype, device)
+    compute = loading.compute_dtype(model.compute, dtype, device)
+    return _move(module, device), tokenizer, compute
+
+
+def _move(module: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    # transformers decorates `to` in a way that hides its arguments from type checkers
+    return module.to(device)  # type: ignore[arg-type]
 
 
 def _steady_memory() -> None:
-    """What a pass frees stays with the process: to give it back and take it again is an eighth of
-    an update. And how to multiply sizes long past is forgotten: oneDNN would keep 1,024 products,
-    twice, 20 MB more each step.
+    """Keep the memory of a process on a CPU from moving up and down with every pass.
+
+    What a pass frees stays with the process: to give it back and take it again is an eighth of an
+    update. oneDNN's caches of primitives are capped at 128 entries: the default of 1,024, twice,
+    grows by 20 MB a step, since it remembers how to multiply sizes that never come again.
     """
     with contextlib.suppress(AttributeError, TypeError):  # only glibc has it
         mallopt = ctypes.CDLL(None).mallopt
@@ -98,20 +121,27 @@ def _steady_memory() -> None:
 
 
 def load_value_model(recipe: Recipe, policy: Policy) -> ValueModel:
-    """The critic's model with a fresh head: the policy's as it begins, unless the recipe names
-    another.
+    """Return the critic's model with a fresh head.
+
+    It is the policy's model as it begins, unless the recipe names another.
     """
     assert recipe.critic is not None
     compute = loading.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
     name = recipe.critic.model or recipe.model.name
     module, tokenizer = loading.load(name, policy.dtype, "critic.model")
     loading.check_tokens(tokenizer, policy, name, "critic.model")
-    body = module.base_model.to(policy.device)
+    body: PreTrainedModel = module.base_model.to(policy.device)  # type: ignore[assignment]
     head = value_head(
         body.config.hidden_size, policy.dtype, policy.device, recipe.run.seed, "critic"
     )
-    held = {"offload": recipe.model.offload, "shard": policy.shard}
-    value = ValueModel(body, head, compute, recipe.learn.tokens_per_pass, **held)
+    value = ValueModel(
+        body,
+        head,
+        compute,
+        recipe.learn.tokens_per_pass,
+        offload=recipe.model.offload,
+        shard=policy.shard,
+    )
     if recipe.model.gradient_checkpointing:
         loading.checkpoint_layers(body)
     value.distribute(policy.world)
@@ -119,6 +149,10 @@ def load_value_model(recipe: Recipe, policy: Policy) -> ValueModel:
 
 
 def make_adamw(model: TrainableModel, options: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return AdamW over a model's master weights, with states in 8 bit where the recipe asks for it.
+
+    Raises UserError where torchao is missing.
+    """
     settings = {
         "lr": options.lr,
         "betas": options.betas,
@@ -134,7 +168,7 @@ def make_adamw(model: TrainableModel, options: OptimizerConfig) -> torch.optim.O
 
 
 def load_reference(recipe: Recipe, policy: Policy) -> Reference:
-    """The policy as it is now, frozen, in the compute dtype; with adapters the policy without them."""
+    """Return the policy as it is now, frozen, in the compute dtype; with adapters the policy without them."""
     if recipe.model.lora and recipe.model.reference is None:
         return lora.WithoutAdapters(policy)
     compute = loading.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
@@ -142,7 +176,11 @@ def load_reference(recipe: Recipe, policy: Policy) -> Reference:
     module, tokenizer = loading.load(name, compute, "model.reference")
     loading.check_tokens(tokenizer, policy, name, "model.reference")
     reference = Policy(
-        module.to(policy.device), compute, policy.tokens_per_pass, tokenizer, shard=policy.shard
+        _move(module, policy.device),
+        compute,
+        policy.tokens_per_pass,
+        tokenizer,
+        shard=policy.shard,
     )
     reference.distribute(policy.world)
     return reference

@@ -1,30 +1,24 @@
-"""From a recipe to the parts of a run: the one place that reads configuration."""
+"""From a recipe to the parts of a run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 
+from rlvr.build.benchmarks import make_benchmark
 from rlvr.build.binding import bind_plugin
-from rlvr.build.learner import Shared, make_learner, make_shared, make_steppers
+from rlvr.build.judging import bind_filters, bind_rewarder, bind_verifier
+from rlvr.build.learner import Shared, make_learner, make_shared, make_stepper
 from rlvr.build.models import Loaded, check_model_folders, load_policy, make_adamw
-from rlvr.build.problems import (
-    benchmark_of,
-    bind_filters,
-    bind_rewarder,
-    bind_verifier,
-    read_problems,
-    read_sources,
-)
+from rlvr.build.problems import read_problems, read_sources
 from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.config import staging
 from rlvr.config.plugins import collect_needs
-from rlvr.config.schema import Recipe
+from rlvr.config.schema import EvalSetConfig, Recipe, RolloutConfig
 from rlvr.data.controls import check_controls
 from rlvr.data.gate import RejectedGold
 from rlvr.data.prompts import Renderer
@@ -32,7 +26,8 @@ from rlvr.data.sources import Sources
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.evaluation.ask import Benchmark
 from rlvr.rewards.rewarder import Rewarder
-from rlvr.rollouts.greedy_baseline import GreedyBaseline, no_baseline
+from rlvr.rollouts.greedy_baseline import GreedyBaseline, skip_baseline
+from rlvr.rollouts.verify import Verifier
 from rlvr.seeds import key_of
 from rlvr.step import Run
 from rlvr.training.batch import MinibatchPlan
@@ -45,8 +40,10 @@ from rlvr.types import Draw, Problem, Sampling
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of steps: its parts, whether its problems are other than those of the stage before,
-    and whether the reference is from here on the policy as it enters.
+    """A stretch of steps with its parts.
+
+    `own_problems` where its problems are other than those of the stage before, `renews` where the
+    reference is from here on the policy as it enters.
     """
 
     name: str
@@ -58,8 +55,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Everything that a recipe asks for, ready to run; the stages share models, optimisers and
-    engine.
+    """Everything that a recipe asks for, ready to run.
+
+    The stages share models, optimisers and engine.
     """
 
     stages: tuple[Stage, ...]
@@ -75,14 +73,16 @@ class Built:
     @property
     def reference(self) -> Reference | None:
         """The reference of all stages that need one."""
-        return next(
-            (ref for stage in self.stages if (ref := stage.run.learner.reference) is not None), None
-        )
+        for stage in self.stages:
+            if stage.run.learner.reference is not None:
+                return stage.run.learner.reference
+        return None
 
     @property
     def problems_key(self) -> int:
-        """A number that names the problems of all stages and their order: a resume goes on with the
-        same.
+        """A number that names the problems of all stages and their order.
+
+        A resume goes on with the same.
         """
         return key_of(*(stage.run.sources.key for stage in self.stages))
 
@@ -93,81 +93,118 @@ def build(
     reward: Callable[..., Any] | None = None,
     world: World = SINGLE_PROCESS,
 ) -> Built:
-    """Read the problems, load the model, bind every option. `problems` and `reward` take the
-    recipe's place where given.
+    """Read the problems, load the model, bind every option; raises UserError.
+
+    `problems` and `reward` take the recipe's place where given.
     """
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(recipe.run.threads or max(1, len(os.sched_getaffinity(0)) // beside))
-    parts = staging.split_stages(recipe)
+    _limit_threads(recipe)
+    stages = staging.split_stages(recipe)
     check_model_folders(recipe)
-    rewarders = [bind_rewarder(part, reward) for part in parts]
-    read = [read_sources(part, problems, recipe.run.seed) for part in parts]
-    held_out = [
-        (row, read_problems(row, f"eval.sets.{i}")) for i, row in enumerate(recipe.eval.sets)
-    ]
+    # All that a recipe or a data file can have wrong is found before the model is loaded.
+    rewarders = [bind_rewarder(stage, reward) for stage in stages]
+    sources: list[Sources] = []
+    refused: dict[str, RejectedGold] = {}
+    for stage in stages:
+        stage_sources, rejected = read_sources(stage, problems, recipe.run.seed)
+        sources.append(stage_sources)
+        for gold in rejected:
+            refused[gold.id] = gold
+    held_out = _read_held_out(recipe)
     loaded = load_policy(recipe, world)
-    tokenizer, limit = loaded.policy.tokenizer, recipe.rollout.max_prompt_tokens
-    ask, longest = recipe.eval, recipe.eval.max_tokens or recipe.rollout.max_tokens
-    asked = Sampling(ask.samples, longest, ask.temperature, stop=recipe.rollout.stop)
-    benchmarks = tuple(benchmark_of(row, rows, tokenizer, limit, asked) for row, rows in held_out)
-    shared = make_shared(recipe, parts, loaded.policy)
-    runs = [
-        _run(part, own, loaded, shared, pay)
-        for part, (own, _), pay in zip(parts, read, rewarders, strict=True)
-    ]
-    refused = {row.id: row for _, rows in read for row in rows}
+    benchmarks = _make_benchmarks(recipe, held_out, loaded)
+    shared = make_shared(recipe, stages, loaded.policy)
+    runs: list[Run] = []
+    for stage, stage_sources, rewarder in zip(stages, sources, rewarders, strict=True):
+        runs.append(_make_run(stage, stage_sources, rewarder, loaded, shared))
     return Built(
-        _stages(recipe, parts, runs),
-        _cold_start(recipe, runs[0]),
-        benchmarks,
-        tuple(refused.values()),
+        stages=_make_stages(recipe, stages, runs),
+        cold=_make_cold_start(recipe, runs[0]),
+        benchmarks=benchmarks,
+        refused=tuple(refused.values()),
     )
 
 
-def _stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tuple[Stage, ...]:
-    drawn_from = [(part.train, part.verify.gate) for part in parts]
-    others = [now != before for before, now in pairwise([drawn_from[0], *drawn_from])]
+def _limit_threads(recipe: Recipe) -> None:
+    """Share the cores of this machine between the processes that train on it."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(recipe.run.threads or max(1, cores // processes))
+
+
+HeldOut = Sequence[tuple[EvalSetConfig, tuple[Problem, ...]]]
+
+
+def _read_held_out(recipe: Recipe) -> HeldOut:
+    held_out = []
+    for number, row in enumerate(recipe.eval.sets):
+        held_out.append((row, read_problems(row, f"eval.sets.{number}")))
+    return held_out
+
+
+def _make_benchmarks(recipe: Recipe, held_out: HeldOut, loaded: Loaded) -> tuple[Benchmark, ...]:
+    default = Sampling(
+        samples=recipe.eval.samples,
+        max_tokens=recipe.eval.max_tokens or recipe.rollout.max_tokens,
+        temperature=recipe.eval.temperature,
+        stop=recipe.rollout.stop,
+    )
+    tokenizer = loaded.policy.tokenizer
+    limit = recipe.rollout.max_prompt_tokens
+    benchmarks = []
+    for row, problems in held_out:
+        benchmarks.append(make_benchmark(row, problems, tokenizer, limit, default))
+    return tuple(benchmarks)
+
+
+def _make_stages(recipe: Recipe, parts: Sequence[Recipe], runs: Sequence[Run]) -> tuple[Stage, ...]:
+    """Return each stage with its run; `parts` are the recipes of the stages."""
+    names = staging.name_stages(recipe)
     renews = [stage.reference == "renewed" for stage in recipe.stages] or [False]
-    steps = [part.run.steps for part in parts]
-    return tuple(map(Stage, staging.name_stages(recipe), steps, runs, others, renews))
-
-
-def _run(
-    recipe: Recipe, sources: Sources, loaded: Loaded, shared: Shared, rewarder: Rewarder
-) -> Run:
-    """The parts of one stage; a prompt that is too long and a task that pays for a constant answer
-    fail here.
-    """
-    limit, ask = recipe.rollout.max_prompt_tokens, recipe.rollout
-    render = Renderer(
-        [bind_plugin("prompt", s.prompt) for s in recipe.train], loaded.policy.tokenizer, limit
-    )
-    verifier = replace(bind_verifier(recipe), world=loaded.policy.world)
-    for source, rows in enumerate(sources.problems):
-        distinct = list({p.id: p for p in rows}.values())
-        prompts = [p.text for p in render([Draw(p, source) for p in distinct])]
-        check_controls(
-            f"train.{source}", verifier.judges[source], distinct, prompts, recipe.verify.echo_limit
+    before = parts[0]
+    stages = []
+    for number, part in enumerate(parts):
+        same_problems = part.train == before.train and part.verify.gate == before.verify.gate
+        stage = Stage(
+            name=names[number],
+            steps=part.run.steps,
+            run=runs[number],
+            own_problems=not same_problems,
+            renews=renews[number],
         )
-    # one failure among so few answers would be a large share
-    judged_alone = replace(verifier, stop_above=1.0)
-    greedy = GreedyBaseline(loaded.rollouts, judged_alone, rewarder, ask.max_tokens, ask.stop)
+        stages.append(stage)
+        before = part
+    return tuple(stages)
+
+
+def _make_run(
+    recipe: Recipe, sources: Sources, rewarder: Rewarder, loaded: Loaded, shared: Shared
+) -> Run:
+    """Return the parts of one stage.
+
+    Raises UserError for a prompt that is too long and for a task that pays for a constant answer.
+    """
+    asked = recipe.rollout
+    templates = [bind_plugin("prompt", source.prompt) for source in recipe.train]
+    render = Renderer(templates, loaded.policy.tokenizer, asked.max_prompt_tokens)
+    verifier = replace(bind_verifier(recipe), world=loaded.policy.world)
+    _check_sources(sources, render, verifier, recipe.verify.echo_limit)
+    baseline = skip_baseline
+    if "greedy" in collect_needs(recipe):
+        # one failure among so few answers would be a large share
+        lenient = replace(verifier, stop_above=1.0)
+        baseline = GreedyBaseline(loaded.rollouts, lenient, rewarder, asked.max_tokens, asked.stop)
     return Run(
         seed=recipe.run.seed,
-        problems=ask.problems,
-        split=MinibatchPlan(
-            recipe.learn.count_minibatches(ask), recipe.learn.epochs, recipe.learn.minibatch_prompts is not None
-        ),
+        problems=asked.problems,
+        split=_plan_minibatches(recipe),
         world=loaded.policy.world,
         sources=sources,
         render=render,
         rollouts=loaded.rollouts,
-        sampling=Sampling(
-            ask.samples, ask.max_tokens, ask.temperature, ask.top_p, ask.top_k, ask.stop
-        ),
+        sampling=_read_sampling(asked),
         verifier=verifier,
         reward=rewarder,
-        baseline=greedy if "greedy" in collect_needs(recipe) else no_baseline,
+        baseline=baseline,
         gather=bind_plugin("gather", recipe.gather),
         keep=bind_filters(recipe),
         learner=make_learner(recipe, shared),
@@ -175,15 +212,56 @@ def _run(
     )
 
 
-def _cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
-    if recipe.cold_start is None:
-        return None
-    for rows in run.sources.problems:
-        check_solutions(rows)
-    objective = Objective([("supervised", supervised)], token_mean)
-    policy, options = run.learner.policy, recipe.cold_start
-    updates = make_steppers(
-        policy, make_adamw(policy, options.optimizer), options.optimizer, options.steps
+def _check_sources(
+    sources: Sources, render: Renderer, verifier: Verifier, echo_limit: float
+) -> None:
+    """Render every problem once, and refuse a task that pays for an answer that solves nothing."""
+    for source, problems in enumerate(sources.problems):
+        distinct = list({problem.id: problem for problem in problems}.values())
+        prompts = render([Draw(problem, source) for problem in distinct])
+        texts = [prompt.text for prompt in prompts]
+        check_controls(f"train.{source}", verifier.judges[source], distinct, texts, echo_limit)
+
+
+def _plan_minibatches(recipe: Recipe) -> MinibatchPlan:
+    return MinibatchPlan(
+        parts=recipe.learn.count_minibatches(recipe.rollout),
+        epochs=recipe.learn.epochs,
+        groups=recipe.learn.minibatch_prompts is not None,
     )
-    learner = Learner(policy, None, objective, updates, temperature=run.learner.temperature)
-    return ColdStart(options.problems, run.sources, run.render, run.rollouts, learner)
+
+
+def _read_sampling(asked: RolloutConfig) -> Sampling:
+    return Sampling(
+        samples=asked.samples,
+        max_tokens=asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        stop=asked.stop,
+    )
+
+
+def _make_cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
+    """Return the supervised steps before all stages, with an optimiser of their own; raises UserError."""
+    options = recipe.cold_start
+    if options is None:
+        return None
+    for problems in run.sources.problems:
+        check_solutions(problems)
+    policy = run.learner.policy
+    optimizer = make_adamw(policy, options.optimizer)
+    learner = Learner(
+        policy=policy,
+        reference=None,
+        objective=Objective([("supervised", supervised)], token_mean),
+        updates=make_stepper(policy, optimizer, options.optimizer, options.steps),
+        temperature=run.learner.temperature,
+    )
+    return ColdStart(
+        problems=options.problems,
+        sources=run.sources,
+        render=run.render,
+        rollouts=run.rollouts,
+        learner=learner,
+    )

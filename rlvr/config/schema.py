@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    model_serializer,
+    model_validator,
+)
 
 from rlvr.errors import UserError
+from rlvr.registry import Count, Share
 
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -64,8 +75,8 @@ class RunConfig(Section):
     name: str | None = None
     folder: str = "runs"
     seed: int = 0
-    steps: int = Field(default=100, ge=0)
-    threads: int | None = Field(default=None, ge=1)
+    steps: NonNegativeInt = 100
+    threads: Count | None = None
 
 
 class LoraConfig(Section):
@@ -73,17 +84,17 @@ class LoraConfig(Section):
     al., 2021).
     """
 
-    rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
+    rank: Count = 16
+    alpha: Count = 32
     targets: str | tuple[str, ...] = "all-linear"
 
 
 class ModelConfig(Section):
-    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic; `auto` takes
-    bf16 where it is fast. `name` may be another run's folder; `reference` is the policy before
-    training unless it names a model; `offload` keeps master weights and optimiser in the memory of
-    the CPU; `shard` splits policy, critic and reference over the processes (FSDP2), `auto` on GPUs
-    where there is nothing against it.
+    """`dtype` holds the master weights and optimiser, `compute` does the arithmetic, `auto` in bf16
+    where that is fast. `name` may be another run's folder. `reference` is the policy before training
+    unless it names a model. `offload` keeps master weights and optimiser in the memory of the CPU.
+    `shard` splits policy, critic and reference over the processes (FSDP2), `auto` on GPUs where
+    nothing is against it.
     """
 
     name: str = "smollm2-135m-instruct"
@@ -102,9 +113,9 @@ class AdaptiveConfig(Section):
     `cooldown` times.
     """
 
-    low: float = Field(default=0.0, ge=0, le=1)
-    high: float = Field(default=1.0, ge=0, le=1)
-    cooldown: int = Field(default=1, ge=1)
+    low: Share = 0.0
+    high: Share = 1.0
+    cooldown: Count = 1
 
 
 class SourceConfig(Section):
@@ -113,7 +124,7 @@ class SourceConfig(Section):
     data: Spec
     task: Spec | None = None
     prompt: Spec = Spec(name="chat")
-    weight: float = Field(default=1.0, gt=0)
+    weight: PositiveFloat = 1.0
     select: Spec = Spec(name="all")
     order: Literal["shuffled", "given"] = "shuffled"
     adaptive: AdaptiveConfig | None = None
@@ -123,14 +134,14 @@ class RolloutConfig(Section):
     """`problems` a step times `samples` each; `score_temperature` 1.0 scores as SimpleRL v0 did."""
 
     engine: Spec = Spec(name="local")
-    problems: int = Field(default=8, ge=1)
-    samples: int = Field(default=8, ge=1)
-    max_tokens: int = Field(default=256, ge=1)
-    max_prompt_tokens: int = Field(default=1024, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    score_temperature: float | None = Field(default=None, gt=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
+    problems: Count = 8
+    samples: Count = 8
+    max_tokens: Count = 256
+    max_prompt_tokens: Count = 1024
+    temperature: PositiveFloat = 1.0
+    score_temperature: PositiveFloat | None = None
+    top_p: PositiveShare = 1.0
+    top_k: NonNegativeInt = 0
     stop: tuple[str, ...] = ()
 
     @property
@@ -147,44 +158,44 @@ class VerifyConfig(Section):
 
     error: Literal["mask", "wrong"] = "mask"
     timeout: Literal["mask", "wrong"] = "wrong"
-    stop_above: float = Field(default=0.2, gt=0, le=1)
+    stop_above: PositiveShare = 0.2
     gate: Literal["mark", "drop", "off"] = "mark"
-    echo_limit: float = Field(default=0.15, ge=0, le=1)
+    echo_limit: Share = 0.15
 
 
 class OptimizerConfig(Section):
     """AdamW; `states` 8bit needs torchao."""
 
-    lr: float = Field(default=1e-6, ge=0)
+    lr: NonNegativeFloat = 1e-6
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
     schedule: Spec = Spec(name="constant")
-    warmup: int = Field(default=0, ge=0)
-    clip: float | None = Field(default=1.0, gt=0)
+    warmup: NonNegativeInt = 0
+    clip: PositiveFloat | None = 1.0
     states: Literal["full", "8bit"] = "full"
 
 
 class CriticConfig(Section):
     """The value model of PPO: a full model of its own (`model`, or as the policy begins) with its
-    own optimiser. Its values are clipped to +-`clip` of the old ones; `warmup` steps are its own
-    before the policy moves; `lam` is the lambda of its target where that is not the estimator's
-    (VAPO: 1).
+    own optimiser. Its values are clipped to +-`clip` of the old ones. The first `warmup` steps train
+    it alone, before the policy moves. `lam` is the lambda of its target where that is not the
+    estimator's (VAPO: 1).
     """
 
     model: str | None = None
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5)
-    clip: float | None = Field(default=0.5, gt=0)
+    clip: PositiveFloat | None = 0.5
     reduction: Spec = Spec(name="token")
-    warmup: int = Field(default=0, ge=0)
-    lam: float | None = Field(default=None, ge=0, le=1)
+    warmup: NonNegativeInt = 0
+    lam: Share | None = None
 
 
 class LossConfig(Section):
     """The terms are summed per token and reduced with weights that are fixed before the batch is
-    split; a term may name a `reduction` of its own. `correction` weighs the policy terms against
-    the gap between engine and learner; where the recipe names none and the engine computes apart,
-    it is `importance`.
+    split. A term may name a `reduction` of its own. `correction` weighs the policy terms against the
+    gap between engine and learner. It is `importance` where the recipe names none and the engine
+    holds weights of its own.
     """
 
     terms: tuple[Spec, ...] = Field(default=(Spec(name="clip"),), min_length=1)
@@ -193,17 +204,17 @@ class LossConfig(Section):
 
 
 class RewardKlConfig(Section):
-    """A penalty in the reward of every token, `coef` times an estimate of the KL to the reference;
-    with a `target` the coefficient adapts to it over `horizon` samples. `clip` bounds the reward
+    """A penalty in the reward of every token, `coef` times an estimate of the KL to the reference.
+    With a `target` the coefficient adapts to it over `horizon` samples. `clip` bounds the reward
     before the penalty.
     """
 
-    coef: float = Field(default=..., ge=0)
+    coef: NonNegativeFloat
     estimator: Literal["k1", "abs", "k2", "k3"] = "k1"
-    clamp: float | None = Field(default=None, gt=0)
-    clip: float | None = Field(default=None, gt=0)
-    target: float | None = Field(default=None, gt=0)
-    horizon: int = Field(default=10_000, ge=1)
+    clamp: PositiveFloat | None = None
+    clip: PositiveFloat | None = None
+    target: PositiveFloat | None = None
+    horizon: Count = 10_000
 
 
 class LearnConfig(Section):
@@ -211,11 +222,11 @@ class LearnConfig(Section):
     with all theirs; `tokens_per_pass` bounds one forward pass and never changes the result.
     """
 
-    epochs: int = Field(default=1, ge=1)
-    minibatches: int | None = Field(default=None, ge=1)
-    minibatch_samples: int | None = Field(default=None, ge=1)
-    minibatch_prompts: int | None = Field(default=None, ge=1)
-    tokens_per_pass: int = Field(default=2048, ge=1)
+    epochs: Count = 1
+    minibatches: Count | None = None
+    minibatch_samples: Count | None = None
+    minibatch_prompts: Count | None = None
+    tokens_per_pass: Count = 2048
 
     def count_minibatches(self, rollout: RolloutConfig) -> int:
         """Return how many mini-batches a step has; raises UserError where they do not come out even."""
@@ -243,8 +254,8 @@ MINIBATCH = ("minibatches", "minibatch_samples", "minibatch_prompts")
 class ColdStartConfig(Section):
     """Supervised steps on the solutions of the training sources, before reinforcement begins."""
 
-    steps: int = Field(default=..., ge=1)
-    problems: int = Field(default=16, ge=1)
+    steps: Count
+    problems: Count = 16
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-4)
 
 
@@ -256,7 +267,7 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
     name: str | None = None
-    steps: int = Field(default=..., ge=1)
+    steps: Count
     reference: Literal["kept", "renewed"] = "kept"
 
 
@@ -270,11 +281,11 @@ class EvalSetConfig(Section):
     data: Spec | None = None
     task: Spec | None = None
     prompt: Spec = Spec(name="chat")
-    limit: int | None = Field(default=None, ge=1)
-    samples: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=1)
+    limit: Count | None = None
+    samples: Count | None = None
+    temperature: NonNegativeFloat | None = None
+    top_p: PositiveShare | None = None
+    max_tokens: Count | None = None
     stop: tuple[str, ...] = ()
 
 
@@ -284,10 +295,10 @@ class EvalConfig(Section):
     """
 
     sets: tuple[EvalSetConfig, ...] = ()
-    every: int = Field(default=0, ge=0)
-    samples: int = Field(default=1, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int | None = Field(default=None, ge=1)
+    every: NonNegativeInt = 0
+    samples: Count = 1
+    temperature: NonNegativeFloat = 0.0
+    max_tokens: Count | None = None
     second_verifier: bool = True
 
 
@@ -298,8 +309,8 @@ class CheckpointConfig(Section):
     since on a processor the copy takes memory that training needs).
     """
 
-    every: int = Field(default=0, ge=0)
-    keep: int = Field(default=1, ge=1)
+    every: NonNegativeInt = 0
+    keep: Count = 1
     best: str | None = None
     background: bool | None = None
 

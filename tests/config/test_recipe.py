@@ -15,7 +15,8 @@ import yaml
 
 from rlvr import resources
 from rlvr.cli import main as cli
-from rlvr.config import loader, plugins, schema
+from rlvr.config import loader, schema
+from rlvr.config.plugins import collect_needs
 from rlvr.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -346,9 +347,9 @@ def test_an_estimator_that_needs_a_critic_is_refused(plugins: str) -> None:
 
 
 def test_needs_are_those_of_the_terms_and_the_estimator(plugins: str) -> None:
-    assert plugins.collect_needs(load()) == frozenset()
-    assert plugins.collect_needs(load(loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]})) == {"ref"}
-    assert plugins.collect_needs(load(loss={"terms": [f"{plugins}:corrected"]})) == {"old", "rollout"}
+    assert collect_needs(load()) == frozenset()
+    assert collect_needs(load(loss={"terms": ["clip", {"name": "kl", "coef": 0.1}]})) == {"ref"}
+    assert collect_needs(load(loss={"terms": [f"{plugins}:corrected"]})) == {"old", "rollout"}
 
 
 def test_a_parameter_without_annotation_takes_any_value(plugins: str) -> None:

@@ -298,7 +298,9 @@ def test_recommended_is_the_consensus() -> None:
         ["no_signal"],
     )
     assert 8 <= found["batch"][1] <= 16
-    assert plugins.collect_needs(loader.load("recommended")) == frozenset()  # no second forward pass
+    assert (
+        plugins.collect_needs(loader.load("recommended")) == frozenset()
+    )  # no second forward pass
 
 
 @pytest.mark.parametrize("name", [*FULL, *TWINS])

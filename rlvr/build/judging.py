@@ -1,0 +1,58 @@
+"""Bind what turns rollouts into rewarded groups: verifier, rewards, filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rlvr.build.binding import bind_plugin
+from rlvr.config.plugins import read_weight
+from rlvr.config.schema import Recipe, Spec
+from rlvr.rewards.adapters import checked_reward
+from rlvr.rewards.rewarder import Rewarder
+from rlvr.rollouts.verify import Verifier
+from rlvr.tasks.judge import Judge, judge_by_task
+from rlvr.types import RewardedGroup, Status
+
+Filter = Callable[[Sequence[RewardedGroup]], Sequence[RewardedGroup]]
+
+
+def bind_verifier(recipe: Recipe) -> Verifier:
+    """Return the verifier with a judge for each source."""
+    judges = [bind_judge(source.task) for source in recipe.train]
+    masked: set[Status] = set()
+    if recipe.verify.error == "mask":
+        masked.add(Status.ERROR)
+    if recipe.verify.timeout == "mask":
+        masked.add(Status.TIMEOUT)
+    return Verifier(judges, frozenset(masked), recipe.verify.stop_above)
+
+
+def bind_judge(task: Spec | None) -> Judge:
+    """Return the judge of a task; without one each problem is judged by its own."""
+    return judge_by_task if task is None else bind_plugin("task", task)
+
+
+def bind_rewarder(recipe: Recipe, given: Callable[..., Any] | None) -> Rewarder:
+    """Return the sum of the recipe's rewards; `given` takes their place."""
+    if given is not None:
+        name = getattr(given, "__name__", "reward")
+        return Rewarder([(name, 1.0, checked_reward(name, given))])
+    rewards = []
+    for spec in recipe.reward:
+        name = spec.name.rpartition(":")[2]
+        function = bind_plugin("reward", spec.without("weight"))
+        rewards.append((name, read_weight(spec), checked_reward(name, function)))
+    return Rewarder(rewards)
+
+
+def bind_filters(recipe: Recipe) -> Filter:
+    """Return the recipe's filters as one, each of which sees what the ones before it kept."""
+    filters: list[Filter] = [bind_plugin("filter", spec) for spec in recipe.filter]
+
+    def apply_filters(groups: Sequence[RewardedGroup]) -> Sequence[RewardedGroup]:
+        for keep in filters:
+            groups = keep(groups)
+        return groups
+
+    return apply_filters
