@@ -98,9 +98,10 @@ class Metrics:
         for name, (total, count) in other.means.items():
             own_total, own_count = means.get(name, (0.0, 0.0))
             means[name] = (own_total + total, own_count + count)
-        sums = dict(self.sums)
-        for name, value in other.sums.items():
-            sums[name] = sums.get(name, 0.0) + value
+        sums: dict[str, float] = {}
+        for name in {**self.sums, **other.sums}:
+            # counts become floats on either side, so a record has them as such
+            sums[name] = self.sums.get(name, 0.0) + other.sums.get(name, 0.0)
         explained = dict(self.explained_variances)
         for name, moments in other.explained_variances.items():
             explained[name] = explained.get(name, ExplainedVariance()) + moments
