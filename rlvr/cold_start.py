@@ -1,6 +1,4 @@
-"""A cold start: supervised steps on the problems' own solutions, through the same learner as
-reinforcement.
-"""
+"""A cold start: supervised steps on the problems' own solutions, through the same learner."""
 
 from __future__ import annotations
 
@@ -36,27 +34,27 @@ class ColdStart:
 def cold_step(cold: ColdStart, state: State) -> StepResult:
     """Problems -> prompts and solutions -> batch -> update -> new weights in the engine."""
     draws, after = cold.sources.draw(state.source, cold.problems)
-    prompts = cold.render(draws)
-    batch = batch_of_solutions(
-        [Tokens(p.token_ids, solution_ids(p, cold.render.tokenizer)) for p in prompts], cold.learner
-    )
+    sequences: list[Tokens] = []
+    for prompt in cold.render(draws):
+        solution = tokenise_solution(prompt, cold.render.tokenizer)
+        sequences.append(Tokens(prompt.token_ids, solution))
+    batch = make_batch(sequences, cold.learner)
     metrics = cold.learner.update(batch)
     cold.rollouts.load(cold.learner.weights(), version=state.step + 1)
     return StepResult(State(state.step + 1, after), metrics, (), ())
 
 
-def solution_ids(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
-    """The solution as the model should have written it: without what the prompt already opened,
-    with the end of text.
+def tokenise_solution(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
+    """Return the solution as the model should have written it: without what the prompt already
+    opened, with the end of text.
     """
     solution = prompt.problem.solution or ""
-    ids = tokenizer(solution.removeprefix(prompt.prefill.strip()), add_special_tokens=False)[
-        "input_ids"
-    ]  # type: ignore[operator]
-    return (*ids, tokenizer.eos_token_id)  # type: ignore[attr-defined]
+    unopened = solution.removeprefix(prompt.prefill.strip())
+    ids = tokenizer(unopened, add_special_tokens=False)["input_ids"]
+    return (*ids, tokenizer.eos_token_id)
 
 
-def batch_of_solutions(sequences: Sequence[Tokens], learner: Learner) -> Batch:
+def make_batch(sequences: Sequence[Tokens], learner: Learner) -> Batch:
     """Return given responses as a batch whose rewards and advantages are zero.   [N] sequences"""
     device = learner.policy.device
     lengths = torch.tensor([len(s.response) for s in sequences])
@@ -77,8 +75,8 @@ def batch_of_solutions(sequences: Sequence[Tokens], learner: Learner) -> Batch:
 
 def check_solutions(problems: Sequence[Problem]) -> None:
     """Refuse a cold start on problems that bring no solution."""
-    missing = next((p for p in problems if not p.solution), None)
-    if missing is not None:
-        raise UserError(
-            f"cold_start: problem '{missing.id}' has no solution to learn from; add one or leave it out"
-        )
+    for problem in problems:
+        if not problem.solution:
+            raise UserError(
+                f"cold_start: problem '{problem.id}' has no solution to learn from; add one or leave it out"
+            )

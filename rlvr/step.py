@@ -53,8 +53,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run is: the steps done and the source after them. With weights and optimiser this is
-    all a resume needs.
+    """Where a run is: the steps done and the source after them.
+
+    With weights and optimiser this is all a resume needs.
     """
 
     step: int
@@ -63,8 +64,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The state after a step, what it measured, and the groups that it saw with the mean advantage
-    of each of their samples, None where a sample's group is not trained.
+    """The state after a step, what it measured, and the groups that it saw.
+
+    `advantages` has the mean advantage of each of their samples, None where its group is not
+    trained.
     """
 
     state: State
@@ -76,35 +79,37 @@ class StepResult:
 def sample_groups(
     run: Run, step: int, number: int, source: SourceState
 ) -> tuple[Sequence[RewardedGroup], SourceState]:
-    """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a
-    step.   -> [P] groups
+    """Problems -> prompts -> rollouts -> verdicts -> rewards, for one attempt at filling a step.
 
-    Each rank asks its share of the problems; from then on all of them have all groups.
+    -> [P] groups. Each rank asks its shard of the problems; from then on all have all groups.
     """
     draws, after = run.sources.draw(source, run.problems)
     prompts = run.render(run.world.local_shard(draws))
     rollouts = run.rollouts(prompts, run.sampling, run.seed, step, number)
-    groups = run.verifier.groups(rollouts, run.sampling.samples)
+    groups = run.verifier.verify(rollouts, run.sampling.samples)
     context = Context(run.seed, step, run.sampling.max_tokens)
     rewarded = [run.reward(group, context) for group in groups]
-    return run.world.all_gather(run.baseline(rewarded, prompts, context)), after
+    compared = run.baseline(rewarded, prompts, context)
+    return run.world.all_gather(compared), after
 
 
 def train_step(run: Run, state: State) -> StepResult:
     """Groups -> scores -> shaped rewards -> values -> advantages -> batch -> updates -> new weights
     in the engine.
     """
-    gathered = run.gather(partial(sample_groups, run, state.step), state.source, run.problems)
+    attempt = partial(sample_groups, run, state.step)
+    gathered = run.gather(attempt, state.source, run.problems)
     groups = run.keep(gathered.groups)
     scored = run.learner.score(groups)
     scored = run.learner.shape_rewards(scored)
     scored = run.learner.estimate_values(scored)
-    batch = Batch(scored, run.advantage(scored, run.world))
+    advantage = run.advantage(scored, run.world)
+    batch = Batch(scored, advantage)
     metrics = describe(groups, gathered)
     for minibatch in batch.minibatches(run.split, run.seed, state.step):
         metrics += run.learner.update(minibatch)
     run.rollouts.load(run.learner.weights(), version=state.step + 1)
-    after = State(
-        state.step + 1, run.sources.note_accuracy(gathered.source, [*gathered.left_out, *groups])
-    )
+    visited = [*gathered.left_out, *groups]
+    source = run.sources.note_accuracy(gathered.source, visited)
+    after = State(state.step + 1, source)
     return StepResult(after, metrics, groups, average_advantages(groups, batch))

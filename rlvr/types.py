@@ -1,9 +1,9 @@
 """The named, frozen values that travel through a training step, one per stage.
 
 Letters used in shape comments everywhere: P problems of a step, G samples of one problem (a group),
-N samples that are trained on, R tokens of one response, T response tokens of all samples laid end
-to end (there is no padding), V vocabulary. This module imports nothing heavy, so verifiers and
-rewards run anywhere.
+N samples that are trained on, R tokens of one response, T response tokens of all samples end to end
+(there is no padding), V vocabulary. This module imports nothing heavy, so verifiers and rewards run
+anywhere.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What a prompt template returns: the text to tokenise, and its tail that belongs to the answer
-    (`<think>`).
+    """What a prompt template returns: the text to tokenise, and its tail that belongs to the answer.
+
+    Such a tail is `<think>`.
     """
 
     text: str
@@ -61,8 +62,9 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One problem drawn for a step; `copy` tells repeats of one problem in one step apart, each is
-    a group of its own.
+    """One problem drawn for a step.
+
+    `copy` tells repeats of one problem in one step apart; each is a group of its own.
     """
 
     problem: Problem
@@ -86,9 +88,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample; log-probabilities are those of log-softmax(logits / temperature) over the
-    whole vocabulary, before top-p and top-k. Temperature 0 is greedy decoding, whose
-    log-probabilities are those of temperature 1.
+    """How to sample.
+
+    Log-probabilities are those of log-softmax(logits / temperature) over the whole vocabulary,
+    before top-p and top-k. Temperature 0 is greedy decoding, whose log-probabilities are those of
+    temperature 1.
     """
 
     samples: int = 1
@@ -109,8 +113,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What an engine answers for one sample; the end-of-text token is included when the model
-    emitted it.
+    """What an engine answers for one sample.
+
+    The end-of-text token is included when the model emitted it.
     """
 
     token_ids: tuple[int, ...]
@@ -129,8 +134,9 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One sampled response.   Example: Rollout(prompt, 0, (17, 5, 2), (-0.1, -1.3, -0.0), (1, 1,
-    1), "42", Finish.STOP, 7)
+    """One sampled response.
+
+    Example: Rollout(prompt, 0, (17, 5, 2), (-0.1, -1.3, -0.0), (1, 1, 1), "42", Finish.STOP, 7)
     """
 
     prompt: Prompt
@@ -151,7 +157,7 @@ class Rollout:
 class Verdict:
     """Facts about one response, decided by the task; evaluation reads only these.
 
-    `formatted` is whether the answer stands where the task asks for it (a box, the tags); `rule`
+    `formatted` is whether the answer stands where the task asks for it (a box, the tags). `rule`
     names what decided.
     """
 
@@ -186,8 +192,9 @@ class VerifiedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What a response is worth to the recipe; training reads only `value`, `parts` are logged by
-    name.
+    """What a response is worth to the recipe.
+
+    Training reads only `value`; `parts` are logged by name.
     """
 
     value: float
@@ -197,8 +204,9 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a reward may know beside the group: a key for randomness of its own, and the limits of
-    the rollout.
+    """What a reward may know beside the group.
+
+    That is a key for randomness of its own, and the limits of the rollout.
     """
 
     seed: int
@@ -208,8 +216,9 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A rollout with its facts and its value: what is logged and what is trained on. A sample that
-    is not `trained` counts in its group, and its tokens carry no loss.
+    """A rollout with its facts and its value: what is logged and what is trained on.
+
+    A sample that is not `trained` counts in its group, and its tokens carry no loss.
     """
 
     rollout: Rollout
@@ -220,9 +229,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class RewardedGroup:
-    """A rewarded group. `trained` is false where a filter found that it cannot change the weights;
-    it is still counted. `baseline` is the reward of a greedy answer, None where no estimator asks
-    for one.
+    """A rewarded group.
+
+    `trained` is false where a filter found that it cannot change the weights; it is still counted.
+    `baseline` is the reward of a greedy answer, None where no estimator asks for one.
     """
 
     problem: Problem
@@ -238,5 +248,8 @@ class RewardedGroup:
 
 
 def flatten(groups: Sequence[RewardedGroup]) -> list[Sample]:
-    """The samples of all groups, in order.   [P] groups -> [P*G] samples"""
-    return [sample for group in groups for sample in group.samples]
+    """Return the samples of all groups, in order.   [P] groups -> [P*G] samples"""
+    samples: list[Sample] = []
+    for group in groups:
+        samples += group.samples
+    return samples

@@ -1,7 +1,7 @@
-"""Starting the processes of a run, on this machine or on the nodes of a Ray cluster, and ending
-them together.
+"""Starting the processes of a run on this machine, and ending them together.
 
-Each is told its place by the variables of torchrun, so what runs does not know who launched it.
+Each is told its rank by the variables of torchrun, so what runs does not know who launched it.
+`ray_cluster.py` starts them on the nodes of a Ray cluster by the same launcher.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -38,46 +38,50 @@ NODE_GRACE = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A process of the run, and where it says why it ended."""
+    """A process of the run, and the pipe by which it tells why it ended."""
 
     rank: int
     process: BaseProcess
-    said: connection.Connection
+    pipe: connection.Connection
 
-    def reason(self, size: int) -> tuple[int, str] | None:
-        """Its exit status and last words; None where it ended well or only since another one ended."""
+    def read_failure(self, size: int) -> tuple[int, str] | None:
+        """Return its exit status and reason; None where it ended well or only since another one
+        ended.
+        """
         status = self.process.exitcode or 0
-        words = None
-        with suppress(EOFError):  # it ended without a word
-            words = self.said.recv() if self.said.poll() else None
-        if status == 0 or words == LOST:
+        reason = self._receive_reason()
+        if status == 0 or reason == LOST:
             return None
         if status > 0:
-            return (
-                status,
-                words or f"process {self.rank} of {size} failed; what it raised stands above",
-            )
-        return (
-            1,
-            f"process {self.rank} of {size} was killed by {signal.Signals(-status).name}; --resume goes on",
-        )
+            unnamed = f"process {self.rank} of {size} failed; what it raised stands above"
+            return status, reason or unnamed
+        name = signal.Signals(-status).name
+        return 1, f"process {self.rank} of {size} was killed by {name}; --resume goes on"
+
+    def _receive_reason(self) -> str | None:
+        with suppress(EOFError):  # it ended without a reason
+            if self.pipe.poll():
+                return self.pipe.recv()
+        return None
 
 
 class LocalLauncher:
-    """The processes of a run on one machine, which begin in `folder`; a `marker` there is a file of
-    the launcher's.
+    """The processes of a run on one machine, which begin in `folder`.
+
+    A `marker` there is a file of the launcher's, by which a node sees that it shares the folder.
     """
 
     def __init__(self, folder: str = ".", marker: str = ".") -> None:
-        self.folder, self.marker = folder, marker
+        self.folder = folder
+        self.marker = marker
         self.started: list[Started] = []
-        self.asked = False
+        self.is_interrupted = False
 
-    def address(self) -> tuple[str, str]:
-        """Where rank 0 of a cluster can be met: this node's address and a free port."""
+    def find_address(self) -> tuple[str, str]:
+        """Return where rank 0 of a cluster can be met: this node's address and a free port."""
         import ray
 
-        return ray.util.get_node_ip_address(), str(_free_port())
+        return ray.util.get_node_ip_address(), str(_find_free_port())
 
     def run(
         self,
@@ -88,45 +92,45 @@ class LocalLauncher:
         nodes: int = 1,
         meet: tuple[str, str] | None = None,
     ) -> tuple[int, str]:
-        """Run `entry(argv)` in so many processes of this machine, which is one of `nodes`.   -> as
-        `launch`
+        """Run `entry(argv)` in so many processes of this machine, which is one of `nodes`.
+
+        Rank 0 is met at the address and port of `meet`.   -> as `launch`
         """
         if not os.path.exists(self.marker):
-            return (
-                1,
-                f"node {node} of {nodes} sees another {self.folder}; start in a folder that all nodes share",
-            )
-        context = multiprocessing.get_context("forkserver")
-        # torch is loaded once
-        context.set_forkserver_preload(["rlvr.run.train", "torch.distributed.checkpoint"])
-        host, port = meet or ("127.0.0.1", str(_free_port()))
-        place = {
-            "WORLD_SIZE": str(nodes * count),
-            "LOCAL_WORLD_SIZE": str(count),
-            "MASTER_ADDR": host,
-        }
-        if meet:
-            import ray
-
-            # for engines that live apart
-            place["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        for local in range(count):
-            said, pipe = context.Pipe(duplex=False)
-            rank = node * count + local
-            own = place | {"MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(local)}
-            process = context.Process(
-                target=_child, args=(entry, list(argv), self.folder, own, pipe)
-            )
-            process.start()
-            pipe.close()
-            self.started.append(Started(rank, process, said))
-        if self.asked:
+            reason = f"node {node} of {nodes} sees another {self.folder}; start in a folder that all nodes share"
+            return 1, reason
+        size = nodes * count
+        environment = _describe_world(size, count, meet)
+        for local_rank in range(count):
+            rank = node * count + local_rank
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank)}
+            self.started.append(self._start(rank, argv, entry, dict(environment)))
+        if self.is_interrupted:
             self.interrupt()
-        return _ended(self.started, nodes * count)
+        return _wait_for_all(self.started, size)
+
+    def _start(
+        self,
+        rank: int,
+        argv: Sequence[str],
+        entry: Entry,
+        environment: Mapping[str, str],
+    ) -> Started:
+        """Start one process, forked from a server that has loaded torch once for all."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["rlvr.run.train", "torch.distributed.checkpoint"])
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_run_child,
+            args=(entry, list(argv), self.folder, environment, sender),
+        )
+        process.start()
+        sender.close()
+        return Started(rank, process, receiver)
 
     def interrupt(self) -> None:
-        """Ctrl-C for rank 0, which tells the others when the step has ended."""
-        self.asked = True
+        """Send Ctrl-C to rank 0, which tells the others when the step has ended."""
+        self.is_interrupted = True
         for first in self.started[:1]:
             with suppress(ProcessLookupError):
                 os.kill(first.process.pid or 0, signal.SIGINT)
@@ -141,35 +145,70 @@ def launch(count: int, argv: Sequence[str], entry: Entry) -> tuple[int, str]:
         return launcher.run(count, argv, entry)
 
 
-def _ended(started: Sequence[Started], size: int) -> tuple[int, str]:
-    """Wait for all; once one has failed the others are ended, and the first reason of their own is
-    that of the run.
+def _describe_world(size: int, count: int, meet: tuple[str, str] | None) -> dict[str, str]:
+    """Return the variables of torchrun that are the same for all processes of a node."""
+    environment = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(count)}
+    if meet is None:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_find_free_port())}
+        return environment | address
+    import ray
+
+    host, port = meet
+    environment |= {"MASTER_ADDR": host, "MASTER_PORT": port}
+    # for engines that live in processes of their own
+    environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    return environment
+
+
+def _wait_for_all(started: Sequence[Started], size: int) -> tuple[int, str]:
+    """Wait for all processes, and once one has failed end the others.
+
+    The first process that failed by itself gives the exit status and the reason of the run.
     """
-    running = {s.process.sentinel: s.process for s in started}
-    while running and not any(s.process.exitcode for s in started):
-        for done in connection.wait(list(running)):
-            running.pop(done).join()  # type: ignore[call-overload]
-    until = time.monotonic() + GRACE
-    for process in running.values():
-        process.join(max(0.0, until - time.monotonic()))
-    found = [
-        reason for s in started if s.process.exitcode is not None and (reason := s.reason(size))
-    ]
+    running = {one.process.sentinel: one.process for one in started}
+    while running and not _has_failure(started):
+        for sentinel in connection.wait(list(running)):
+            running.pop(sentinel).join()  # type: ignore[call-overload]
+    _join_within(GRACE, list(running.values()))
+    # read before the others are ended by us, which is no failure of theirs
+    failures: list[tuple[int, str]] = []
+    for one in started:
+        failure = None
+        if one.process.exitcode is not None:
+            failure = one.read_failure(size)
+        if failure is not None:
+            failures.append(failure)
+    _end_processes(list(running.values()))
+    if failures:
+        return failures[0]
+    return int(_has_failure(started)), LOST
+
+
+def _has_failure(started: Sequence[Started]) -> bool:
+    return any(one.process.exitcode for one in started)
+
+
+def _end_processes(processes: Sequence[BaseProcess]) -> None:
+    """Terminate what still runs, and kill what does not end by that."""
     for stop in (BaseProcess.terminate, BaseProcess.kill):
-        left = [process for process in running.values() if process.exitcode is None]
+        left = [process for process in processes if process.exitcode is None]
         for process in left:
             stop(process)
-        until = time.monotonic() + GRACE
-        for process in left:
-            process.join(max(0.0, until - time.monotonic()))
-    return found[0] if found else (int(any(s.process.exitcode for s in started)), LOST)
+        _join_within(GRACE, left)
 
 
-def _child(
+def _join_within(seconds: float, processes: Sequence[BaseProcess]) -> None:
+    """Wait for processes, for all of them together no longer than so many seconds."""
+    until = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+
+
+def _run_child(
     entry: Entry,
     argv: Sequence[str],
     folder: str,
-    place: dict[str, str],
+    environment: Mapping[str, str],
     pipe: connection.Connection,
 ) -> None:
     os.setpgid(0, 0)  # Ctrl-C reaches the launcher, which passes it on once
@@ -177,7 +216,8 @@ def _child(
     # the terminal is given back on the way out
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
-    os.environ |= place | {LAUNCHED: "yes"}
+    os.environ.update(environment)
+    os.environ[LAUNCHED] = "yes"
     os.chdir(folder)
     sys.exit(entry(argv, say=pipe.send))
 
@@ -191,8 +231,7 @@ def _end_with_the_launcher() -> None:
 
 @contextmanager
 def forward_interrupts(interrupt: Callable[[], Any]) -> Iterator[None]:
-    """Ctrl-C does this instead of ending the launcher."""
-
+    """Call `interrupt` on Ctrl-C instead of ending the launcher."""
     before = signal.signal(signal.SIGINT, lambda *_: interrupt())
     try:
         yield
@@ -200,7 +239,7 @@ def forward_interrupts(interrupt: Callable[[], Any]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def _find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,8 +1,8 @@
-"""Where a run runs: one of `size` equal processes, and what they tell one another.
+"""The world of a run: its rank among `size` equal processes, and their collectives.
 
-Every process runs the same loop. What costs time is shared out: problems to ask and verify, and
-passes over the samples. What comes of it is brought together again on all of them, so everything
-between is the same code on the same data in any world. In the world of one each exchange is an
+Every process runs the same loop (SPMD). What costs time is sharded: problems to ask and verify, and
+passes over the samples. Its results are gathered or reduced on all ranks, so everything between is
+the same code on the same data in any world. In the world of one process each collective is an
 identity, and torch is not loaded.
 """
 
@@ -34,24 +34,28 @@ PATIENCE = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One of `size` equal processes; rank 0 alone writes. Every rank has to make the same exchanges
-    in the same order; each raises RunError where another rank has ended.
+    """One of `size` equal processes; rank 0 alone writes.
+
+    Every rank has to call the same collectives in the same order; each raises RunError where
+    another rank has ended.
     """
 
     rank: int = 0
     size: int = 1
-    group: Any = None  # of torch.distributed; None is that of all processes
+    group: Any = None  # a process group of torch.distributed; None is the default group
 
     def new_group(self) -> World:
-        """The same processes with exchanges of their own, for a thread beside the loop; all ranks
-        ask together.
+        """Return the same processes with a process group of their own, for a thread beside the loop.
+
+        It is a collective itself.
         """
         if self.size == 1:
             return self
         import torch.distributed as dist
 
-        with _exchange_errors():
-            return replace(self, group=dist.new_group(backend="gloo", timeout=PATIENCE))
+        with _translate_errors():
+            group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        return replace(self, group=group)
 
     @property
     def writes(self) -> bool:
@@ -59,69 +63,75 @@ class World:
         return self.rank == 0
 
     def local_shard(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's part of what all ranks drew; a group never spans ranks."""
+        """Return this rank's shard of what all ranks drew, every `size`-th item."""
         return items[self.rank :: self.size]
 
     def all_gather(self, items: Sequence[T]) -> Sequence[T]:
-        """The shares of all ranks in the order of what was shared out; the same on every rank."""
+        """Return the shards of all ranks on every rank, in the order before `local_shard`."""
         if self.size == 1:
             return items
-        parts = self._all(list(items))
-        whole: list[Any] = [None] * sum(map(len, parts))
-        for rank, part in enumerate(parts):
-            whole[rank :: self.size] = part
-        return whole
+        shards = self._gather_objects(list(items))
+        gathered: list[Any] = [None] * sum(map(len, shards))
+        for rank, shard in enumerate(shards):
+            gathered[rank :: self.size] = shard
+        return gathered
 
     def all_reduce_dict(self, values: Mapping[str, float]) -> Mapping[str, float]:
-        """The values added over all ranks by name; a name that a rank does not have adds nothing."""
+        """Return the sums over all ranks by name; a name that a rank does not have adds nothing."""
         if self.size == 1:
             return values
-        found: dict[str, float] = {}
-        for part in self._all(dict(values)):
+        sums: dict[str, float] = {}
+        for part in self._gather_objects(dict(values)):
             for name, value in part.items():
-                found[name] = found.get(name, 0.0) + value
-        return found
+                sums[name] = sums.get(name, 0.0) + value
+        return sums
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is raised on any rank."""
-        return any(self._all(flag))
+        """Return whether the flag is set on any rank."""
+        return any(self._gather_objects(flag))
 
-    def broadcast(self, find: Callable[[], T]) -> T:
-        """What rank 0 finds, on every rank; the others wait for it."""
-        return self._all(find() if self.writes else None)[0]
+    def broadcast(self, compute: Callable[[], T]) -> T:
+        """Return on every rank what rank 0 computes; the others wait for it."""
+        value = None
+        if self.rank == 0:
+            value = compute()
+        return self._gather_objects(value)[0]
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The tensor, written over with its sum over all ranks."""
+        """Return the tensor, overwritten with its sum over all ranks."""
         if self.size > 1:
             import torch.distributed as dist
 
-            with _exchange_errors():
+            with _translate_errors():
                 dist.all_reduce(tensor, group=self.group)
         return tensor
 
-    def _all(self, item: Any) -> list[Any]:
-        """The items of all ranks, in their order."""
+    def _gather_objects(self, item: Any) -> list[Any]:
+        """Return the items of all ranks, by rank."""
         if self.size == 1:
             return [item]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.size
-        with _exchange_errors():
-            dist.all_gather_object(found, item, group=self.group)
-        return found
+        items: list[Any] = [None] * self.size
+        with _translate_errors():
+            dist.all_gather_object(items, item, group=self.group)
+        return items
 
 
 SINGLE_PROCESS = World()
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor itself, or gathered from all ranks where it is sharded."""
+    """Return the tensor itself, or gathered from all ranks where it is sharded (a DTensor)."""
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
-    return gather() if gather else tensor
+    if gather is None:
+        return tensor
+    return gather()
 
 
 @contextmanager
-def _exchange_errors() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
+    """Raise RunError in place of what a collective raises where another rank has ended."""
     try:
         yield
     except RuntimeError as error:  # gloo has no kind of its own for a connection that has closed
@@ -130,8 +140,9 @@ def _exchange_errors() -> Iterator[None]:
 
 @contextmanager
 def init_world() -> Iterator[World]:
-    """This process's place among those started together, from the variables that torchrun sets;
-    alone without them.
+    """Join the processes that were started together, by the variables that torchrun sets.
+
+    Without them the process is alone.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -140,11 +151,12 @@ def init_world() -> Iterator[World]:
     import torch
     import torch.distributed as dist
 
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if local < torch.cuda.device_count():
-        torch.cuda.set_device(local)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
-    )
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=PATIENCE)
     yield World(dist.get_rank(), size)
     dist.destroy_process_group()  # not after an error, since it may wait for a rank that is gone

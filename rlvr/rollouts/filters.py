@@ -1,4 +1,4 @@
-"""Mark groups and samples that are not trained on."""
+"""Marks on groups and samples that are not trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ def no_signal(groups: Sequence[RewardedGroup]) -> list[RewardedGroup]:
     within groups and every other loss term is zero on them, so not with a critic, a KL in the
     reward or `micro_token`. A step without any other group makes no optimiser step.
     """
-    return [replace(group, trained=group.trained and group.has_signal) for group in groups]
+    marked: list[RewardedGroup] = []
+    for group in groups:
+        trained = group.trained and group.has_signal
+        marked.append(replace(group, trained=trained))
+    return marked
 
 
 @register("filter", "overlong")
@@ -23,10 +27,14 @@ def overlong(groups: Sequence[RewardedGroup]) -> list[RewardedGroup]:
     """Responses that were cut off at the limit carry no loss (DAPO, 2025, section 3.4;
     `remove_clip` of SimpleRL-Zoo).
     """
+    marked: list[RewardedGroup] = []
+    for group in groups:
+        samples = tuple(map(_mark_overlong, group.samples))
+        marked.append(replace(group, samples=samples))
+    return marked
 
-    def marked(sample: Sample) -> Sample:
-        return replace(
-            sample, trained=sample.trained and sample.rollout.finish is not Finish.LENGTH
-        )
 
-    return [replace(group, samples=tuple(map(marked, group.samples))) for group in groups]
+def _mark_overlong(sample: Sample) -> Sample:
+    if sample.rollout.finish is Finish.LENGTH:
+        return replace(sample, trained=False)
+    return sample

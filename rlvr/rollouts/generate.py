@@ -1,6 +1,4 @@
-"""From drawn problems to rollouts: rendering, the keys of the samples, the engine, and the text of
-what came back.
-"""
+"""From prompts to rollouts: the keys of the samples, the engine, and the text of what came back."""
 
 from __future__ import annotations
 
@@ -17,57 +15,83 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def no_check(engine: Engine) -> None:
-    """For engines whose weights are in plain sight."""
+def skip_proof(engine: Engine) -> None:
+    """Check nothing: for engines whose weights are in plain sight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Samples responses from an engine; `load` hands it new weights, and lets `proof` see whether
-    they arrived.
+    """Samples responses from an engine, and hands it new weights.
+
+    `proof` sees whether the weights have arrived.
     """
 
     engine: Engine
     tokenizer: Any
-    proof: Callable[[Engine], None] = no_check
+    proof: Callable[[Engine], None] = skip_proof
 
     @timed("generate")
     def __call__(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *seed: int | str
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *seed: int | str,
     ) -> list[Rollout]:
-        """`sampling.samples` rollouts of each prompt, in order.   [P] -> [P*G]
+        """Return `sampling.samples` rollouts of each prompt, in order.   [P] -> [P*G]
 
         A sample's key is a function of the seed, its problem and its number, so that no other
         sample can change it.
         """
-        count = sampling.samples
-        numbers = [range(p.draw.copy * count, (p.draw.copy + 1) * count) for p in prompts]
-        keys = [
-            tuple(key_of(*seed, p.problem.id, n) for n in ns)
-            for p, ns in zip(prompts, numbers, strict=True)
-        ]
-        requests = [Request(p.token_ids, k) for p, k in zip(prompts, keys, strict=True)]
+        requests: list[Request] = []
+        for prompt in prompts:
+            numbers = _number_samples(prompt, sampling)
+            keys = tuple(key_of(*seed, prompt.problem.id, number) for number in numbers)
+            requests.append(Request(prompt.token_ids, keys))
         generations = iter(self.engine.generate(requests, sampling))
-        asked = [(p, n) for p, ns in zip(prompts, numbers, strict=True) for n in ns]
-        return [self._rollout(p, n, next(generations), sampling) for p, n in asked]
+        rollouts: list[Rollout] = []
+        for prompt in prompts:
+            for number in _number_samples(prompt, sampling):
+                rollout = self._make_rollout(prompt, number, next(generations), sampling)
+                rollouts.append(rollout)
+        return rollouts
 
-    def _rollout(
-        self, prompt: Prompt, number: int, generation: Generation, sampling: Sampling
+    def _make_rollout(
+        self,
+        prompt: Prompt,
+        number: int,
+        generation: Generation,
+        sampling: Sampling,
     ) -> Rollout:
         text = self.tokenizer.decode(generation.token_ids, skip_special_tokens=True)
-        ends = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
         return Rollout(
             prompt=prompt,
             index=number,
             token_ids=generation.token_ids,
             logprobs=generation.logprobs,
             mask=(1,) * len(generation.token_ids),
-            text=text[: min(ends)] if ends else text,
+            text=_cut_at_stop(text, sampling.stop),
             finish=generation.finish,
             version=self.engine.version,
         )
 
     @timed("load")
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Give the engine new weights, which the policy has after so many updates."""
         self.engine.load(weights, version)
         self.proof(self.engine)
+
+
+def _number_samples(prompt: Prompt, sampling: Sampling) -> range:
+    """Return the numbers of a prompt's samples, which go on where a problem is drawn again."""
+    start = prompt.draw.copy * sampling.samples
+    return range(start, start + sampling.samples)
+
+
+def _cut_at_stop(text: str, stops: Sequence[str]) -> str:
+    """Return the text up to the first stop string."""
+    end = len(text)
+    for stop in stops:
+        position = text.find(stop)
+        if position >= 0:
+            end = min(end, position)
+    return text[:end]

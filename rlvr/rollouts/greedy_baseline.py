@@ -11,10 +11,12 @@ from rlvr.rollouts.verify import Verifier
 from rlvr.types import Context, Prompt, RewardedGroup, Sampling
 
 
-def no_baseline(
-    groups: Sequence[RewardedGroup], prompts: Sequence[Prompt], context: Context
+def skip_baseline(
+    groups: Sequence[RewardedGroup],
+    prompts: Sequence[Prompt],
+    context: Context,
 ) -> Sequence[RewardedGroup]:
-    """For estimators that take no baseline from the policy itself."""
+    """Return the groups as they are: for estimators that take no baseline from the policy itself."""
     return groups
 
 
@@ -31,19 +33,23 @@ class GreedyBaseline:
     stop: tuple[str, ...]
 
     def __call__(
-        self, groups: Sequence[RewardedGroup], prompts: Sequence[Prompt], context: Context
+        self,
+        groups: Sequence[RewardedGroup],
+        prompts: Sequence[Prompt],
+        context: Context,
     ) -> Sequence[RewardedGroup]:
-        """The groups with their baselines; a group whose greedy answer could not be verified is not
-        trained on.
+        """Return the groups with their baselines; a group whose greedy answer could not be verified
+        is not trained on.
         """
         greedy = Sampling(1, self.max_tokens, temperature=0.0, stop=self.stop)
-        answers = self.verifier.groups(
-            self.rollouts(prompts, greedy, context.seed, context.step, "greedy"), 1
-        )
-        found = [self.reward(answer, context) for answer in answers]
-        return [
-            replace(group, baseline=one.samples[0].reward.value)
-            if one.samples
-            else replace(group, baseline=0.0, trained=False)
-            for group, one in zip(groups, found, strict=True)
-        ]
+        rollouts = self.rollouts(prompts, greedy, context.seed, context.step, "greedy")
+        answers = self.verifier.verify(rollouts, samples=1)
+        with_baselines: list[RewardedGroup] = []
+        for group, answer in zip(groups, answers, strict=True):
+            rewarded = self.reward(answer, context)
+            if rewarded.samples:
+                value = rewarded.samples[0].reward.value
+                with_baselines.append(replace(group, baseline=value))
+            else:
+                with_baselines.append(replace(group, baseline=0.0, trained=False))
+        return with_baselines

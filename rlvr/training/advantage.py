@@ -68,7 +68,12 @@ def grpo(
 
 
 @register("advantage", "rloo")
-def rloo(scored: Scored, world: World, *, singleton: Singleton = "zero") -> Tensor:
+def rloo(
+    scored: Scored,
+    world: World,
+    *,
+    singleton: Singleton = "zero",
+) -> Tensor:
     """Reward minus the mean of the others of its group (Ahmadian et al., 2024).
 
     Rewards 1, 0, 0, 1 give 2/3, -2/3, -2/3, 2/3.
@@ -159,7 +164,12 @@ def remax(scored: Scored, world: World) -> Tensor:
 
 
 @register("advantage", "opo")
-def opo(scored: Scored, world: World, *, singleton: Singleton = "zero") -> Tensor:
+def opo(
+    scored: Scored,
+    world: World,
+    *,
+    singleton: Singleton = "zero",
+) -> Tensor:
     """Reward minus the mean of the group weighted by response length (OPO, Hao et al., 2025, eq.
     9).
     """
@@ -190,7 +200,13 @@ def gpg(
 
 
 @register("advantage", "grpo_passk")
-def grpo_passk(scored: Scored, world: World, *, eps: float = 1e-6, std: bool = True) -> Tensor:
+def grpo_passk(
+    scored: Scored,
+    world: World,
+    *,
+    eps: float = 1e-6,
+    std: bool = True,
+) -> Tensor:
     """Only the best of a group, by how far it is ahead of the second best (verl, grpo_passk)."""
     advantage = scored.total.new_zeros(scored.total.shape)
     deviation = group_deviation(scored.total, scored.group)
@@ -232,7 +248,11 @@ def gae(
     return whiten(advantage, scored.mask, count_eps=count_eps)
 
 
-def estimate_gae(scored: Scored, gamma: float, lam: float) -> Tensor:
+def estimate_gae(
+    scored: Scored,
+    gamma: float,
+    lam: float,
+) -> Tensor:
     """Return the advantage before whitening; with the value it is what a critic should have
     expected.   -> [T]
     """
@@ -243,7 +263,11 @@ def estimate_gae(scored: Scored, gamma: float, lam: float) -> Tensor:
     return discount(delta, scored.sample, scored.mask, gamma * lam)
 
 
-def _take_next_sampled(value: Tensor, sample: Tensor, mask: Tensor) -> Tensor:
+def _take_next_sampled(
+    value: Tensor,
+    sample: Tensor,
+    mask: Tensor,
+) -> Tensor:
     """Return the value at the next sampled token of the same sample, 0 at its end.   [T] -> [T]"""
     next_value = value.new_zeros(value.shape)
     sampled = (mask > 0).nonzero()[:, 0]
@@ -261,7 +285,11 @@ def _subtract_others(reward: Tensor, scored: Scored) -> Tensor:
     return centre(reward, scored.group) * count / (count - 1).clamp(min=1)
 
 
-def _replace_singletons(centred: Tensor, scored: Scored, singleton: Singleton) -> Tensor:
+def _replace_singletons(
+    centred: Tensor,
+    scored: Scored,
+    singleton: Singleton,
+) -> Tensor:
     """Return the same with what a group of one gets: nothing, or its reward.   [N] -> [N]"""
     alone = scored.total * 0
     if singleton == "reward":

@@ -121,7 +121,11 @@ class Batch:
         return list(units.values())
 
 
-def _order_units(count: int, parts: int, *seed: int | str) -> Sequence[int]:
+def _order_units(
+    count: int,
+    parts: int,
+    *seed: int | str,
+) -> Sequence[int]:
     """Return the order in which units are dealt to parts; a single part needs no shuffling."""
     if parts == 1:
         return range(count)

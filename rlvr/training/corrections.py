@@ -61,7 +61,11 @@ def importance(
     return weight
 
 
-def _compute_response_ratio(gap: Tensor, batch: Batch, level: str) -> Tensor:
+def _compute_response_ratio(
+    gap: Tensor,
+    batch: Batch,
+    level: str,
+) -> Tensor:
     """Return the product of a response's ratios, or their geometric mean (`mean`), at every token.
 
     [T] -> [T]
@@ -74,7 +78,11 @@ def _compute_response_ratio(gap: Tensor, batch: Batch, level: str) -> Tensor:
     return exponent.clamp(-20, 20).exp()
 
 
-def _lies_between(ratio: Tensor, low: float | None, high: float) -> Tensor:
+def _lies_between(
+    ratio: Tensor,
+    low: float | None,
+    high: float,
+) -> Tensor:
     """Return where a ratio lies within [low, high]; without `low` there is no lower bound."""
     inside = ratio <= high
     if low is not None:
@@ -82,7 +90,12 @@ def _lies_between(ratio: Tensor, low: float | None, high: float) -> Tensor:
     return inside
 
 
-def _average_weights(weight: Tensor, batch: Batch, level: str, count_eps: float) -> Tensor:
+def _average_weights(
+    weight: Tensor,
+    batch: Batch,
+    level: str,
+    count_eps: float,
+) -> Tensor:
     """Return the mean over tokens, or over responses where each has one weight."""
     if level == "token":
         count = batch.mask.sum().clamp(min=1)

@@ -169,7 +169,12 @@ def kl(
 
 
 @register("loss", "entropy")
-def entropy(out: Forward, batch: Batch, *, coef: float) -> Tensor:
+def entropy(
+    out: Forward,
+    batch: Batch,
+    *,
+    coef: float,
+) -> Tensor:
     """Minus the entropy times `coef`: a positive coefficient keeps the policy broad.   -> [T]"""
     return -coef * out.entropy
 

@@ -28,5 +28,6 @@ def measure_mismatch(out: Forward, piece: Batch) -> Metrics:
     count = float(piece.mask.sum())
     means: dict[str, tuple[float, float]] = {}
     for name, values in per_token.items():
-        means[name] = (float(values.sum()), count)
+        total = float(values.sum())
+        means[name] = (total, count)
     return Metrics(means)

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 @register("reduction", "token")
-def token_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
+def token_mean(
+    batch: Batch,
+    *,
+    count_eps: float = 0.0,
+) -> Tensor:
     """Every response token of the mini-batch weighs the same (DAPO, 2025); what was filtered has
     its share.   -> [T]
 
@@ -30,7 +34,11 @@ def token_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
 
 
 @register("reduction", "sequence")
-def sequence_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
+def sequence_mean(
+    batch: Batch,
+    *,
+    count_eps: float = 0.0,
+) -> Tensor:
     """Every response weighs the same, its tokens share that (GRPO, DeepSeekMath, 2024).   -> [T]
 
     `count_eps` is added to the count of each response's tokens (newer verl: 1e-8).
@@ -42,7 +50,11 @@ def sequence_mean(batch: Batch, *, count_eps: float = 0.0) -> Tensor:
 
 
 @register("reduction", "constant")
-def constant(batch: Batch, *, length: int) -> Tensor:
+def constant(
+    batch: Batch,
+    *,
+    length: int,
+) -> Tensor:
     """Every response token weighs 1/(responses x length), whatever the lengths are (Dr.GRPO,
     2025).   -> [T]
     """
@@ -76,17 +88,19 @@ def micro_token_mean(
     mini over micro also where the batch is smaller. Groups that a filter left out have no share
     here: what is left weighs more.
     """
-    lengths = [len(s.prompt) + len(s.response) for s in batch.sequences]
+    lengths: list[int] = []
+    for sequence in batch.sequences:
+        lengths.append(len(sequence.prompt) + len(sequence.response))
     micro_batches: list[list[int]] = []  # the rows of each
     weights: list[float] = []
     for share in _split_into_shares(len(lengths), ranks):
         parts = _split_into_micro_batches(share, lengths, size, tokens)
         micro_batches += parts
         for part in parts:
-            if tokens is None:
-                weights.append(1 / (divisor or len(parts)) / ranks)
-            else:
-                weights.append(len(part) / len(share) / ranks)
+            weight_in_share = 1 / (divisor or len(parts))
+            if tokens is not None:
+                weight_in_share = len(part) / len(share)
+            weights.append(weight_in_share / ranks)
     number_of_row = [0] * len(lengths)
     for number, rows in enumerate(micro_batches):
         for row in rows:
@@ -101,7 +115,11 @@ def micro_token_mean(
 def _split_into_shares(count: int, ranks: int) -> list[range]:
     """Return the rows of each rank, contiguous and about equally many; a rank may have none."""
     bounds = [round(rank * count / ranks) for rank in range(ranks + 1)]
-    return [range(low, high) for low, high in pairwise(bounds) if high > low]
+    shares: list[range] = []
+    for low, high in pairwise(bounds):
+        if high > low:
+            shares.append(range(low, high))
+    return shares
 
 
 def _split_into_micro_batches(
@@ -111,12 +129,17 @@ def _split_into_micro_batches(
     tokens: int | None,
 ) -> list[list[int]]:
     """Return the rows of each micro-batch of a share: of `size` rows, or of about `tokens` tokens."""
+    micro_batches: list[list[int]] = []
     if tokens is None:
         step = size or len(share)
-        return [list(share[start : start + step]) for start in range(0, len(share), step)]
+        for start in range(0, len(share), step):
+            micro_batches.append(list(share[start : start + step]))
+        return micro_batches
     share_lengths = [lengths[row] for row in share]
-    count = min(len(share), math.ceil(sum(share_lengths) / tokens))
-    return [[share[i] for i in part] for part in balance_lengths(share_lengths, count)]
+    count = math.ceil(sum(share_lengths) / tokens)
+    for part in balance_lengths(share_lengths, min(len(share), count)):
+        micro_batches.append([share[i] for i in part])
+    return micro_batches
 
 
 # A sum of lengths and the indices that make it up.
@@ -141,22 +164,38 @@ def balance_lengths(lengths: Sequence[int], parts: int) -> list[list[int]]:
         heappush(heap, _rank_grouping(_join_crosswise(one, other)))
     if not heap:
         return []
-    grouping = heap[0][-1]
-    return [sorted(indices) for _, indices in grouping if indices]
+    groups: list[list[int]] = []
+    for _, indices in heap[0][-1]:
+        if indices:
+            groups.append(sorted(indices))
+    return groups
 
 
 def _join_crosswise(one: list[_IndexSet], other: list[_IndexSet]) -> list[_IndexSet]:
     """Join the heaviest set of one grouping with the lightest of the other, and so on."""
     joined: list[_IndexSet] = []
     for heavy, light in zip(one, reversed(other), strict=True):
-        joined.append((heavy[0] + light[0], heavy[1] + light[1]))
+        total = heavy[0] + light[0]
+        indices = heavy[1] + light[1]
+        joined.append((total, indices))
     return joined
 
 
 def _rank_grouping(grouping: list[_IndexSet]) -> tuple[Any, ...]:
     """Return the sets from the heaviest, behind a key that puts the largest gap first in a heap."""
-    ordered = sorted(grouping, key=lambda one: (one[0], len(one[1]), one[1]), reverse=True)
+    ordered = sorted(grouping, key=_weigh_set, reverse=True)
     heaviest, indices = ordered[0]
     lightest, _ = ordered[-1]
-    negated = [-index for index in indices]
-    return (lightest - heaviest, -heaviest, -len(indices), negated, ordered)
+    return (
+        lightest - heaviest,
+        -heaviest,
+        -len(indices),
+        [-index for index in indices],
+        ordered,
+    )
+
+
+def _weigh_set(one: _IndexSet) -> tuple[int, int, list[int]]:
+    """Return what sets are ordered by: their sum, then their size, then their indices."""
+    total, indices = one
+    return total, len(indices), indices

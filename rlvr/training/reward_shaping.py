@@ -34,15 +34,17 @@ def penalise_kl(
     kl = estimate_kl(scored.old_logprob, scored.ref_logprob, estimator, clamp) * scored.mask
     if clip is not None:
         scored = _bound_rewards(scored, clip)
-    return replace(scored, penalty=coef * kl), _average_kl(scored, kl)
+    penalised = replace(scored, penalty=coef * kl)
+    return penalised, _average_kl(scored, kl)
 
 
 def _bound_rewards(scored: Scored, clip: float) -> Scored:
     """Return the same with rewards and greedy baselines within +-clip."""
+    reward = scored.reward.clamp(-clip, clip)
     baseline = scored.baseline
     if baseline is not None:
         baseline = baseline.clamp(-clip, clip)
-    return replace(scored, reward=scored.reward.clamp(-clip, clip), baseline=baseline)
+    return replace(scored, reward=reward, baseline=baseline)
 
 
 def _average_kl(scored: Scored, kl: Tensor) -> float:
@@ -52,7 +54,8 @@ def _average_kl(scored: Scored, kl: Tensor) -> float:
     zeros = scored.reward.new_zeros(scored.reward.shape)
     length = zeros.index_add(0, scored.sample, scored.mask).clamp(min=1)
     total = zeros.index_add(0, scored.sample, kl)
-    return float((total / length).mean())
+    by_response = total / length
+    return float(by_response.mean())
 
 
 def adapt_coefficient(
@@ -152,8 +155,12 @@ class RunningScale(Shaper):
         mean = self.total / count
         variance = max(self.squares / count - mean**2, 0.0)
         deviation = variance**0.5 or 1.0  # equal rewards are only centred
-        scaled = (reward - mean) / deviation
+        reward = (reward - mean) / deviation
         baseline = scored.baseline
         if baseline is not None:
             baseline = (baseline - mean) / deviation
-        return replace(scored, reward=scaled.to(scored.reward.dtype), baseline=baseline)
+        return replace(
+            scored,
+            reward=reward.to(scored.reward.dtype),
+            baseline=baseline,
+        )

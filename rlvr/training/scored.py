@@ -106,17 +106,19 @@ class Scored:
         tokens = self.take_tokens(torch.arange(len(self.mask), device=device), rows)
         lengths = torch.tensor([len(s.response) for s in sequences], dtype=torch.long)
         selected: dict[str, Any] = {"sample": torch.repeat_interleave(lengths).to(device)}
-        for names, index in ((PER_SAMPLE, samples), (PER_TOKEN, tokens)):
-            for name in names:
-                tensor = getattr(self, name)
-                if tensor is not None:
-                    selected[name] = tensor[index]
+        index_of = dict.fromkeys(PER_SAMPLE, samples) | dict.fromkeys(PER_TOKEN, tokens)
+        for name, index in index_of.items():
+            tensor = getattr(self, name)
+            if tensor is not None:
+                selected[name] = tensor[index]
         return replace(self, sequences=sequences, **selected)
 
     def take_tokens(self, values: Tensor, rows: Sequence[int]) -> Tensor:
         """Return the entries at the tokens of the given rows, in that order.   [T] -> [t]"""
-        pieces = values.split([len(s.response) for s in self.sequences])
-        return torch.cat([values[:0], *(pieces[row] for row in rows)])
+        lengths = [len(s.response) for s in self.sequences]
+        pieces = values.split(lengths)
+        selected = [pieces[row] for row in rows]
+        return torch.cat([values[:0], *selected])
 
     def divide_totals(self, parts: int) -> Scored:
         """Return the same samples with an equal part of the denominators."""
@@ -127,7 +129,11 @@ class Scored:
         )
 
 
-def check_shape(name: str, tensor: Tensor | None, expected: torch.Size) -> None:
+def check_shape(
+    name: str,
+    tensor: Tensor | None,
+    expected: torch.Size,
+) -> None:
     """Refuse a tensor of another shape; one that is not there has none."""
     assert tensor is None or tensor.shape == expected, (
         f"{name} is {tensor.shape}, expected {expected}"
@@ -141,30 +147,42 @@ def trained(groups: Sequence[RewardedGroup]) -> list[Sample]:
 
 def tokens_of(samples: Sequence[Sample]) -> tuple[Tokens, ...]:
     """Return the sequences of the samples; a response is never tokenised again."""
-    return tuple(Tokens(s.rollout.prompt.token_ids, s.rollout.token_ids) for s in samples)
+    sequences: list[Tokens] = []
+    for sample in samples:
+        rollout = sample.rollout
+        sequences.append(Tokens(rollout.prompt.token_ids, rollout.token_ids))
+    return tuple(sequences)
 
 
-def collate(groups: Sequence[RewardedGroup], dtype: torch.dtype, device: torch.device) -> Scored:
+def collate(
+    groups: Sequence[RewardedGroup],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Scored:
     """Return the tensors of the samples that are trained on, and the totals of all groups.
 
     Only models know the other log-probabilities and the values; the learner adds them.
     """
     samples = trained(groups)
-    numbers = _number_tokens(samples)
     group, greedy = _number_groups(groups)
+    rewards: list[float] = []
+    lengths: list[int] = []
     mask: list[int] = []
     logprobs: list[float] = []
     for sample in samples:
+        rewards.append(sample.reward.value)
+        lengths.append(len(sample.rollout.token_ids))
         mask += [sampled * sample.trained for sampled in sample.rollout.mask]
         logprobs += sample.rollout.logprobs
     baseline = None
     if None not in greedy:
         baseline = torch.tensor(greedy, dtype=dtype, device=device)
+    numbers = torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long))
     return Scored(
         sequences=tokens_of(samples),
         total_samples=len(flatten(groups)),
         total_tokens=_count_tokens(groups),
-        reward=torch.tensor([s.reward.value for s in samples], dtype=dtype, device=device),
+        reward=torch.tensor(rewards, dtype=dtype, device=device),
         group=torch.tensor(group, dtype=torch.long, device=device),
         sample=numbers.to(device),
         mask=torch.tensor(mask, dtype=dtype, device=device),
@@ -173,17 +191,12 @@ def collate(groups: Sequence[RewardedGroup], dtype: torch.dtype, device: torch.d
     )
 
 
-def _number_tokens(samples: Sequence[Sample]) -> Tensor:
-    """Return the number of its sample for each response token.   [N] samples -> [T]"""
-    lengths = [len(sample.rollout.token_ids) for sample in samples]
-    return torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long))
-
-
 def _number_groups(groups: Sequence[RewardedGroup]) -> tuple[list[int], list[float | None]]:
     """Return the number and the greedy baseline of its group for each trained sample.   -> [N], [N]"""
     numbers: list[int] = []
     baselines: list[float | None] = []
-    for number, group in enumerate(group for group in groups if group.trained):
+    trained_groups = [group for group in groups if group.trained]
+    for number, group in enumerate(trained_groups):
         numbers += [number] * len(group.samples)
         baselines += [group.baseline] * len(group.samples)
     return numbers, baselines

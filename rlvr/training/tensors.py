@@ -29,7 +29,11 @@ def centre(values: Tensor, group: Tensor) -> Tensor:
     return above - group_mean(above, group)
 
 
-def group_deviation(values: Tensor, group: Tensor, ddof: int = 1) -> Tensor:
+def group_deviation(
+    values: Tensor,
+    group: Tensor,
+    ddof: int = 1,
+) -> Tensor:
     """Return the standard deviation of each sample's group, 0 for a group of one.
 
     [N], [N] -> [N]

@@ -63,7 +63,7 @@ def test_a_run_on_two_nodes_is_the_run_of_one_process(place: Place, cluster: str
 
 def test_gradients_on_two_nodes_are_those_of_one_process(tiny_model: Path, cluster: str) -> None:
     ray.init(cluster, ignore_reinit_error=True)
-    meet = ray.util.get_node_ip_address(), LocalLauncher().address()[1]
+    meet = ray.util.get_node_ip_address(), LocalLauncher().find_address()[1]
     ends = [ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(gradients) for _ in range(2)]
     found = ray.get([end.remote(rank, meet, str(tiny_model)) for rank, end in enumerate(ends)])
     assert len({node for node, _ in found}) == 2
