@@ -29,23 +29,24 @@ ONE_MORE = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandl
 VERBS = frozenset(
     """
     accept accumulate adapt add advance all allow answer append apply approximate ask assemble assert assign attach
-    attend average await balance be begin bind bound break bring build call cancel canonicalise carry cast center centre change
-    check choose clamp clean clear clip clone close collate collect combine come compare complete compose compute configure
-    consume contain contrast convert copy correct count cover cross cut deal decide declare decode deep_merge delete
-    derive describe detach detect determine differ digest discount distribute divide do download draw drop dump emit
-    encode end enter equal escape estimate evaluate exchange exit expand expect explain export express extend
-    extract factor fail fetch fill filter find finish fit fix flatten flush fold follow forget format forward free
-    freeze gather generate get give go grade group grow guard guess handle has have hide hold identify ignore import
-    include index infer init insert inspect install interpret interrupt is iterate join judge keep kill know launch
-    lay lead leave lex list load localise locate lock log look lower make map mark mask match mean measure meet
-    merge mix move multiply name need normalise note number offer open order pack pad paint parse pass pay peek pick
-    penalise place plan pop predict prepare print probe project publish pull push put quote raise rank receive read record recover
-    reduce refuse register reject release remove rename render repair repeat replace report request require reset
-    reserve resolve restore resume retry return reverse rewrite round run sample save say scale score search see select send
-    separate serve set settle shape shard share shorten show shuffle skip sleep solve sort split spread start state
-    step stop store strip style subtract suggest sum summarise support swap switch sync take tell terminate test tie
-    tokenise total trace track train translate transpose trim truncate try turn undo unfold unite unpack unwrap
-    update upload use validate verify view visit wait walk warm warn watch weigh whiten wrap write yield
+    attend average await balance be begin bind bound break bring build call cancel canonicalise carry cast center
+    centre change check choose clamp clean clear clip clone close collate collect combine come compare complete
+    compose compute configure consume contain contrast convert copy correct count cover cross cut deal decide
+    declare decode deep_merge delete derive describe detach detect determine differ digest discount distribute
+    divide do download draw drop dump emit encode end enter equal escape estimate evaluate exchange exit expand
+    expect explain export express extend extract factor fail fetch fill filter find finish fit fix flatten flush
+    fold follow forget format forward free freeze gather generate get give go grade group grow guard guess handle
+    has have hide hold identify ignore import include index infer init insert inspect install interpret interrupt is
+    iterate join judge keep kill know launch lay lead leave lex list load localise locate lock log look lower make
+    map mark mask match mean measure meet merge mix move multiply name need normalise note number offer open order
+    pack pad paint parse pass pay peek penalise pick place plan pop predict prepare print probe project publish pull
+    push put quote raise rank read receive record recover reduce refuse register reject release remove rename render
+    repair repeat replace report request require reserve reset resolve restore resume retry return reverse rewrite
+    round run sample save say scale score search see select send separate serve set settle shape shard share shorten
+    show shuffle skip sleep solve sort split spread start state step stop store strip style subtract suggest sum
+    summarise support swap switch sync take tell terminate test tie tokenise total trace track train translate
+    transpose trim truncate try turn undo unfold unite unpack unwrap update upload use validate verify view visit
+    wait walk warm warn watch weigh whiten wrap write yield
     """.split()
 )
 
