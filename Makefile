@@ -31,9 +31,10 @@ help:
 demo: $(STAMP)
 	@$(BIN)/rlvr train demo --overwrite $(ARGS)
 
+# Bytecode is written even where the environment says not to, since many tests start processes that load torch.
 # One worker a core, each with one thread; tests that share a fixture of their file stay with one worker (tests/conftest.py).
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Pyright is a program for Node.js: its package fetches it from the npm registry when it first runs.
 check: $(STAMP)

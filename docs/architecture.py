@@ -40,13 +40,10 @@ def page() -> str:
     }
     for name, make in parts.items():
         begin, end = f"<!-- {name}, made by docs/architecture.py -->", f"<!-- end of {name} -->"
-        assert begin in text and end in text, f"the marks of '{name}' are missing"
-        text = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}",
-            lambda _, made=make(), begin=begin, end=end: f"{begin}\n{made}\n{end}",
-            text,
-            flags=re.S,
-        )
+        before, mark, rest = text.partition(begin)
+        _, closing, after = rest.partition(end)
+        assert mark and closing, f"the marks of '{name}' are missing"
+        text = f"{before}{begin}\n{make()}\n{end}{after}"
     return text
 
 

@@ -79,10 +79,11 @@ def test_the_light_rooms_load_neither_torch_nor_transformers() -> None:
 def test_a_room_says_in_two_sentences_what_it_is_and_what_it_imports(room: str) -> None:
     tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
     assert len(tree.body) == 1, "a room's __init__ holds nothing but its docstring"
-    first, second, *more = (ast.get_docstring(tree) or "").split("\n")
-    assert first.endswith(".") and not more
+    text = " ".join((ast.get_docstring(tree) or "").split())
     names = " and ".join(filter(None, [", ".join(DOORS[room][:-1]), *DOORS[room][-1:]]))
-    assert second == f"Imports {names or 'no room'}."
+    sentence, imports = text.partition(" Imports ")[::2]
+    assert imports == f"{names or 'no room'}."
+    assert sentence.count(". ") == 0 and sentence.endswith(".")
 
 
 def test_few_files_stand_beside_the_rooms() -> None:

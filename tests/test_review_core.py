@@ -239,7 +239,8 @@ def test_the_reference_follows_a_cold_start_where_the_first_stage_does_not_measu
     cold = {"steps": 3, "problems": 4, "optimizer": {"lr": 1e-2}}
     rows = [{"steps": 1}, {"steps": 1, "loss": KL}]
     assert (
-        split_stages(tiny_model, tmp_path, rows, optimizer={"lr": 0.0}, cold_start=cold)[-1]["kl"] < 1e-9
+        split_stages(tiny_model, tmp_path, rows, optimizer={"lr": 0.0}, cold_start=cold)[-1]["kl"]
+        < 1e-9
     )
 
 

@@ -1,3 +1,4 @@
-"""A recipe: its sections, how YAML files are laid over one another, and every check that needs no model.
+"""A recipe: its sections, how YAML files are laid over one another, and every check that needs no
+model.
 Imports no room.
 """

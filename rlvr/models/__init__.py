@@ -1,3 +1,4 @@
-"""Models of transformers as policy, reference and critic: loading, attention, packing, sharding, export.
+"""Models of transformers as policy, reference and critic: loading, attention, packing, sharding,
+export.
 Imports distributed.
 """

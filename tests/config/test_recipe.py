@@ -378,7 +378,7 @@ BROKEN_YAML = {
     "open list": ("train:\n  - data: arithmetic\nrun: [1\n", 3),
     "two colons": ("train:\n  - data: arithmetic\n    task: math: x\n", 3),
     "tab": ("train:\n\t- data: arithmetic\n", 2),
-    "object": ("train:\n  - data: !!python/object/apply:os.getcwd []\n", 2),
+    "object": ("train:\n  - data: !!python/tuple [a, b]\n", 2),
 }
 
 

@@ -185,7 +185,9 @@ def test_problems_that_are_always_or_never_solved_rest() -> None:
     sources = Sources((tuple(PROBLEMS[:4]),), (1.0,), 0, (True,), (AdaptiveSampling(cooldown=2),))
     state = sources.start()
     draws, state = sources.draw(state, 4)
-    state = sources.note_accuracy(state, [group(p, n) for p, n in zip(PROBLEMS, (4, 0, 2, 3), strict=False)])
+    state = sources.note_accuracy(
+        state, [group(p, n) for p, n in zip(PROBLEMS, (4, 0, 2, 3), strict=False)]
+    )
     rounds = []
     for _ in range(3):
         draws, state = sources.draw(state, 2)

@@ -20,6 +20,7 @@ import yaml
 from support import tiny
 from support.golden_cases import cases
 from support.places import DATA, ROOT
+from support.rows import NESTED, refuse_nested
 
 from rlvr import registry
 from rlvr.cli import main as cli
@@ -371,7 +372,7 @@ BROKEN: dict[str, tuple[Any, Sequence[Any], list[str]]] = {
     "no file": (None, (), ["h.json", "no such file"]),
     "not JSON": ('{"1": [0.5', (), ["h.json", "not valid JSON"]),
     "not text": (b"\xff\xfe\x00", (), ["h.json", "not valid JSON"]),
-    "too deep": ("[" * 100_000, (), ["h.json", "not valid JSON"]),
+    "too deep": (f'{{"1": {NESTED}0.5]]]}}', (), ["h.json", "not valid JSON", "too deep"]),
     "a list": ("[1, 2]", (), ["h.json", "{id: [accuracy, …]}", "list"]),
     "no list of a problem": ({"1": 0.5}, (), ["h.json", "'1'", "list"]),
     "a word": ({"1": [0.5, "x"]}, (), ["h.json", "'1'", "'x'", "0 to 1"]),
@@ -405,6 +406,7 @@ def test_broken_input_of_the_command_is_one_line(
 ) -> None:
     content, words, named = BROKEN[case]
     monkeypatch.chdir(tmp_path)
+    refuse_nested(monkeypatch)
     (tmp_path / "folder").mkdir()
     if isinstance(content, bytes):
         Path("h.json").write_bytes(content)

