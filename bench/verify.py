@@ -1,5 +1,5 @@
 """Verdicts a second of rlvr beside math-verify on the same responses: numbers, MATH-like answers,
-hostile ones.
+and some that use up the time of the symbolic library, for which a stand-in spins.
 
     python bench/verify.py [--golds FILE.jsonl] [--problems 200]
 
@@ -36,8 +36,10 @@ GOLDS = (
 FILLER = (
     "We look at the numbers that are given, write down what follows, and simplify step by step. "
 )
-HOSTILE_GOLD = r"\int_0^1 x dx"
-HOSTILE = (r"\int_0^1 \sin(x^x) e^{x^3} dx", r"\int_0^{9999} \frac{\sin(x^3+1)}{x^7+\ln(x+2)} dx")
+GOLD_OF_SLOW = r"\int_0^1 x dx"
+# No text here is slow in itself: the stand-in spins where it finds the mark.
+SLOW = (r"\int_0^1 x dx + S", r"\int_0^1 S dx")
+STAND_IN = Path(__file__).resolve().parent / "sides" / "slow_library.py"
 
 
 def main() -> None:
@@ -57,7 +59,8 @@ def main() -> None:
         "math_like": responses(golds, args.problems),
     }
     result = {name: measured(pairs, args.rounds) for name, pairs in mixes.items()}
-    result["hostile"] = under_attack(mixes["math_like"])
+    # The key under which stored results have had it from the start.
+    result["hostile"] = with_slow_answers(mixes["math_like"])
     for name, row in result.items():
         print(name, json.dumps(row))
     record("verify", result)
@@ -143,30 +146,39 @@ def library(gold: str, text: str) -> bool:
     return bool(verify(parse(rf"\boxed{{{gold}}}"), parse(text)))
 
 
-def under_attack(pairs: list[tuple[str, str]]) -> dict[str, float]:
-    """One response in a thousand hangs the symbolic library, and as many benign ones need it."""
-    hostile = [(HOSTILE_GOLD, rf"\boxed{{{text}}}") for text in HOSTILE]
+def with_slow_answers(pairs: list[tuple[str, str]]) -> dict[str, float]:
+    """One response in a thousand uses up the time of the symbolic library, and as many benign ones
+    need it.
+    """
+    from rlvr.grading import math_verify
+    from rlvr.grading.worker import HelperPool
+
+    cores = len(os.sched_getaffinity(0))
+    size = min(math_verify.MAX_HELPERS, cores)
+    helpers = HelperPool(str(STAND_IN), math_verify.ENVIRONMENT, size)
+    math_verify._get_helpers = lambda: helpers
+    slow = [(GOLD_OF_SLOW, rf"\boxed{{{text}}}") for text in SLOW]
     benign = [
-        (HOSTILE_GOLD, r"\boxed{\int_0^1 t dt}"),
+        (GOLD_OF_SLOW, r"\boxed{\int_0^1 t dt}"),
         (r"F = \sum_{k=1}^n k", r"\boxed{F = \sum_{j=1}^n j}"),
     ]
     mixed: list[tuple[str, str]] = []
     while len(mixed) < 4000:
         mixed += pairs
     for number in range(4):
-        mixed[500 + 1000 * number] = hostile[number % 2]
+        mixed[500 + 1000 * number] = slow[number % 2]
         mixed[900 + 1000 * number] = benign[number % 2]
     ours(benign)  # the helpers are running
     start = time.perf_counter()
     latency = ours(mixed[:4000])
     seconds = time.perf_counter() - start
-    harmless = [ms for ms, pair in zip(latency, mixed, strict=False) if pair not in hostile]
+    harmless = [ms for ms, pair in zip(latency, mixed, strict=False) if pair not in slow]
     return {
         "per_second": round(4000 / seconds),
         "answered": len(latency),
         "benign_p99_ms": round(statistics.quantiles(harmless, n=1000)[989], 3),
         "benign_max_ms": round(max(harmless), 1),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores,
     }
 
 

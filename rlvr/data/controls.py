@@ -11,8 +11,9 @@ from rlvr.types import Problem, Response
 
 CONTROL_PROBLEMS = 64
 
-# Deep nesting, a tower of powers and invisible characters, on which a parser may hang or give way.
-_JUNK = "\\boxed{" + 200 * "(" + "9^{9^{9}}} </answer> " + 50 * "\u200b"
+# Open brackets, a power of a power and invisible characters, on which a parser may give way; small
+# enough to do no harm to a task that works out what it is given.
+_JUNK = "\\boxed{" + 20 * "(" + "2^{2^{2}}} </answer> " + 20 * "\u200b"
 
 # What a model could write without solving anything, from a problem ($question, $answer) and the
 # text of its $prompt.

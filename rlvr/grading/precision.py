@@ -10,7 +10,7 @@ import mpmath
 DIGITS = 50
 EXTRA_DIGITS = 10  # computed beyond those, so that the last of fifty is right
 GUARD_DIGITS = 20  # that rounding may cost
-MAX_BITS = 20_000  # of a number: 2^1009 is fine, 9^(9^9) is not
+MAX_BITS = 20_000  # of a number: 2^1009 is fine, a tower of powers may not be
 REAL_TOLERANCE = 1e-30  # size of an imaginary part, beside the number, that is only rounding
 
 # A real (mpf) or complex (mpc) number of a context; mpmath makes both classes at run time.

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlvr.grading.worker import serve
 
-# Address space in bytes: an answer such as 1e999999999 must not fill the machine.
+# Address space in bytes: a number of a billion digits must not fill the machine.
 MEMORY = 4 << 30
 
 MAX_MESSAGE = 4000

@@ -4,9 +4,12 @@ fools it.
 
 from __future__ import annotations
 
+import functools
 import json
 import math as maths
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,9 +18,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.places import DATA, GRADING, needs_data
 
-from rlvr.grading import math_verify
+from rlvr.grading import compare as compare_module
+from rlvr.grading import (
+    cursor,
+    exact,
+    extract,
+    math_verify,
+    numeric,
+    parser,
+    precision,
+    rules,
+    scalars,
+)
 from rlvr.grading.compare import compare
 from rlvr.grading.parser import parse
+from rlvr.grading.worker import HelperPool
 from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.tasks.math import STRING_ONLY, gate, math
 from rlvr.types import Problem, Response, Status, Verdict
@@ -50,7 +65,7 @@ def test_labelled_answers() -> None:
 def test_hostile_answers_fool_nobody_and_come_to_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where a payload that runs would leave its file
+    monkeypatch.chdir(tmp_path)  # where a text that runs would leave its file
     rows = [row for row in rows_of(GRADING / "adversarial.jsonl") if not row.get("debatable")]
     found = verdicts(rows)
     assert [r["id"] for r, v in zip(rows, found, strict=True) if v.correct != r["expected"]] == []
@@ -116,7 +131,7 @@ def gold_of(row: dict) -> str:
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\left[\begin{array}{c}1\\2\end{array}\right]", True),
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", False),
         (r"\infty", r"-\infty", False), ("-3", "+-3", False), (r"x \approx 5", "5", False),
-        ("5", r"x \approx 5", True), ("9^{9^{9}}", "9^{9^{9}}+1", None), ("5", "9^{9^{9}}", False),
+        ("5", r"x \approx 5", True),
     ],
 )  # fmt: skip
 def test_rules(gold: str, answer: str, same: bool | None) -> None:
@@ -133,13 +148,36 @@ def test_a_gold_that_only_the_library_reads_is_compared_by_it() -> None:
     ]
 
 
-def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread() -> None:
-    slow = Problem("p", "math", "", r"\sum_{k=1}^{10} k^k + S")
-    answer = Response(r"\boxed{\sum_{k=1}^{9999} k^k}")
+# Stands for the helper of the library: one answer, in words, uses up its processor time.
+SLOW_LIBRARY = """
+import time
+from rlvr.grading.worker import serve
+
+def handle(request):
+    end = time.process_time() + 5.0
+    while "slow" in str(request) and time.process_time() < end: pass
+    return False
+
+serve(handle)
+"""
+
+
+def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "library.py"
+    script.write_text(SLOW_LIBRARY, encoding="utf-8")
+    helpers = HelperPool(str(script), {}, 2)
+    monkeypatch.setattr(math_verify, "_get_helpers", lambda: helpers)
+    problem = Problem("p", "math", "", r"\sum_{k=1}^{10} k + S")
+    answers = [Response(rf"\boxed{{\sum_{{k=1}}^{{10}} k + {name}}}") for name in ("slow", "T")]
     found: list[Verdict] = []
+    judge = functools.partial(math, seconds=0.3)
     threads = [
-        threading.Thread(target=lambda r=r: found.extend(wait_all([judge_safely(math, slow, r)])))
-        for r in (answer, Response(r"\boxed{\sum_{k=1}^{10} k^k + T}"))
+        threading.Thread(
+            target=lambda r=r: found.extend(wait_all([judge_safely(judge, problem, r)]))
+        )
+        for r in answers
     ]
     for thread in threads:
         thread.start()
@@ -152,8 +190,11 @@ def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread
 @pytest.mark.parametrize(
     ("gold", "answer", "why"),
     [
-        (r"\int_0^1 x\,dx", r"\frac{1}{" * 11 + "2" + "}" * 11, "size"),
-        (r"\int_0^1 x\,dx", "9^{9^{9}}", "size"),
+        (r"\int_0^1 x\,dx", "2^{2^{2}}", "size"),
+        (r"\int_0^1 x\,dx", "1^{10000}", "size"),
+        (r"\int_0^1 x\,dx", "(2!)!", "size"),
+        (r"\int_0^1 x\,dx", "0002!", "size"),
+        (r"\int_0^1 x\,dx", "0" * 60 + "1", "size"),
         ("x", r"\int_0^1 x\,dx", "operators"),
         (r"\int x\,dx", r"5 \text{ or } 6", "words"),
         (r"\int x\,dx", r"\int y\,dy", ""),
@@ -161,6 +202,99 @@ def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread
 )
 def test_what_could_hang_the_library_is_not_handed_to_it(gold: str, answer: str, why: str) -> None:
     assert math_verify.guard(gold, answer) == why
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "answer"),
+    [
+        ("MAX_LENGTH", 20, "1+1+1+1+1+1+1+1+1+1+1"),
+        ("MAX_DEPTH", 3, r"\frac{1}{\frac{1}{\frac{1}{(2)}}}"),
+        ("MAX_POWERS", 2, "x^{2}+y^{2}+z^{2}"),
+        ("MAX_FRACTIONS", 2, r"\frac12+\frac12+\sqrt{4}"),
+        ("MAX_CELLS", 2, "1&2&3&4"),
+    ],
+)
+def test_each_limit_of_size_keeps_a_text_from_the_library(
+    limit: str, value: int, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold = r"\int x\,dx"
+    assert math_verify.guard(gold, answer) == ""
+    monkeypatch.setattr(math_verify, limit, value)
+    assert math_verify.guard(gold, answer) == "size"
+
+
+CACHED = (compare_module._compare_texts, parser._parse, exact.evaluate_exactly)
+LIMITED = (compare_module, cursor, exact, extract, numeric, parser, precision, rules, scalars)
+Lower = Callable[[str, int], None]
+
+
+@pytest.fixture
+def lower() -> Iterator[Lower]:
+    """Lowers a limit wherever it is read, so that a small text is already too large."""
+
+    def lower_limit(name: str, value: int) -> None:
+        for module in LIMITED:
+            if hasattr(module, name):
+                patch.setattr(module, name, value)
+        forget()
+
+    def forget() -> None:
+        for cached in CACHED:
+            cached.cache_clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield lower_limit
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "gold", "answer", "beyond"),
+    [
+        ("MAX_BITS", 12, "256", "2^{2^{3}}", False),
+        ("MAX_BITS", 12, "2^{2^{3}}", "256+0", None),
+        ("MAX_BITS", 12, r"\pi^{6}", r"\pi^{3}\pi^{3}", None),
+        ("MAX_FACTORIAL", 4, "120", "5!", False),
+        ("MAX_FACTORIAL", 4, "6", r"\binom{6}{1}", False),
+        ("MAX_DEPTH", 8, "5", "(" * 9 + "5" + ")" * 9, False),
+        ("MAX_CHAIN", 5, "1", "1" + "*1" * 6, False),
+        ("MAX_CHAIN", 5, "1", "1" + "/1" * 6, False),
+        ("MAX_CHAIN", 5, "1", "1" + "!" * 6, False),
+        ("MAX_CHAIN", 5, "10^{-12}", "1" + r"\%" * 6, False),
+        ("MAX_TOKENS", 5, "3", "1+1+1+0", False),
+        ("MAX_LENGTH", 5, "3", "1+1+1+0", False),
+        ("MAX_ITEMS", 3, "1,2,3,4", "4,3,2,1", False),
+        ("MAX_DECIMAL_BITS", 8, r"\pi", "3.141593", False),
+    ],
+)  # fmt: skip
+def test_each_limit_of_size_holds(
+    limit: str, value: int, gold: str, answer: str, beyond: bool | None, lower: Lower
+) -> None:
+    assert compare(gold, answer).same is True
+    lower(limit, value)
+    assert compare(gold, answer).same is beyond
+
+
+def test_a_sum_is_bounded_while_it_is_added_up(lower: Lower) -> None:
+    node = parse("1/7+1/11-1/7-1/11")
+    assert node is not None and exact.evaluate_exactly(node) == 0
+    lower("MAX_BITS", 10)
+    assert exact.evaluate_exactly(node) is None
+
+
+def test_a_list_that_is_much_too_long_is_compared_with_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[object] = []
+    monkeypatch.setattr(rules, "_match_in_any_order", lambda *lists: bool(compared.append(lists)))
+    assert not compare("1, 2", "1, 2, 1, 2, 1, 2, x").same
+    assert not compared
+
+
+def test_boxes_in_boxes_are_followed_to_a_limit(lower: Lower) -> None:
+    text = r"\boxed{\boxed{\boxed{\boxed{5}}}}"
+    assert extract.find_last_box(text) == "5"
+    lower("MAX_NESTED", 2)
+    assert extract.find_last_box(text) != "5"
 
 
 def test_the_gate_names_golds_without_a_meaning_and_a_marked_problem_is_compared_as_text() -> None:
@@ -234,10 +368,10 @@ PIECES = (
 
 @settings(max_examples=500, deadline=None)
 @given(st.one_of(st.text(max_size=80), st.lists(st.sampled_from(PIECES), max_size=30).map("".join)))
-@example("1" * 400 + "!")
-@example("(" * 500)
-@example("|" * 300)
-@example("\\frac" * 200)
+@example("3!!")
+@example("(" * 50)
+@example("|" * 50)
+@example("\\frac" * 50)
 def test_no_text_crashes_the_comparison_and_it_is_always_itself(text: str) -> None:
     parse(text)
     for gold in ("5", "x+1", "(1,2)", r"\{1,2\}", text):
@@ -252,9 +386,9 @@ def test_hostile_answers_take_bounded_time(piece: str) -> None:
     import time
 
     start = time.process_time()
-    compare("5", piece * (20_000 // len(piece)))
-    compare("x+1", piece * (900 // len(piece)))
-    assert time.process_time() - start < 1.0
+    compare("5", piece * (1_200 // len(piece)))
+    compare("x+1", piece * (120 // len(piece)))
+    assert time.process_time() - start < 0.5
 
 
 def test_values_agree_with_floats() -> None:
@@ -302,9 +436,8 @@ REJECTED_ONCE = [
     (r"\frac{1}{x-1}-\frac{1}{x+1}", r"\frac{2}{x^2-1}"),
 ]  # fmt: skip
 RAISED_ONCE = [
-    (r"\pi", "1e5000"), ("1e5000", r"\frac13"), ("5", "!" * 700), ("5", "1" + "*1" * 390), ("5", "1" + "/1" * 390),
-    ("5", "5" + "%" * 700), ("x<5", r"\frac{1}{x-x}<5"), ("x<5", "i^2x<5"), (r"(1,2)\cup(3,4)", r"(i^2,2)\cup(3,4)"),
-    (r"$k\geqslant2$", r"$k\geqslant2$i"),
+    ("5", "!" * 70), ("5", "5" + "%" * 70), ("x<5", r"\frac{1}{x-x}<5"), ("x<5", "i^2x<5"),
+    (r"(1,2)\cup(3,4)", r"(i^2,2)\cup(3,4)"), (r"$k\geqslant2$", r"$k\geqslant2$i"),
 ]  # fmt: skip
 
 
@@ -323,13 +456,24 @@ def test_what_raised_once_is_a_verdict(gold: str, answer: str) -> None:
     assert not compare(gold, answer).same
 
 
+def test_a_number_with_more_digits_than_python_writes_is_a_verdict(lower: Lower) -> None:
+    digits = sys.get_int_max_str_digits()
+    lower("MAX_DECIMAL_BITS", 300)
+    sys.set_int_max_str_digits(640)
+    try:
+        assert not compare(r"\pi", "1e300").same
+        assert not compare("1e300", r"\pi").same
+    finally:
+        sys.set_int_max_str_digits(digits)
+
+
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
-        ("1,2", ",".join(rf"\binom{{ix}}{{iy}}+{k}" for k in range(48))),
-        ("1,2", ",".join(f"(x+iy)!+{k}" for k in range(65))),
-        ("5", "+".join(f"1/(1e600+{k})" for k in range(60))),
-        ("5", r"\boxed{" * 900 + "5" + "}" * 900),
+        ("1,2", ",".join(rf"\binom{{ix}}{{iy}}+{k}" for k in range(7))),
+        ("1,2", ",".join(f"(x+iy)!+{k}" for k in range(7))),
+        ("5", "+".join(f"1/(1e60+{k})" for k in range(12))),
+        ("5", r"\boxed{" * 20 + "5" + "}" * 20),
     ],
 )
 def test_what_was_slow_once_is_quick(gold: str, answer: str) -> None:
@@ -337,4 +481,4 @@ def test_what_was_slow_once_is_quick(gold: str, answer: str) -> None:
 
     start = time.process_time()
     math(Problem("p", "math", "", gold), Response(rf"\boxed{{{answer}}}"))
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 0.1

@@ -13,6 +13,21 @@ import pytest
 from rlvr.errors import UserError
 from rlvr.tasks.files import file
 
+# What `refuse_nested` takes for nested too deeply.
+NESTED = "[[["
+
+
+def refuse_nested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python's reader of JSON give up at NESTED as it does where brackets nest a thousand deep."""
+    loads = json.loads
+
+    def load_or_give_up(text: str | bytes, **options: Any) -> Any:
+        if NESTED in (text.decode("utf-8", "replace") if isinstance(text, bytes) else text):
+            raise RecursionError("too deep for the reader")
+        return loads(text, **options)
+
+    monkeypatch.setattr(json, "loads", load_or_give_up)
+
 
 def write(path: Path, rows: list) -> str:
     """Rows in the format that the name asks for."""

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from support.rows import refused, write
+from support.rows import NESTED, refuse_nested, refused, write
 
 from rlvr.errors import UserError
 from rlvr.registry import find
@@ -73,7 +73,9 @@ def test_the_answer_after_a_marker(tmp_path: Path) -> None:
         file(path=path, answer_after="Answer:")
 
 
-def test_broken_files_are_named_with_line_and_reason(tmp_path: Path) -> None:
+def test_broken_files_are_named_with_line_and_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     half = tmp_path / "half.jsonl"
     half.write_text('{"question": "q", "answer": "1"}\n\n{"question": "q2", "ans', encoding="utf-8")
     assert refused(half).startswith("half.jsonl, line 3: not valid JSON: Unterminated string")
@@ -85,8 +87,9 @@ def test_broken_files_are_named_with_line_and_reason(tmp_path: Path) -> None:
     assert "a.json: not valid JSON" in refused(listed) and "line 3" in refused(listed)
     listed.write_text('{"question": "q"}', encoding="utf-8")
     assert refused(listed) == "a.json: should be a list of problems, not dict"
-    listed.write_text("[" * 100_000, encoding="utf-8")
-    assert "a.json: not valid JSON" in refused(listed)
+    listed.write_text(f"{NESTED}]", encoding="utf-8")
+    refuse_nested(monkeypatch)
+    assert refused(listed) == "a.json: not valid JSON: nested too deeply"
     parquet = tmp_path / "a.parquet"
     parquet.write_bytes(b"PAR1 no")
     assert refused(parquet).startswith("a.parquet: not a readable Parquet file")
