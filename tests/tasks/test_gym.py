@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +28,8 @@ from rlvr.grading.worker import serve
 
 def handle(request):
     if request == "spin":
-        while True: pass
-    if request == "sleep": time.sleep(600)
+        while time.process_time() < 30: pass
+    if request == "sleep": time.sleep(30)
     if request == "die": os._exit(3)
     if request == "memory": bytearray(1 << 62)
     return [request, os.getpid()]
@@ -104,30 +106,46 @@ def test_a_problem_without_a_data_set_is_named() -> None:
         answer(Problem("p", "gym", "q", "5"), "5")
 
 
+class _Recorder:
+    """Stands for the helper, writes down what it is asked, and passes on all but answers."""
+
+    def __init__(self) -> None:
+        self.worker = gym_module._WORKER
+        self.asked: list[Mapping[str, Any]] = []
+
+    def ask(self, request: Mapping[str, Any], seconds: float) -> Any:
+        self.asked.append(request)
+        if request["do"] == "score":
+            return {"score": 1.0}
+        return self.worker.ask(request, seconds)
+
+
 @needs_gym
 @pytest.mark.parametrize("dataset", sorted(UNSAFE))
-def test_payloads_do_not_run(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    gym_module._WORKER.close()  # the next one starts in this folder
-    payloads = [
-        "open('rlvr_canary_a','w')",
-        "__import__('os').system('touch rlvr_canary_b')",
-        "[open('rlvr_canary_c','w')]",
-        "[[open('rlvr_canary_d','w')]]",
-        "(lambda: open('rlvr_canary_e','w'))()",
-        "1 + open('rlvr_canary_f','w').write('')",
-    ]
+def test_payloads_do_not_run(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text of a model gets to a scorer that would execute it."""
+    helper = _Recorder()
+    monkeypatch.setattr(gym_module, "_WORKER", helper)
+    texts = ["words of a model", "[words of a model]", "[[words of a model]]", "1 + model"]
     problem = Problem("p", "gym", "q", "x", {"dataset": dataset, "config": "{}", "index": 0})
     if dataset in OWN:
         problem = gym(dataset=dataset, count=1)[0]
         assert answer(problem, problem.answer).correct
-    for payload in payloads:
+    for text in texts:
         if dataset in OWN:
-            assert answer(problem, payload).status is Status.WRONG
+            assert answer(problem, text).status is Status.WRONG
         else:
             with pytest.raises(UserError):
-                answer(problem, payload)
-    assert list(tmp_path.iterdir()) == []
+                answer(problem, text)
+    assert not [asked for asked in helper.asked if "answer" in asked or "model" in str(asked)]
+
+
+@needs_gym
+def test_the_helper_records_what_a_safe_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = _Recorder()
+    monkeypatch.setattr(gym_module, "_WORKER", helper)
+    answer(gym(dataset="chain_sum", count=1)[0], "words of a model")
+    assert helper.asked[-1]["answer"] == "words of a model"
 
 
 @needs_gym
