@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +10,8 @@ from rlvr.errors import UserError
 from rlvr.grading.extract import cut_at_end_of_turn, extract_answers, strip_thinking
 from rlvr.registry import register
 from rlvr.tasks.answer_forms import Forms, get_unanswered_status, take_first
+from rlvr.tasks.choice_answer import Choice, find_stated, read_choice, read_options
 from rlvr.types import Problem, Response, Status, Verdict
-
-_LETTER = re.compile(
-    r"[\s$({\[]*(?:\\\\?(?:text|textbf|mathrm|mathbf)\s*\{)?[\s({\[]*([A-Za-z])(?![A-Za-z])"
-)
-_STATED = re.compile(
-    r"(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?\W{0,3}([A-Z])(?![A-Za-z])"
-)
 
 
 @register("task", "choice")
@@ -26,33 +19,34 @@ def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "an
     r"""Compare the letter of a multiple-choice answer, in a box, in tags, or after "the answer is",
     with the gold's.
 
+    What an option of the question says counts as its letter; several letters are no answer.
+
     >>> choice(Problem("p", "choice", "A. red\nB. blue", "B"), Response(r"\boxed{\text{(B) blue}}")).status
     <Status.CORRECT: 'correct'>
     """
     form, answer = take_first(extract_answers(response.text, response.prefill, extract))
-    if form is None:
-        letter = _find_stated(response)
-        rule = "stated" if letter else "none"
-    else:
-        letter = _read_letter(answer or "")
-        rule = form
-    if letter is None:
+    found: Choice | None = None
+    rule = form or "none"
+    if answer:
+        found = read_choice(answer, read_options(problem.question))
+    # An answer line counts where no answer is marked, or what is marked names no option; an empty box is an answer
+    # that was left out.
+    if found is None and answer != "":
+        found = _find_stated(response)
+        if found is not None:
+            form = None
+            rule = "stated"
+    if found is None:
         return Verdict(get_unanswered_status(response), None, False, rule)
-    status = Status.CORRECT if letter == problem.answer else Status.WRONG
-    return Verdict(status, letter, form == extract[0], rule)
+    is_right = found.is_only and found.letter == problem.answer
+    status = Status.CORRECT if is_right else Status.WRONG
+    return Verdict(status, found.letter, form == extract[0], rule)
 
 
-def _read_letter(answer: str) -> str | None:
-    """Return the letter that an answer begins with.   _read_letter("(b) blue") -> "B" """
-    letter = _LETTER.match(answer)
-    return letter[1].upper() if letter else None
-
-
-def _find_stated(response: Response) -> str | None:
-    """Return the last letter that follows "the answer is", after the thinking."""
+def _find_stated(response: Response) -> Choice | None:
+    """Return the last choice that follows "the answer is", after the thinking."""
     text = strip_thinking(cut_at_end_of_turn(response.text), response.prefill)
-    letters = _STATED.findall(text)
-    return letters[-1] if letters else None
+    return find_stated(text)
 
 
 def letter_options(options: Any, gold: str, where: str) -> tuple[str, str]:
