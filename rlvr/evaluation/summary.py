@@ -24,7 +24,7 @@ def has_box(text: str) -> bool:
 # What is measured of the text of every sample.
 MEASURES: Mapping[str, Callable[[str], float]] = {
     "keywords": text_quality.count_keywords,
-    "foreign": text_quality.measure_foreign,
+    "non_ascii": text_quality.measure_foreign,
     "repetition": text_quality.measure_repetition,
     "repeats": text_quality.is_repetitive,
     "boxed": has_box,

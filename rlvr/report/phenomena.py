@@ -8,7 +8,7 @@ from rlvr.report.trends import find_saturation, measure_trend, split_gain
 from rlvr.storage.run_data import RunData
 
 # Metrics by which texts decay, and how a sentence calls them.
-SIGNS_OF_DECAY = {"foreign": "letters outside ASCII", "repetition": "repeated phrases"}
+SIGNS_OF_DECAY = {"non_ascii": "letters outside ASCII", "repetition": "repeated phrases"}
 
 
 def find_phenomena(run: RunData) -> list[Finding]:

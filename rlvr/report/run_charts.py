@@ -34,17 +34,17 @@ METRIC_CHARTS = (
     MetricChart("kl", "KL to the reference", "number"),
     MetricChart("no_signal", "Groups without signal", "share"),
     MetricChart("repetition", "Repeated phrases", "share", alarming=True),
-    MetricChart("foreign", "Letters outside ASCII", "share", alarming=True),
+    MetricChart("non_ascii", "Letters outside ASCII", "share", alarming=True),
     MetricChart("grad_norm", "Gradient norm", "number"),
     MetricChart("loss", "Loss", "number"),
-    MetricChart("clipped", "Clipped tokens", "share", alarming=True),
+    MetricChart("clip_fraction", "Clipped tokens", "share", alarming=True),
     MetricChart("mismatch", "Log-probability gap of engine and trainer", "number", alarming=True),
     MetricChart("kl_coef", "Coefficient of the KL in the reward", "number"),
     MetricChart(
         "critic/explained_variance", "Variance of the returns that the critic explains", "number"
     ),
     MetricChart("critic/loss", "Loss of the critic", "number"),
-    MetricChart("critic/clipped", "Clipped values of the critic", "share", alarming=True),
+    MetricChart("critic/clip_fraction", "Clipped values of the critic", "share", alarming=True),
     MetricChart("time/tokens_per_second", "Generated tokens per second", "number"),
 )
 

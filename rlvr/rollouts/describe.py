@@ -22,7 +22,7 @@ def describe(groups: Sequence[RewardedGroup], gathered: CollectedGroups) -> Metr
         groups=len(groups),
         samples=len(samples),
         attempts=gathered.attempts,
-        drawn=gathered.drawn,
+        groups_drawn=gathered.drawn,
     )
     response_tokens = 0
     for sample in samples:
@@ -50,7 +50,7 @@ def _describe_sample(sample: Sample) -> Metrics:
         "truncated": rollout.finish is Finish.LENGTH,
         "no_answer": verdict.status is Status.NO_ANSWER,
         "length": len(rollout.token_ids),
-        "foreign": text_quality.measure_foreign(rollout.text),
+        "non_ascii": text_quality.measure_foreign(rollout.text),
         "repetition": text_quality.measure_repetition(rollout.text),
     }
     for name, value in sample.reward.parts.items():

@@ -58,7 +58,7 @@ class Critic:
             clipped_count = float((clipped * piece.mask).sum())
             value = float(loss.detach())
             metrics += Metrics.sum(**{f"{PREFIX}loss": value})
-            metrics += Metrics.mean(f"{PREFIX}clipped", clipped_count, count)
+            metrics += Metrics.mean(f"{PREFIX}clip_fraction", clipped_count, count)
         return explained + metrics.all_reduce(self.model.world) + self.updates.step(PREFIX)
 
 

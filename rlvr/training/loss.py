@@ -46,7 +46,7 @@ def clip(
         bounded = gain.maximum(dual * batch.advantage)
         gain = gain.where(batch.advantage >= 0, bounded)
     is_clipped = clipped < unclipped
-    return -gain, {"clipped": is_clipped.to(ratio.dtype)}
+    return -gain, {"clip_fraction": is_clipped.to(ratio.dtype)}
 
 
 @register("loss", "gspo", needs={"signal"})
@@ -70,7 +70,7 @@ def gspo(
     unclipped = ratio * batch.advantage
     clipped = ratio.clamp(1 - low, 1 + high) * batch.advantage
     is_clipped = clipped < unclipped
-    return -unclipped.minimum(clipped), {"clipped": is_clipped.to(ratio.dtype)}
+    return -unclipped.minimum(clipped), {"clip_fraction": is_clipped.to(ratio.dtype)}
 
 
 @register("loss", "cispo", needs={"signal"})
@@ -93,7 +93,7 @@ def cispo(
     weight = ratio.clamp(least, 1 + high)
     is_clipped = weight != ratio
     loss = -batch.advantage * weight * out.logprob
-    return loss, {"clipped": is_clipped.to(ratio.dtype)}
+    return loss, {"clip_fraction": is_clipped.to(ratio.dtype)}
 
 
 @register("loss", "sapo", needs={"signal"})

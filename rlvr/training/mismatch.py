@@ -23,7 +23,7 @@ def measure_mismatch(out: Forward, piece: Batch) -> Metrics:
         "entropy": out.entropy.detach() * piece.mask,
         "mismatch": distance,
         "mismatch_kl": bounded.expm1() - bounded,
-        "mismatch_extreme": is_extreme.to(gap.dtype),
+        "mismatch_beyond_2x": is_extreme.to(gap.dtype),
     }
     count = float(piece.mask.sum())
     means: dict[str, tuple[float, float]] = {}

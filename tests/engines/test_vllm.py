@@ -231,7 +231,7 @@ def test_a_run_learns_and_a_skipped_transfer_ends_it(
         for line in (tmp_path / "runs/vllm/metrics.jsonl").read_text().splitlines()
     ]
     assert len(rows) == 3 and all(
-        0 <= row["mismatch"] < 1e-3 and row["mismatch_extreme"] == 0 for row in rows
+        0 <= row["mismatch"] < 1e-3 and row["mismatch_beyond_2x"] == 0 for row in rows
     )
     loaded = load_policy(loader.load(recipe))
     with torch.no_grad():

@@ -55,7 +55,7 @@ def test_an_evaluation_with_several_samples_has_pass_at_k_and_the_majority() -> 
     assert found["pass@1"] == pytest.approx((2 / 4 + 1 / 4) / 2)
     assert found["pass@2"] == pytest.approx(((1 - 1 / 6) + 1 / 2) / 2) and found["pass@4"] == 1
     assert found["maj@4"] == 0.5
-    assert found["reflection"] == 1 and found["foreign"] == pytest.approx(1 / 12)
+    assert found["reflection"] == 1 and found["non_ascii"] == pytest.approx(1 / 12)
     single = summarise(0, "pq", lines[:1], problems).metrics
     assert "pass@2" not in single and not any(name.startswith("maj") for name in single)
 

@@ -381,10 +381,10 @@ def test_several_tries_reflection_and_decay_are_said_only_where_they_are_seen(ru
 
     def more(r: dict[str, Any]) -> dict[str, float]:
         shown = 0.05 * (r["step"] == last)
-        return {"pass@4": 0.7, "pass@16": 0.9, "reflection": shown, "foreign": 0.0}
+        return {"pass@4": 0.7, "pass@16": 0.9, "reflection": shown, "non_ascii": 0.0}
 
     edit(run / "evals.jsonl", lambda r: {"metrics": {**r["metrics"], **more(r)}})
-    edit(run / "metrics.jsonl", lambda r: {"foreign": 0.01 * r["step"]})
+    edit(run / "metrics.jsonl", lambda r: {"non_ascii": 0.01 * r["step"]})
     found = {
         name: said.replace("\N{NO-BREAK SPACE}", " ")
         for name, said in find_phenomena(read_run(run))

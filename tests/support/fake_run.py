@@ -221,7 +221,7 @@ def _measure_step(
         "entropy": 0.9 * math.exp(-1.5 * x) + draw.uniform(0, 0.05),
         "kl": 0.02 * x,
         "mismatch": 0.004,
-        "clipped": 0.01,
+        "clip_fraction": 0.01,
         "no_signal": fmean(silent),
         "groups": len(groups),
         "samples": len(samples),

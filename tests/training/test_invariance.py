@@ -152,7 +152,7 @@ def test_the_split_into_passes_changes_no_metric(reduction: str) -> None:
     learner = learner_of(policy_of(), reduction)
     batch = batch_of(learner, groups_of())
     whole = learner.update(batch).record()
-    assert {"entropy", "mismatch", "kl", "clipped", "loss", "grad_norm"} <= set(whole)
+    assert {"entropy", "mismatch", "kl", "clip_fraction", "loss", "grad_norm"} <= set(whole)
     learner.policy.tokens_per_pass = 16
     split = learner.update(batch).record()
     assert split.pop("losses") == pytest.approx(whole.pop("losses"), rel=1e-10)
@@ -448,8 +448,8 @@ def test_several_updates_move_the_policy_until_ratios_clip(tiny_model: Path) -> 
     result = train_step(built.run, State(0, built.run.sources.start()))
     record = result.metrics.record()
     assert built.run.learner.updates.count == 4 and result.metrics.means["grad_norm"][1] == 4
-    assert 0 < record["clipped"] < 1  # type: ignore[operator]
-    assert result.metrics.means["clipped"][1] == 2 * sum(
+    assert 0 < record["clip_fraction"] < 1  # type: ignore[operator]
+    assert result.metrics.means["clip_fraction"][1] == 2 * sum(
         len(s.rollout.token_ids) for g in result.groups for s in g.samples
     )
 
@@ -464,7 +464,7 @@ def test_one_update_a_step_never_clips(tiny_model: Path) -> None:
     for _ in range(3):
         result = train_step(built.run, state)
         state = result.state
-        assert result.metrics.record()["clipped"] == 0
+        assert result.metrics.record()["clip_fraction"] == 0
 
 
 def test_bf16_gradients_are_added_up_in_float32() -> None:

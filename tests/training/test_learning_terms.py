@@ -212,7 +212,7 @@ def test_the_clipped_loss(
     values, slopes = valued(loss.clip, found, [point])
     assert (values, slopes) == (pytest.approx([value]), pytest.approx([slope]))
     here = torch.tensor([point], dtype=torch.float64)
-    assert loss.clip(Forward(here, here), found)[1]["clipped"].tolist() == [clipped]
+    assert loss.clip(Forward(here, here), found)[1]["clip_fraction"].tolist() == [clipped]
 
 
 @pytest.mark.parametrize(

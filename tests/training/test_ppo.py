@@ -88,9 +88,9 @@ def test_the_critic_comes_to_explain_the_returns(tiny_model: Path) -> None:
 def test_metrics_of_the_critic_stand_under_its_name(tiny_model: Path) -> None:
     _, found = stepped(tiny_model, 1)
     assert set(found[0]["critic"]) == {
-        "loss", "clipped", "grad_norm", "lr", "skipped_updates", "explained_variance",
+        "loss", "clip_fraction", "grad_norm", "lr", "skipped_updates", "explained_variance",
     }  # fmt: skip
-    assert 0 <= found[0]["critic"]["clipped"] <= 1
+    assert 0 <= found[0]["critic"]["clip_fraction"] <= 1
 
 
 def test_the_critic_alone_moves_while_it_warms_up(tiny_model: Path) -> None:
@@ -197,7 +197,7 @@ def gradient(critic: Critic, batch: Batch) -> Tensor:
     recorder: Any = critic.updates.optimizer
     recorder.seen.clear()
     record = critic.update(batch).record()["critic"]
-    assert isinstance(record, dict) and 0 < record["clipped"] < 1
+    assert isinstance(record, dict) and 0 < record["clip_fraction"] < 1
     return torch.cat([grad.flatten() for grad in recorder.seen[0]])
 
 
