@@ -11,15 +11,17 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rlvr.grading.characters import write_as_latex
 from rlvr.grading.notation import (
-    CHARACTERS,
     COMMANDS,
     FUNCTION_NAMES,
     FUNCTION_SPELLINGS,
     HIDDEN,
+    IDEOGRAPHS,
     JOINING_WORDS,
     LAYOUT,
     SEPARATORS,
+    SHORT_WORDS,
     STYLES,
     SYMBOL_WORDS,
     UNIT_WORDS,
@@ -40,6 +42,7 @@ _TOKEN = re.compile(
             r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9a-zA-Z^.]))?)",
             r"(?P<command>\\(?:[A-Za-z]+|.))",
             r"(?P<word>[A-Za-z]+)",
+            rf"(?P<ideographs>[{IDEOGRAPHS}]+)",
             r"(?P<sign><=|>=|!=|==|\*\*|\.\.\.|[-+*/^_=<>(){}\[\]|!%,;:'°&¤])",
         )
     ),
@@ -72,13 +75,21 @@ _BRACKET_DEPTHS = {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}
 _DELIMITERS = re.compile(r"\\[()\[\]]|\$\$")
 _ROW_SPACING = re.compile(r"\\\\ *\[[0-9. ]+[a-z]{2}\]")
 
-# Raised digits become an exponent.
-_SUPERSCRIPT = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]+")
-_FROM_SUPERSCRIPT = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ", "+-0123456789n")
+# Every backslash written twice, as JSON writes it, and a command among them.
+_DOUBLED = re.compile(r"(?:[^\\]|\\\\)++")
+_DOUBLED_COMMAND = re.compile(r"\\\\[A-Za-z]{2}")
+
+# A command that only lays out and the letters that a lost space glued to it: `\quadt`.
+_GLUED = re.compile(
+    r"\\(?:qquad|quad|displaystyle|textstyle|limits|nonumber|thinspace)(?=[A-Za-z])"
+)
 
 # What text type may hold beside words: a number with what it counts, a number, a variable.
 _COUNTED = re.compile(r"([0-9][0-9.,]*) +([A-Za-z][A-Za-z ]*)")
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%]*")
+_PHRASE = re.compile(r"[A-Za-z][A-Za-z .'-]*")
+_CAPITALISED = re.compile(r"[A-Z][a-z]{2,}")
+_ONE_LETTER_WORDS = frozenset("aAI")
 _VARIABLES = frozenset("eidxyznk")
 
 
@@ -126,26 +137,23 @@ def lex(text: str, *, thousands: bool = True) -> list[Token] | None:
         depth += _count_opened(new_tokens)
         # Space and layout give no token; either parts what stands on its sides.
         spaced = not new_tokens
-    return _resolve_words(tokens)
+    if len(tokens) == 1 and tokens[0].kind == "text":
+        return _read_phrase(tokens[0])
+    return _join_words(tokens) or _resolve_words(tokens)
 
 
 def _normalise(text: str) -> str:
     """Return the text with one spelling of each character, and without what surrounds the mathematics."""
+    if _DOUBLED_COMMAND.search(text) and _DOUBLED.fullmatch(text):
+        text = text.replace("\\\\", "\\")
     text = _ROW_SPACING.sub(r"\\\\", text)
-    text = _SUPERSCRIPT.sub(_lower_superscript, text)
-    text = _strip_punctuation(text.translate(CHARACTERS))
+    text = strip_punctuation(write_as_latex(text))
     # A dollar sign that is meant is set aside as ¤ before those that only delimit go.
     text = _DELIMITERS.sub(" ", text).replace("\\$", "¤")
     return text.replace("$", " ").strip()
 
 
-def _lower_superscript(run: re.Match[str]) -> str:
-    """Return raised digits as an exponent.   ⁻¹ -> ^{-1}"""
-    exponent = run[0].translate(_FROM_SUPERSCRIPT)
-    return f"^{{{exponent}}}"
-
-
-def _strip_punctuation(text: str) -> str:
+def strip_punctuation(text: str) -> str:
     r"""Return a text without the end of the sentence that it stands in.   5!. -> 5!"""
     end = len(text)
     while end and (text[end - 1] in ".,;:!\\" or text[end - 1].isspace()):
@@ -189,6 +197,8 @@ def _read_match(match: re.Match[str], spaced: bool) -> list[Token] | None:
             return _read_command(match["command"], spaced)
         case "word":
             return [Token("word", match["word"], spaced)]
+        case "ideographs":
+            return [Token("text", match["ideographs"], spaced)]
         case "styled":
             return _read_styled(match["styled"], spaced)
         case "blackboard":
@@ -216,6 +226,9 @@ def _read_matrix(environment: str, body: str, spaced: bool) -> Token:
 def _read_command(command: str, spaced: bool) -> list[Token]:
     if command in LAYOUT:
         return []
+    glued = _GLUED.match(command)
+    if glued:
+        return [Token("word", command[glued.end() :], True)]
     command = COMMANDS.get(command, command)
     if command in SEPARATORS:
         return [Token("separator", SEPARATORS[command], spaced)]
@@ -246,6 +259,47 @@ def _read_styled(content: str, spaced: bool) -> list[Token] | None:
     if words in _VARIABLES or _NUMERIC.fullmatch(words):
         return lex(words)
     return [Token("text", words, spaced)]
+
+
+def _read_phrase(token: Token) -> list[Token]:
+    r"""Return the words that are all of a text, of which commas part a list: `\text{Alice, Bob}`."""
+    if "," not in token.text:
+        return [token]
+    phrases: list[Token] = []
+    for part in token.text.split(","):
+        words = part.strip()
+        if not _PHRASE.fullmatch(words):
+            return [token]
+        phrases += [Token("separator", ",", False), Token("text", words, True)]
+    return phrases[1:]
+
+
+def _join_words(tokens: list[Token]) -> list[Token] | None:
+    """Return words that are all of a text as one: `a cat`, `July 4`; None for anything else."""
+    if len(tokens) < 2 or tokens[0].kind != "word" or not tokens[1].spaced:
+        return None
+    first, *others = tokens
+    if first.text in _ONE_LETTER_WORDS:
+        is_phrase = all(_is_plain_word(token) for token in others)
+    else:
+        is_phrase = _names_number(first, others)
+    if not is_phrase:
+        return None
+    return [Token("text", " ".join(token.text for token in tokens), first.spaced)]
+
+
+def _is_plain_word(token: Token) -> bool:
+    """Whether letters stand alone and are no unit, function, symbol or joining word."""
+    if token.kind != "word" or not token.spaced or token.text.lower() in UNIT_WORDS:
+        return False
+    return len(token.text) > 1 and _read_known_word(token) is None
+
+
+def _names_number(word: Token, others: Sequence[Token]) -> bool:
+    """Whether a word names the number behind it: `July 4`, `Room 12`."""
+    if len(others) != 1 or others[0].kind != "number":
+        return False
+    return _CAPITALISED.fullmatch(word.text) is not None and _read_known_word(word) is None
 
 
 def _name_function(word: str, spaced: bool) -> Token:
@@ -308,7 +362,9 @@ def _is_short_word(word: str, before: Token | None, after: Token | None) -> bool
         return True
     if before is not None and before.kind == "text":
         return True
-    return word.isupper() and before is None and after is None
+    if before is not None or after is not None:
+        return False
+    return word.isupper() or word.lower() in SHORT_WORDS
 
 
 def _append_text(resolved: list[Token], token: Token) -> None:

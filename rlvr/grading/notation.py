@@ -29,6 +29,7 @@ _TABLES = load_asset("grading/notation")
 
 # Signs and commands that have one canonical spelling.
 CHARACTERS = str.maketrans(map_to_canonical(_TABLES["characters"]))
+PUNCTUATION_FORMS = map_to_canonical(_TABLES["punctuation"])
 COMMANDS = map_to_canonical(split_values(_TABLES["commands"]))
 RELATIONS = map_to_canonical(split_values(_TABLES["relations"]))
 
@@ -39,6 +40,12 @@ STYLES: list[str] = _TABLES["styled"].split()
 # A regular expression of control, zero-width, bidirectional and unpaired characters: they can make
 # two different answers look alike.
 HIDDEN: str = _TABLES["hidden"]
+
+# Ranges of characters that are words without spaces between them, as in a class of a regular expression.
+IDEOGRAPHS: str = _TABLES["ideographs"]
+
+# Words of two letters that no product looks like.
+SHORT_WORDS = frozenset(_TABLES["short_words"].split())
 
 # What separates items, as a sign or a command and as the words of a text.
 SEPARATORS: dict[str, str] = _TABLES["separators"]

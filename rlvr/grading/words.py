@@ -24,8 +24,8 @@ def compare_words(gold: Node, answer: Node) -> bool | None:
     if gold_words is None and answer_words is None:
         return None
     # A short word without \text was read as letters that multiply.
-    gold_words = gold_words or _read_letters(gold)
-    answer_words = answer_words or _read_letters(answer)
+    gold_words = gold_words or _spell(gold)
+    answer_words = answer_words or _spell(answer)
     if gold_words is None or answer_words is None:
         if {gold.kind, answer.kind} & {"list", "relation"}:
             return None
@@ -53,6 +53,23 @@ def read_words(node: Node) -> str | None:
     if node.kind == "text":
         return node.name.strip(PUNCTUATION)
     return _join_factors(node, " ", read_words)
+
+
+def _spell(node: Node) -> str | None:
+    r"""Return a formula as the words that it was meant for, None where it is none: `no`, `point B`."""
+    letters = _read_letters(node)
+    if letters is not None:
+        return letters
+    if node.kind == "mul" and read_words(node.parts[0]):
+        return _join_factors(node, " ", _read_word)
+    return None
+
+
+def _read_word(node: Node) -> str | None:
+    """Return words, or one letter that stands among them as a word."""
+    if node.kind == "symbol":
+        return node.name
+    return read_words(node)
 
 
 def _read_letters(node: Node) -> str | None:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from rlvr.grading.characters import unify_characters
 from rlvr.tasks.knights_puzzle import FILLER
 
 MAX_ANSWER = 2000
@@ -15,9 +16,13 @@ _GOLD = re.compile(
 )
 
 # Where one clause ends and the next begins.
-_LIST_NUMBER = re.compile(r"(?:^|(?<=\s))\(?[0-9]{1,2}[.):]")
+_LIST_NUMBER = re.compile(r"(?:^|(?<=[\s;,]))\(?[0-9]{1,2}[.):]")
 _BREAK = re.compile(r"[\n;,]|\.(?=\s|\)|$)")
 _LEAD = re.compile(r"(?:(?:and|so|thus|hence|therefore|finally|while|but|then|that)\s+)+")
+# White space inside a claim, where no clause can end: before its verb, and behind words that need another.
+_BEFORE_VERB = re.compile(r"\s+(?=(?:is|belongs)\s)")
+_BEHIND_WORD = re.compile(r"(?<=\s)(is|an?|the|not|to|of|among|one|only|belongs)\s+")
+_SPACES = re.compile(r"[^\S\n]+")
 _EMPHASIS = re.compile(r"[*_`#]+")
 
 # What a clause may say of a name.
@@ -75,9 +80,9 @@ def _normalise(text: str) -> str:
 
     Compatibility forms, case, apostrophes, dashes and emphasis are unified.
     """
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", unify_characters(text))
     text = text.replace("\u2019", "'").replace("\u2013", "-")
-    return _EMPHASIS.sub("", text.casefold())
+    return _EMPHASIS.sub("", _SPACES.sub(" ", text.casefold()))
 
 
 def _build_name_pattern(names: Mapping[str, str]) -> str:
@@ -88,7 +93,9 @@ def _build_name_pattern(names: Mapping[str, str]) -> str:
 
 def _split_clauses(text: str, name: str) -> list[str]:
     """Return the clauses of a text, without list numbers, brackets and leading conjunctions."""
-    text = _LIST_NUMBER.sub("\n", _normalise(text))
+    text = _BEFORE_VERB.sub(" ", _normalise(text))
+    text = _BEHIND_WORD.sub(r"\1 ", text)
+    text = _LIST_NUMBER.sub("\n", text)
     text = re.sub(rf"(?:\band\s|:)\s*(?={name}\b)", "\n", text)
     clauses: list[str] = []
     for part in _BREAK.split(text):
