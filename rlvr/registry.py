@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from rlvr.errors import UserError, suggest
+from rlvr.errors import ContainedCode, RunError, UserError, suggest
 
 # Where the built-ins of each kind live; a package is searched whole, so adding a file to it is
 # enough.
@@ -260,7 +260,8 @@ def _list_functions(members: Mapping[str, Any]) -> list[str]:
 def _load_module(source: str, where: str) -> ModuleType:
     if not all(part.isidentifier() for part in source.split(".")):
         raise UserError(f"{where}: '{source}' is not the name of a module")
-    return _run_foreign(lambda: importlib.import_module(source), source, where)
+    complaint = f"{where}: '{source}' does not load"
+    return run_foreign(lambda: importlib.import_module(source), complaint)
 
 
 def _load_file(source: str, where: str) -> ModuleType:
@@ -276,20 +277,24 @@ def _load_file(source: str, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     execute = spec.loader.exec_module
     sys.modules[name] = module
+    # At the end, so that a file beside it shadows no installed library.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     try:
-        _run_foreign(lambda: execute(module), source, where)
+        run_foreign(lambda: execute(module), f"{where}: '{source}' does not load")
     except UserError:
         del sys.modules[name]
         raise
     return module
 
 
-def _run_foreign(load: Callable[[], Any], source: str, where: str) -> Any:
-    """Load a user's own code: whatever it raises is reported in one line."""
+def run_foreign(call: Callable[[], Any], complaint: str) -> Any:
+    """Call a user's own code; whatever it raises is a UserError that begins with the complaint."""
     try:
-        return load()
+        with ContainedCode():
+            return call()
+    except (UserError, RunError):
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"{where}: '{source}' does not load: {type(error).__name__}: {reason}"
-        ) from None
+        raise UserError(f"{complaint}: {type(error).__name__}: {reason}") from None

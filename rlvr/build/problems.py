@@ -12,6 +12,7 @@ from rlvr.config.schema import AdaptiveConfig, EvalSetConfig, Recipe, SourceConf
 from rlvr.data.gate import RejectedGold, check_golds
 from rlvr.data.sources import AdaptiveSampling, Sources
 from rlvr.errors import UserError
+from rlvr.tasks.given import read_given
 from rlvr.types import Problem
 
 
@@ -87,7 +88,7 @@ def _read_data(row: SourceConfig | EvalSetConfig, where: str) -> Sequence[Proble
     """Return what the data plug-in of a row gives; raises UserError where that is nothing."""
     assert row.data is not None
     try:
-        problems: Sequence[Problem] = bind_plugin("data", row.data)()
+        problems = read_given(bind_plugin("data", row.data), row.data.name)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     if not problems:

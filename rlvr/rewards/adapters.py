@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from rlvr.errors import RunError, UserError, suggest
+from rlvr.errors import ContainedCode, RunError, UserError, suggest
 from rlvr.rewards.returned import check_count, check_finite, read_columns, read_reward, read_score
 from rlvr.types import Context, Problem, Reward, VerifiedGroup, VerifiedSample
 
@@ -52,7 +52,8 @@ def checked_reward(
 
     def call(group: VerifiedGroup, context: Context) -> list[Reward]:
         try:
-            rewards = list(map(read_reward, adapted(group, context)))
+            with ContainedCode():
+                rewards = list(map(read_reward, adapted(group, context)))
             check_count(rewards, len(group.members), name)
             check_finite(rewards, group.problem, name)
         except RunError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
 from rlvr import registry
+from rlvr.errors import ContainedCode, is_foreign
 from rlvr.types import Problem, Response, Status, Verdict
 
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.
@@ -20,7 +22,8 @@ MAX_REASON_LENGTH = 200
 
 def judge_by_task(problem: Problem, response: Response) -> Pending:
     """Return the verdict by the task that the problem itself names."""
-    return registry.find("task", problem.task, problem.id).function(problem, response)
+    judge = registry.find("task", problem.task, problem.id).function
+    return _call(judge, problem, response)
 
 
 def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
@@ -30,13 +33,38 @@ def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
     """
     start = time.perf_counter()
     try:
-        verdict = judge(problem, response)
+        verdict = _call(judge, problem, response)
     # A verifier may be anybody's code; it is counted, and stops the run when frequent.
     except Exception as error:
         verdict = _report_error(error)
     if isinstance(verdict, Future):
         return verdict
     return replace(verdict, ms=1000 * (time.perf_counter() - start))
+
+
+def _call(judge: Judge, problem: Problem, response: Response) -> Pending:
+    """Return what a verifier gives; one that is not ours is contained and its verdict checked."""
+    if not is_foreign(judge):
+        return judge(problem, response)
+    with ContainedCode():
+        return _check_verdict(judge(problem, response))
+
+
+def _check_verdict(verdict: Pending) -> Pending:
+    """Return what a verifier gave; raises TypeError where that is no verdict, or says no text."""
+    if isinstance(verdict, Future):
+        return verdict
+    if not isinstance(verdict, Verdict):
+        name = type(verdict).__name__
+        close = getattr(verdict, "close", None)
+        if inspect.iscoroutine(verdict) and close:
+            close()
+            name = "coroutine (call it without async)"
+        raise TypeError(f"a verifier returns a Verdict, not {name}")
+    if verdict.answer is not None and not isinstance(verdict.answer, str):
+        name = type(verdict.answer).__name__
+        raise TypeError(f"the answer of a verdict is a text or None, not {name}")
+    return verdict
 
 
 def wait_all(pending: Sequence[Pending]) -> list[Verdict]:
