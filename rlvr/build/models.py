@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,7 @@ from rlvr.build.binding import bind_plugin
 from rlvr.config.checks import find_shard_obstacle
 from rlvr.config.plugins import list_models, needs_weight_sync
 from rlvr.config.schema import ModelConfig, OptimizerConfig, Recipe, Spec
+from rlvr.data.chat_template import find_turn_ends
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.engines.base import Engine
 from rlvr.engines.weight_check import WeightSyncCheck
@@ -48,6 +49,8 @@ def check_model_folders(recipe: Recipe) -> None:
 def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:
     """Return the recipe's model as a policy, and its engine with the same weights."""
     module, tokenizer, compute = _load_module(recipe.model)
+    if recipe.rollout.turn_ends == "template":
+        _add_turn_ends(module, tokenizer)
     engine: Engine = bind_plugin("engine", recipe.rollout.engine)(module, tokenizer, compute)
     if recipe.model.lora:
         lora.add_lora(module, **recipe.model.lora.model_dump(), seed=recipe.run.seed)
@@ -68,6 +71,28 @@ def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:
     return Loaded(policy, rollouts)
 
 
+def _add_turn_ends(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the token by which the chat template ends a turn end responses too.
+
+    It goes into the configuration of generation, where every engine reads what ends a response, and
+    which is exported with the model.
+    """
+    config: Any = module.generation_config
+    if config is None:
+        return
+    ends = _list_ids(config.eos_token_id)
+    known = {*ends, tokenizer.eos_token_id}
+    new = [token for token in find_turn_ends(tokenizer) if token not in known]
+    if new:
+        config.eos_token_id = [*ends, *new]
+
+
+def _list_ids(ids: int | list[int] | None) -> list[int]:
+    if ids is None:
+        return []
+    return ids if isinstance(ids, list) else [ids]
+
+
 def _is_sharded(recipe: Recipe, world: World, device: torch.device) -> bool:
     """Return whether the models are split over the processes; `auto` does so on GPUs where it can."""
     if world.size == 1 or recipe.model.shard == "none":
@@ -80,6 +105,7 @@ def _is_sharded(recipe: Recipe, world: World, device: torch.device) -> bool:
 def load_engine(model: ModelConfig, engine: Spec) -> Rollouts:
     """Return an engine alone, for evaluation."""
     module, tokenizer, compute = _load_module(model)
+    _add_turn_ends(module, tokenizer)
     loaded: Engine = bind_plugin("engine", engine)(module, tokenizer, compute)
     weights = ((name, parameter.detach()) for name, parameter in module.named_parameters())
     loaded.load(weights, version=0)
@@ -128,7 +154,7 @@ def load_value_model(recipe: Recipe, policy: Policy) -> ValueModel:
     assert recipe.critic is not None
     compute = loading.compute_dtype(recipe.model.compute, policy.dtype, policy.device)
     name = recipe.critic.model or recipe.model.name
-    module, tokenizer = loading.load(name, policy.dtype, "critic.model")
+    module, tokenizer = loading.load(name, policy.dtype, "critic.model", with_head=False)
     loading.check_tokens(tokenizer, policy, name, "critic.model")
     body: PreTrainedModel = module.base_model.to(policy.device)  # type: ignore[assignment]
     head = value_head(

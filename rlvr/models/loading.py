@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,27 +20,65 @@ if TYPE_CHECKING:
 
 
 def load(
-    name: str, dtype: torch.dtype, where: str = "model.name"
+    name: str, dtype: torch.dtype, where: str = "model.name", *, with_head: bool = True
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return the causal language model in `dtype` and its tokenizer.
 
-    Raises UserError in one line where there is none.
+    Python files that a model brings along are never run. Raises UserError in one line where there is
+    no model, or where its weights do not have the names of its class: what is missing would be
+    random numbers. Without `with_head` those of the body alone are looked at.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     location = locate(name, where)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(location)
-            model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype)
-    except (OSError, ValueError, ImportError, TypeError, SafetensorError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{where}: cannot load '{name}': {lines[0]}") from None
+            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+            model, names = AutoModelForCausalLM.from_pretrained(
+                location, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            )
+    except (OSError, ValueError, ImportError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{where}: cannot load '{name}': {_explain(error)}") from None
+    prefix = "" if with_head else f"{model.base_model_prefix}."
+    fault = find_weight_fault(names, prefix)
+    if fault is not None:
+        raise UserError(
+            f"{where}: the weights of '{name}' are not those of its config.json: {fault}"
+        )
     if tokenizer.chat_template is None and tokenizer.eos_token_id is None:
         raise UserError(
             f"{where}: the tokenizer of '{name}' has neither a chat template nor an end-of-text token"
         )
     return model, tokenizer
+
+
+def _explain(error: Exception) -> str:
+    """Return in one line why transformers did not load a model."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own (auto_map), which is never run here"
+    return lines[0]
+
+
+def find_weight_fault(names: Mapping[str, Collection[Any]], prefix: str = "") -> str | None:
+    """Return which weights a file lacks or has too many, None where it has those of the model.
+
+    `names` is what transformers says of a loading: a head that is tied to the embedding is not among
+    the missing. Only names that begin with `prefix` may be missing or unexpected.
+    """
+    missing = sorted(key for key in names["missing_keys"] if key.startswith(prefix))
+    if missing:
+        return f"{len(missing)} are missing, such as {missing[0]}{_name_other(names)}"
+    unexpected = sorted(key for key in names["unexpected_keys"] if key.startswith(prefix))
+    if unexpected:
+        return f"{len(unexpected)} have no place in it, such as {unexpected[0]}"
+    return None
+
+
+def _name_other(names: Mapping[str, Collection[Any]]) -> str:
+    """Say what stands in the file instead of what is missing."""
+    others = sorted(names["unexpected_keys"])
+    return f"; the file has {others[0]} instead" if others else ""
 
 
 def check_tokens(tokenizer: PreTrainedTokenizerBase, policy: Policy, name: str, where: str) -> None:

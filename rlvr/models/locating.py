@@ -84,7 +84,7 @@ def _convert(folder: Path, file: str, target: Path) -> None:
     # a progress bar that transformers does not let be switched off
     with contextlib.redirect_stderr(io.StringIO()):
         quantised = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=file, dtype=torch.float32
+            folder, gguf_file=file, dtype=torch.float32, trust_remote_code=False
         )
     # transformers marks the dequantised model as quantised and then refuses to save it, so its
     # weights move to a fresh one.
@@ -93,4 +93,5 @@ def _convert(folder: Path, file: str, target: Path) -> None:
     fresh = type(quantised)(config)
     fresh.load_state_dict(quantised.state_dict())
     fresh.save_pretrained(target)
-    AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
+    words = AutoTokenizer.from_pretrained(folder, gguf_file=file, trust_remote_code=False)
+    words.save_pretrained(target)

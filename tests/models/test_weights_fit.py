@@ -1,0 +1,114 @@
+"""A model whose weights do not have the names of its class is refused, and no code of it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import tiny
+from torch import Tensor
+
+from rlvr.errors import UserError
+from rlvr.models import loading
+
+Weights = dict[str, Tensor]
+
+
+def rename(folder: Path, change: Callable[[Weights], Weights]) -> None:
+    """Write the weights of a model anew under other names."""
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+
+
+def set_config(folder: Path, **keys: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+
+def wrap(weights: Weights) -> Weights:
+    return {f"module.{name}": tensor for name, tensor in weights.items()}
+
+
+def drop_a_layer(weights: Weights) -> Weights:
+    return {name: tensor for name, tensor in weights.items() if ".layers.1." not in name}
+
+
+def drop_a_norm(weights: Weights) -> Weights:
+    return {name: tensor for name, tensor in weights.items() if name != "model.norm.weight"}
+
+
+def add_adapters(weights: Weights) -> Weights:
+    return weights | {"model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(2, 32)}
+
+
+@pytest.mark.parametrize("change", [wrap, drop_a_layer, drop_a_norm, add_adapters])
+def test_weights_under_other_names_are_refused(
+    tmp_path: Path, change: Callable[[Weights], Weights]
+) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    rename(folder, change)
+    with pytest.raises(UserError, match=r"model\.name: the weights of .* are not those of its"):
+        loading.load(str(folder), torch.float32)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"model_type": "gpt_neox"}]
+)
+def test_a_configuration_of_another_model_is_refused(tmp_path: Path, keys: dict[str, Any]) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    set_config(folder, **keys)
+    with pytest.raises(UserError, match=r"^model\.name: .*tiny"):
+        loading.load(str(folder), torch.float32)
+
+
+def test_sizes_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    set_config(folder, intermediate_size=48)
+    with pytest.raises(UserError) as refused:
+        loading.load(str(folder), torch.float32)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tied_head_may_be_left_out_and_an_untied_one_may_not(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    loading.load(str(folder), torch.float32)
+    set_config(folder, tie_word_embeddings=False)
+    with pytest.raises(UserError, match=r"1 are missing, such as lm_head\.weight"):
+        loading.load(str(folder), torch.float32)
+
+
+def test_a_critic_may_come_with_another_head(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    set_config(folder, tie_word_embeddings=False)
+    rename(folder, lambda weights: weights | {"score.weight": torch.zeros(1, 32)})
+    loading.load(str(folder), torch.float32, "critic.model", with_head=False)
+    rename(folder, drop_a_layer)
+    with pytest.raises(UserError, match=r"critic\.model: .* 9 are missing"):
+        loading.load(str(folder), torch.float32, "critic.model", with_head=False)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_code_that_a_model_brings_along_is_neither_run_nor_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    classes = {"AutoConfig": "conf.OwnConfig", "AutoModelForCausalLM": "own.Own"}
+    set_config(folder, model_type="own", auto_map=classes)
+    (folder / "conf.py").write_text("from pathlib import Path\nPath(__file__ + '.ran').touch()\n")
+    asked: list[str] = []
+
+    def answer(question: str = "") -> str:
+        asked.append(question)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: is_terminal, raising=False)
+    with pytest.raises(UserError, match=r"Python code of its own .* never run"):
+        loading.load(str(folder), torch.float32)
+    assert not asked
+    assert not list(folder.glob("*.ran"))
