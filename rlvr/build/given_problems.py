@@ -7,6 +7,7 @@ from typing import Any
 
 from rlvr.build.problems import check_problems
 from rlvr.errors import UserError
+from rlvr.tasks.values import NoText, is_missing, read_value
 from rlvr.types import Problem
 
 GivenProblem = Problem | Mapping[str, Any] | tuple[str, str]
@@ -31,15 +32,35 @@ def _parse_problem(row: GivenProblem, number: int) -> Problem:
     fields = _read_fields(row, number)
     if not fields.keys() >= {*KEYS}:
         raise UserError(f"problems, row {number}: needs the keys 'question' and 'answer'")
-    fields = {"id": f"given/{number}", "task": "math", **fields}
+    if is_missing(fields.get("id")):
+        fields["id"] = f"given/{number}"
+    fields = {"task": "math", **fields}
+    where = f"problems, row {number}"
     optional = {key: fields[key] for key in ("meta", "solution") if key in fields}
     return Problem(
-        id=str(fields["id"]),
+        id=_read_text(fields["id"], f"{where}: 'id'"),
         task=str(fields["task"]),
-        question=str(fields["question"]),
-        answer=str(fields["answer"]),
+        question=_read_question(fields["question"], where),
+        answer=_read_text(fields["answer"], f"{where}: 'answer'"),
         **optional,
     )
+
+
+def _read_question(value: Any, where: str) -> str:
+    question = _read_text(value, f"{where}: 'question'")
+    if not question and not isinstance(value, str):
+        raise UserError(f"{where}: the problem has no question")
+    return question
+
+
+def _read_text(value: Any, where: str) -> str:
+    """Return a value as text, "" where it is missing; raises UserError for what is no text."""
+    if is_missing(value):
+        return ""
+    try:
+        return read_value(value)
+    except NoText as fault:
+        raise UserError(f"{where} {fault}") from None
 
 
 def _read_fields(row: Mapping[str, Any] | tuple[str, str], number: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rlvr.errors import UserError, import_optional
 from rlvr.registry import register
 from rlvr.tasks.problems import Layout, Unanswered, build_problems
-from rlvr.tasks.row_files import read_rows
+from rlvr.tasks.row_files import expand_path, read_rows, read_stem
 from rlvr.types import Problem
 
 DATA_DIR = "RLVR_DATA_DIR"
@@ -44,9 +44,9 @@ def file(
     file(path="gsm8k.jsonl", answer_after="####")
     file(path="train.parquet", columns={"question": "extra.text", "level": "extra.level"})
     """
-    place = Path(path).expanduser()
+    place = expand_path(path)
     layout = Layout(columns, answer_after, answer_in, choices, task)
-    return build_problems(read_rows(place), place.name, place.stem, layout, unanswered)
+    return build_problems(read_rows(place), place.name, read_stem(place), layout, unanswered)
 
 
 @register("data", "inline")

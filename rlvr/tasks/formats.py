@@ -7,6 +7,7 @@ this file alone: put its columns into the tables below, and what more its rows h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -103,6 +104,7 @@ def _get_first_value(row: Row, columns: tuple[str, ...]) -> Any:
 
 
 def _get_last_text(value: Any) -> Any:
+    value = _read_messages(value)
     if _is_chat(value):
         return value[-1]["content"]
     return value
@@ -113,6 +115,7 @@ def split_turns(value: Any, column: str, where: str) -> tuple[list[Row], Any]:
 
     Raises UserError where the last message is not the user's.
     """
+    value = _read_messages(value)
     if not _is_chat(value):
         return [], value
     *before, last = value
@@ -121,6 +124,17 @@ def split_turns(value: Any, column: str, where: str) -> tuple[list[Row], Any]:
             f"{where}: the last message of '{column}' is not the user's but of the role '{last['role']}'"
         )
     return before, last["content"]
+
+
+def _read_messages(value: Any) -> Any:
+    """Return the messages of a chat that is written as JSON text, any other value as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        messages = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return messages if _is_chat(messages) else value
 
 
 def _is_chat(value: Any) -> TypeGuard[list[Row]]:

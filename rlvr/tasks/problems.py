@@ -21,6 +21,7 @@ from rlvr.tasks.formats import (
     split_turns,
 )
 from rlvr.tasks.row_files import PlacedRow
+from rlvr.tasks.values import NoText, is_missing, read_value, unwrap_list
 from rlvr.types import Problem
 
 # What becomes of a row whose answer is empty; dropping renumbers no other.
@@ -78,7 +79,7 @@ def build_problems(
 def _is_left_out(row: Row, layout: Layout, unanswered: Unanswered, where: str) -> bool:
     """Return whether a row is dropped since its answer is empty; raises UserError to refuse it."""
     _, answer_column = find_columns(row, layout.columns, where)
-    if not _is_empty(lookup(row, answer_column, where)):
+    if not is_missing(lookup(row, answer_column, where)):
         return False
     if unanswered == "refuse" and not is_unsolved(row, answer_column):
         raise UserError(
@@ -88,15 +89,12 @@ def _is_left_out(row: Row, layout: Layout, unanswered: Unanswered, where: str) -
     return unanswered == "drop"
 
 
-def _is_empty(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None
-
-
 def _build_problem(row: Row, where: str, default_id: str, layout: Layout) -> Problem:
     if layout.is_silent and is_own_row(row):
-        return from_json(row)
+        problem = from_json(row)
+        for field in ("id", "question", "answer"):
+            _read_text(getattr(problem, field), field, field, where)
+        return problem
     columns = layout.columns
     question_column, answer_column = find_columns(row, columns, where)
     answer = ""
@@ -128,6 +126,8 @@ def _build_problem(row: Row, where: str, default_id: str, layout: Layout) -> Pro
 def _take_gold(row: Row, column: str, layout: Layout, where: str) -> str:
     """Return the gold of a row, taken from its column as the layout says."""
     text = _read_text(lookup(row, column, where), "answer", column, where)
+    if layout.task in (None, "math") and not layout.choices:
+        text = _unwrap(text, column, where)
     if layout.after is not None:
         _, mark, text = text.rpartition(layout.after)
         if not mark or not text.strip():
@@ -146,22 +146,41 @@ def _read_text(value: Any, field: str, column: str, where: str) -> str:
         raise UserError(
             f"{where}: '{column}' is not a text; reach into it with a column such as '{column}.{part}'"
         )
-    if value is None or not str(value).strip():
+    if is_missing(value):
         raise UserError(f"{where}: the problem has no {field} ('{column}' is empty)")
-    return str(value)
+    try:
+        return read_value(value)
+    except NoText as fault:
+        raise UserError(f"{where}: '{column}' {fault}") from None
+
+
+def _unwrap(text: str, column: str, where: str) -> str:
+    try:
+        return unwrap_list(text)
+    except NoText as fault:
+        raise UserError(f"{where}: '{column}' {fault}") from None
 
 
 def _read_solution(row: Row, columns: Mapping[str, str], where: str) -> str | None:
     if "solution" not in columns:
         return None
-    solution = lookup(row, columns["solution"], where)
-    return None if solution is None else str(solution)
+    column = columns["solution"]
+    solution = lookup(row, column, where)
+    if is_missing(solution):
+        return None
+    if isinstance(solution, Mapping | list | tuple):
+        return str(solution)
+    return _read_text(solution, "solution", column, where)
 
 
 def _read_id(row: Row, columns: Mapping[str, str], where: str, default: str) -> str:
+    column = columns.get("id", "id")
+    value = row.get("id")
     if "id" in columns:
-        return str(lookup(row, columns["id"], where))
-    return str(row.get("id", default))
+        value = lookup(row, column, where)
+    if is_missing(value):
+        return default
+    return _read_text(value, "id", column, where)
 
 
 def _choose_task(layout: Layout, answer_column: str) -> str:
