@@ -53,11 +53,13 @@ class Problem:
 class Rendered:
     """What a prompt template returns: the text to tokenise, and its tail that belongs to the answer.
 
-    Such a tail is `<think>`.
+    Such a tail is `<think>`. A text that `is_chat` is the chat template's, which writes the special
+    tokens itself.
     """
 
     text: str
     prefill: str = ""
+    is_chat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rlvr.build.binding import bind_plugin
 from rlvr.build.judging import bind_judge
 from rlvr.config.schema import EvalSetConfig
 from rlvr.data.gate import check_golds
-from rlvr.data.prompts import STOPS, Renderer
+from rlvr.data.prompts import STOPS, Bos, Renderer
 from rlvr.evaluation.ask import Benchmark
 from rlvr.types import Problem, Sampling
 
@@ -26,6 +26,7 @@ def make_benchmark(
     tokenizer: PreTrainedTokenizerBase,
     max_prompt_tokens: int,
     default: Sampling,
+    bos: Bos = "auto",
 ) -> Benchmark:
     """Return a held-out set with what asks and judges it; `default` is how sets are sampled."""
     marked, _ = check_golds(problems, "mark")
@@ -34,7 +35,7 @@ def make_benchmark(
         name=row.name,
         problems=tuple(marked),
         judge=bind_judge(row.task),
-        render=Renderer([template], tokenizer, max_prompt_tokens),
+        render=Renderer([template], tokenizer, max_prompt_tokens, bos),
         sampling=resolve_sampling(row, default),
     )
 

@@ -50,7 +50,7 @@ def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:
     """Return the recipe's model as a policy, and its engine with the same weights."""
     module, tokenizer, compute = _load_module(recipe.model)
     if recipe.rollout.turn_ends == "template":
-        _add_turn_ends(module, tokenizer)
+        add_turn_ends(module, tokenizer)
     engine: Engine = bind_plugin("engine", recipe.rollout.engine)(module, tokenizer, compute)
     if recipe.model.lora:
         lora.add_lora(module, **recipe.model.lora.model_dump(), seed=recipe.run.seed)
@@ -71,7 +71,7 @@ def load_policy(recipe: Recipe, world: World = SINGLE_PROCESS) -> Loaded:
     return Loaded(policy, rollouts)
 
 
-def _add_turn_ends(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def add_turn_ends(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let the token by which the chat template ends a turn end responses too.
 
     It goes into the configuration of generation, where every engine reads what ends a response, and
@@ -105,7 +105,7 @@ def _is_sharded(recipe: Recipe, world: World, device: torch.device) -> bool:
 def load_engine(model: ModelConfig, engine: Spec) -> Rollouts:
     """Return an engine alone, for evaluation."""
     module, tokenizer, compute = _load_module(model)
-    _add_turn_ends(module, tokenizer)
+    add_turn_ends(module, tokenizer)
     loaded: Engine = bind_plugin("engine", engine)(module, tokenizer, compute)
     weights = ((name, parameter.detach()) for name, parameter in module.named_parameters())
     loaded.load(weights, version=0)

@@ -131,7 +131,12 @@ class SourceConfig(Section):
 
 
 class RolloutConfig(Section):
-    """`problems` a step times `samples` each; `score_temperature` 1.0 scores as SimpleRL v0 did."""
+    """`problems` a step times `samples` each; `score_temperature` 1.0 scores as SimpleRL v0 did. `bos`
+    says whether a prompt begins with the token that begins a text: `auto` as the tokenizer would
+    for plain prompts and as the chat template says, `add` always, `none` never. Responses end at
+    the end-of-text tokens of the model, with `turn_ends: template` also at the token by which the
+    chat template ends a turn.
+    """
 
     engine: Spec = Spec(name="local")
     problems: Count = 8
@@ -143,6 +148,8 @@ class RolloutConfig(Section):
     top_p: PositiveShare = 1.0
     top_k: NonNegativeInt = 0
     stop: tuple[str, ...] = ()
+    bos: Literal["auto", "add", "none"] = "auto"
+    turn_ends: Literal["template", "model"] = "template"
 
     @property
     def is_truncated(self) -> bool:

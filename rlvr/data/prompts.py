@@ -10,8 +10,9 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from rlvr.data.chat_template import find_opened_thinking, open_answer, render_chat
 from rlvr.errors import UserError, suggest
 from rlvr.metrics.timing import timed
 from rlvr.registry import register
@@ -31,7 +32,10 @@ STOPS: Mapping[str, tuple[str, ...]] = {
     name: tuple(stops) for name, stops in TEMPLATES["stops"].items()
 }
 
-_OPENED_THINKING = re.compile(r"<think>\s*\Z")
+# Whether a prompt begins with the token that begins a text: `auto` as the tokenizer would for plain
+# text and as the chat template says, or always, or never.
+Bos = Literal["auto", "add", "none"]
+
 _PLACES = re.compile(r"\{(question|answer)\}")
 
 
@@ -50,26 +54,19 @@ def chat(
     (`<think>`).
 
     Messages that a row has before its question are asked before it; `system` takes the place of a
-    system message.
+    system message. A template that opens `<think>` itself has begun the answer; the tag is not
+    opened twice.
     """
-    if tokenizer.chat_template is None:
-        raise UserError(
-            "prompt 'chat': the model's tokenizer has no chat template; use the prompt 'plain'"
-        )
-    messages: list[Mapping[str, str]] = []
+    messages: list[Mapping[str, Any]] = []
     if system is not None:
         messages.append({"role": "system", "content": system})
     for message in problem.meta.get("before", ()):
         if system is None or message.get("role") != "system":
             messages.append(message)
     messages.append({"role": "user", "content": f"{prefix}{problem.question}{suffix}"})
-    text = tokenizer.apply_chat_template(
-        messages,  # type: ignore[arg-type]
-        tokenize=False,
-        add_generation_prompt=True,
-        **dict(chat_template_kwargs or {}),
-    )
-    return Rendered(f"{text}{prefill}", prefill)
+    text = render_chat(messages, tokenizer, dict(chat_template_kwargs or {}))
+    opened, answer = open_answer(text, prefill)
+    return Rendered(opened, answer, is_chat=True)
 
 
 @register("prompt", "plain")
@@ -81,7 +78,8 @@ def plain(
     prefill: str = "",
 ) -> Rendered:
     """Fill a text with the place `{question}` in it, for base models that know no chat."""
-    return Rendered(template.replace("{question}", problem.question) + prefill, prefill)
+    text = template.replace("{question}", problem.question)
+    return Rendered(*open_answer(text, prefill))
 
 
 def _register_text(name: str, template: str) -> None:
@@ -157,8 +155,7 @@ def raw(
         raise UserError(
             f"prompt 'raw': problem '{problem.id}' has no text '{column}'{known}; name it in data.columns"
         )
-    opened = _OPENED_THINKING.search(text)
-    return Rendered(text, opened[0] if opened else "")
+    return Rendered(*open_answer(text, ""))
 
 
 @register("prompt", "think_answer")
@@ -182,17 +179,65 @@ class Renderer:
     templates: Sequence[Template]
     tokenizer: PreTrainedTokenizerBase
     limit: int
+    bos: Bos = "auto"
 
     @timed("render")
     def __call__(self, draws: Sequence[Draw]) -> list[Prompt]:
-        return [self._render(draw) for draw in draws]
+        leading = find_leading_tokens(self.tokenizer)
+        return [self._render(draw, leading) for draw in draws]
 
-    def _render(self, draw: Draw) -> Prompt:
+    def show(self, draw: Draw) -> str:
+        """Return a prompt as the model reads it, with the tokens that stand before its text."""
+        (prompt,) = self([draw])
+        bare = self._tokenise(prompt.text)
+        added = prompt.token_ids[: max(0, len(prompt.token_ids) - len(bare))]
+        return self.tokenizer.decode(added) + prompt.text if added else prompt.text
+
+    def _tokenise(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _render(self, draw: Draw, leading: tuple[int, ...]) -> Prompt:
         rendered = self.templates[draw.source](draw.problem, self.tokenizer)
-        token_ids = self.tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
+        token_ids = self._begin(self._tokenise(rendered.text), leading, rendered.is_chat)
         if len(token_ids) > self.limit:
             raise UserError(
                 f"rollout.max_prompt_tokens: the prompt of problem '{draw.problem.id}' has {len(token_ids)} tokens,"
                 f" more than {self.limit}; raise the limit or leave the problem out"
             )
-        return Prompt(draw, tuple(token_ids), rendered.text, rendered.prefill)
+        # a template of the user's own may say nothing of what its text opens
+        prefill = rendered.prefill or find_opened_thinking(rendered.text)
+        return Prompt(draw, token_ids, rendered.text, prefill)
+
+    def _begin(
+        self, token_ids: tuple[int, ...], leading: tuple[int, ...], is_chat: bool
+    ) -> tuple[int, ...]:
+        """Return the tokens of a prompt with what begins a text: never twice, whoever wrote it."""
+        wanted = leading
+        if self.bos != "auto":
+            wanted = leading or self._get_bos_token()
+        has_it = bool(wanted) and token_ids[: len(wanted)] == wanted
+        if self.bos == "none":
+            return token_ids[len(wanted) :] if has_it else token_ids
+        if has_it or (self.bos == "auto" and is_chat):
+            return token_ids
+        return wanted + token_ids
+
+    def _get_bos_token(self) -> tuple[int, ...]:
+        token: Any = self.tokenizer.bos_token_id
+        if token is not None:
+            return (token,)
+        if self.bos == "add":
+            raise UserError(
+                "rollout.bos: the model's tokenizer has no token that begins a text; leave it at auto"
+            )
+        return ()
+
+
+def find_leading_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Return the tokens that a tokenizer puts before a text, such as `<s>`; often there are none."""
+    bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole: list[int] = tokenizer("a")["input_ids"]
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return tuple(whole[:start])
+    return ()

@@ -16,7 +16,34 @@ MAX_ANSWER = 20_000  # a longer "answer" is a text, not an answer
 MAX_NESTED = 8  # boxes in a box
 MAX_TAGGED = 20_000  # tags also hold boards and lists of moves
 
-END_MARKERS = ("<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
+# What ends a turn in the chat templates of 2023 to 2026, by itself or as the user's next one. Most begin with `<|`, so
+# that a text without it is looked through once for all of those.
+_PIPED_MARKERS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eot|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|return|>",
+    "<|user|>",
+    "<|observation|>",
+)
+_OTHER_MARKERS = (
+    "</s>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<\uff5cUser\uff5c>",
+    "[e~[",
+    "[|endofturn|]",
+)
+END_MARKERS = (*_PIPED_MARKERS, *_OTHER_MARKERS, "<|end|>")
+
+# Phi ends a turn with it; harmony ends its thinking so, and goes on with `<|start|>`.
+_PHI_END = re.compile(r"<\|end\|>(?!\s*<\|start\|>)")
 
 _BOX_COMMANDS = ("boxed", "fbox")
 _BOX_OPENING = re.compile(r"\\+(?:boxed|fbox)\s*+\{")
@@ -26,9 +53,14 @@ _BOX_OPENING = re.compile(r"\\+(?:boxed|fbox)\s*+\{")
 _BRACES = re.compile(r"(?P<slash>\\++)(?:(?P<box>(?:boxed|fbox)\s*+\{)|[{}])?|(?P<brace>[{}])")
 
 # What may stand between two boxes of one list.
-_BETWEEN = re.compile(
-    r"(?:[\s$~&,;]|\\[ ,;:!()\[\]]|\\q?quad\b|\\text *\{[ ,]*(?:and|or)[ ,]*\}|\band\b|\bor\b){0,24}+"
-)
+_JOINS = r"(?:[\s$~&,;]|\\[ ,;:!()\[\]]|\\q?quad\b|\\text *\{[ ,]*(?:and|or)[ ,]*\}|\band\b|\bor\b){0,24}+"
+_BETWEEN = re.compile(_JOINS)
+
+# The name of what stands in a box, and what stands between two named boxes of one sentence.
+_LABEL = r"(?P<label>(?:[A-Za-z]|\\[a-z]{1,10})(?:_(?:[0-9a-z]|\{[0-9a-z]{1,4}\}))?)\s*=[\s$]*"
+_LABEL_BEFORE = re.compile(rf"(?<![A-Za-z0-9)}}\]^*/+-]){_LABEL}\Z")
+_BETWEEN_NAMED = re.compile(rf"(?=[^=]*(?:[,;]|\band\b|\bor\b)){_JOINS}{_LABEL}")
+MAX_LABEL = 30
 
 # A fraction of whole numbers, or a number with what may stand around it: a minus sign that is no
 # operator, commas in groups of three, a point, then a slash, a percent sign or an exponent.
@@ -42,7 +74,13 @@ _NUMBER = re.compile(
 
 def cut_at_end_of_turn(text: str) -> str:
     """Return the text up to the first end-of-turn marker.   cut_at_end_of_turn("4<|im_end|>User: 5") -> "4" """
-    return text[: _find_first(text, END_MARKERS)]
+    end = _find_first(text, _OTHER_MARKERS)
+    if "<|" in text:
+        end = min(end, _find_first(text, _PIPED_MARKERS))
+        phi_end = _PHI_END.search(text, 0, end)
+        if phi_end:
+            end = phi_end.start()
+    return text[:end]
 
 
 def _find_first(text: str, words: Iterable[str]) -> int:
@@ -64,9 +102,14 @@ def strip_thinking(text: str, prefill: str = "") -> str:
     _, closing, tail = text.rpartition("</think>")
     if closing:
         return tail
-    if "<think>" in text or prefill.rstrip().endswith("<think>"):
+    if "<think>" in text or leaves_thinking_open(prefill):
         return ""
     return text
+
+
+def leaves_thinking_open(prefill: str) -> bool:
+    """Whether a response begins inside thinking.   leaves_thinking_open("<think>\\nOkay,") -> True"""
+    return "<think>" in prefill.rpartition("</think>")[2]
 
 
 def find_form(form: Form, text: str) -> str | None:
@@ -88,7 +131,8 @@ def extract_answers(text: str, prefill: str, forms: Sequence[Form]) -> dict[Form
 def find_last_box(text: str) -> str | None:
     r"""Return the content of the last `\boxed{}` or `\fbox{}`; never an earlier one where it is empty or unterminated.
 
-    Boxes with only a comma, `and`, `or` or white space between them are one list, in which repeats count once.
+    Boxes with only a comma, `and`, `or` or white space between them are one list, in which repeats count once. So are
+    named boxes with a comma, `and` or `or` between them, which keep their names.
 
     >>> find_last_box(r"\boxed{3}, no: $\boxed{\{1\}}$"), find_last_box(r"\boxed{3} \boxed{")
     ('\\{1\\}', '')
@@ -99,10 +143,15 @@ def find_last_box(text: str) -> str | None:
     if not boxes:
         return None
     contents: dict[str, None] = {}  # a set in order
-    for box in _take_last_list(text, boxes):
+    listed = _take_last_list(text, boxes)
+    labels = [_read_label(text, box) for box in listed]
+    are_named = len(listed) > 1 and all(labels)
+    for box, label in zip(listed, labels, strict=True):
         content = _read_content(text, box)
         if not content:
             return ""
+        if are_named:
+            content = f"{label} = {content}"
         contents[content] = None
     return ", ".join(contents)
 
@@ -167,11 +216,27 @@ def _take_last_list(text: str, boxes: list[_Box]) -> list[_Box]:
     """Return the last box and those before it that belong to one list, in order."""
     listed = [boxes.pop()]
     while boxes and boxes[-1].end:
-        if not _BETWEEN.fullmatch(text, boxes[-1].end + 1, listed[-1].begin):
+        if not _are_joined(text, boxes[-1], listed[-1]):
             break
         listed.append(boxes.pop())
     listed.reverse()
     return listed
+
+
+def _are_joined(text: str, box: _Box, following: _Box) -> bool:
+    """Whether two boxes belong to one list, or to one sentence that names what stands in both."""
+    place = box.end + 1
+    if _BETWEEN.fullmatch(text, place, following.begin):
+        return True
+    if not _BETWEEN_NAMED.fullmatch(text, place, following.begin):
+        return False
+    return bool(_read_label(text, box))
+
+
+def _read_label(text: str, box: _Box) -> str:
+    r"""Return the name that stands before a box, "" where none does.   u = \boxed{3} -> u"""
+    label = _LABEL_BEFORE.search(text[max(0, box.begin - MAX_LABEL) : box.begin])
+    return label["label"] if label else ""
 
 
 def _read_content(text: str, box: _Box) -> str:

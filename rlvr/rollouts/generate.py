@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr.engines.base import Engine
 from rlvr.metrics.timing import timed
 from rlvr.seeds import key_of
+from rlvr.tasks.answer_forms import TURN_ENDS
 from rlvr.types import Generation, Prompt, Request, Rollout, Sampling
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ class Rollouts:
             keys = tuple(key_of(*seed, prompt.problem.id, number) for number in numbers)
             requests.append(Request(prompt.token_ids, keys))
         generations = iter(self.engine.generate(requests, sampling))
+        turn_ends = _find_turn_ends(self.tokenizer)
         rollouts: list[Rollout] = []
         for prompt in prompts:
             for number in _number_samples(prompt, sampling):
-                rollout = self._make_rollout(prompt, number, next(generations), sampling)
+                rollout = self._make_rollout(prompt, number, next(generations), sampling, turn_ends)
                 rollouts.append(rollout)
         return rollouts
 
@@ -61,8 +63,9 @@ class Rollouts:
         number: int,
         generation: Generation,
         sampling: Sampling,
+        turn_ends: Mapping[int, str],
     ) -> Rollout:
-        text = self.tokenizer.decode(generation.token_ids, skip_special_tokens=True)
+        text = _decode_turns(generation.token_ids, self.tokenizer, turn_ends)
         return Rollout(
             prompt=prompt,
             index=number,
@@ -85,6 +88,34 @@ def _number_samples(prompt: Prompt, sampling: Sampling) -> range:
     """Return the numbers of a prompt's samples, which go on where a problem is drawn again."""
     start = prompt.draw.copy * sampling.samples
     return range(start, start + sampling.samples)
+
+
+def _find_turn_ends(tokenizer: Any) -> dict[int, str]:
+    """Return the text of each token that ends a turn."""
+    turn_ends: dict[int, str] = {}
+    for token_id, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
+        if str(token) in TURN_ENDS:
+            turn_ends[token_id] = str(token)
+    if "<|return|>" in turn_ends.values():
+        # harmony ends its thinking with <|end|>, its turn with <|return|>
+        turn_ends = {key: text for key, text in turn_ends.items() if text != "<|end|>"}
+    return turn_ends
+
+
+def _decode_turns(token_ids: Sequence[int], tokenizer: Any, turn_ends: Mapping[int, str]) -> str:
+    """Return the text of a response without special tokens, but for the end of a turn after which it goes on.
+
+    Without that mark what follows would read as a part of the answer.
+    """
+    for place, token_id in enumerate(token_ids):
+        if token_id not in turn_ends:
+            continue
+        rest: str = tokenizer.decode(token_ids[place + 1 :], skip_special_tokens=True)
+        if rest.strip():
+            head: str = tokenizer.decode(token_ids[:place], skip_special_tokens=True)
+            return f"{head}{turn_ends[token_id]}{rest}"
+        break
+    return tokenizer.decode(token_ids, skip_special_tokens=True)
 
 
 def _cut_at_stop(text: str, stops: Sequence[str]) -> str:

@@ -7,10 +7,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rlvr.grading.extract import Form
+from rlvr.grading.extract import END_MARKERS, Form
 from rlvr.types import Response, Status
 
 Forms = Annotated[tuple[Form, ...], Field(min_length=1)]
+
+# What ends a turn: every task reads a response up to the first of these that stands in its text.
+TURN_ENDS = frozenset(END_MARKERS)
 
 
 def take_first(answers: Mapping[Form, str]) -> tuple[Form | None, str | None]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rlvr.errors import UserError
-from rlvr.grading.extract import cut_at_end_of_turn, strip_thinking
+from rlvr.grading.extract import cut_at_end_of_turn, leaves_thinking_open, strip_thinking
 from rlvr.grading.tags import check_tags
 from rlvr.registry import register
 from rlvr.seeds import TrainOrTest, key_of, side_of
@@ -140,7 +140,7 @@ def check_knights(problem: Problem, response: Response, *, min_think: int = 0) -
     text = cut_at_end_of_turn(response.text)
     formatted = check_tags(
         text,
-        prefilled=response.prefill.rstrip().endswith("<think>"),
+        prefilled=leaves_thinking_open(response.prefill),
         truncated=response.truncated,
         min_think=min_think,
     ).ok
