@@ -8,18 +8,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlvr.errors import UserError, suggest
-from rlvr.grading.extract import extract_answers
+from rlvr.grading.extract import extract_answers, find_last_box
 from rlvr.grading.math_verify import ENVIRONMENT
 from rlvr.grading.worker import Died, Killable, Late
 from rlvr.registry import register
 from rlvr.seeds import TrainOrTest, side_of
 from rlvr.tasks.answer_forms import Forms, get_unanswered_status, take_first
-from rlvr.tasks.gym_comparisons import OWN, UNSAFE, is_same_text
+from rlvr.tasks.gym_comparisons import NEED_INFO, OWN, UNSAFE, Comparison
+from rlvr.tasks.gym_forms import FORMS
 from rlvr.types import Problem, Response, Status, Verdict
 
 # Processor time for one answer, and for CHUNK problems.
@@ -56,9 +58,11 @@ def gym(
     library_seed = seed * 1_000_003 % 2**31
     settings = json.dumps(dict(config) | {"seed": library_seed, "size": size}, sort_keys=True)
     problems: dict[str, Problem] = {}
+    faults: list[str] = []
     for start in range(0, size, CHUNK):
-        entries = _make_entries(dataset, settings, start, min(start + CHUNK, size))
-        for index, entry in enumerate(entries, start):
+        made = _make_entries(dataset, settings, start, min(start + CHUNK, size))
+        faults += made.faults
+        for index, entry in made.entries.items():
             question = entry["question"]
             if question in problems or not _is_usable(entry, split):
                 continue
@@ -70,15 +74,33 @@ def gym(
                 meta={
                     "dataset": dataset,
                     "config": settings,
-                    "index": index,
+                    "index": int(index),
                     "category": dataset,
                 },
             )
             if len(problems) == count:
+                _report_faults(dataset, faults)
                 return list(problems.values())
+    if not problems and faults:
+        raise UserError(f"gym: '{dataset}' makes no problem with this config: {faults[0]}")
+    _report_faults(dataset, faults)
     raise UserError(
         f"gym: count={count} is too many: '{dataset}' has only {len(problems)} questions in split '{split}'"
     )
+
+
+def _report_faults(dataset: str, faults: Sequence[str]) -> None:
+    """Say in one line how many entries the library could not make."""
+    if faults:
+        left_out = f"{len(faults)} entries of '{dataset}' are left out"
+        print(f"gym: {left_out}, which reasoning-gym cannot make ({faults[0]})", file=sys.stderr)
+
+
+class _Made(NamedTuple):
+    """Entries by their index, and what the library said of those that it could not make."""
+
+    entries: Mapping[str, Mapping[str, str]]
+    faults: Sequence[str]
 
 
 def _is_usable(entry: Mapping[str, str], split: TrainOrTest) -> bool:
@@ -90,14 +112,16 @@ def _is_usable(entry: Mapping[str, str], split: TrainOrTest) -> bool:
 def check_gym(
     problem: Problem, response: Response, *, extract: Forms = ("answer", "box")
 ) -> Verdict:
-    """Accept an answer where the data set's scorer gives the full score (or the comparison of ours,
-    see OWN).
+    """Accept an answer where the data set's scorer gives the full score and it is what the question
+    allows (see FORMS), or where a comparison of ours does (see OWN).
     """
     dataset = str(problem.meta.get("dataset", ""))
     _refuse_unsafe(dataset)
     answers = extract_answers(response.text, response.prefill, extract)
     formatted = bool(answers.get(extract[0]))
     form, answer = take_first(answers)
+    if answer and form in ("answer", "hash"):
+        answer = _open_box(answer)
     if not answer:
         rule = f"{form}:empty" if form else "none"
         return Verdict(get_unanswered_status(response), None, formatted, rule)
@@ -110,6 +134,12 @@ def check_gym(
     return Verdict(status, answer, formatted, f"{form}:{rule}")
 
 
+def _open_box(answer: str) -> str:
+    """Return the content of the box in an answer, else the answer."""
+    boxed = find_last_box(answer)
+    return answer if boxed is None else boxed
+
+
 def _judge(problem: Problem, dataset: str, answer: str) -> tuple[Status, str]:
     """Return the status of an answer and what decided; raises Late or Died."""
     entry = {
@@ -118,7 +148,7 @@ def _judge(problem: Problem, dataset: str, answer: str) -> tuple[Status, str]:
         "index": problem.meta["index"],
     }
     if dataset in OWN:
-        return _compare(problem, dataset, answer, entry)
+        return _compare(OWN[dataset], problem, answer, entry), "own"
     reply = _WORKER.ask(
         {"do": "score", **entry, "question": problem.question, "answer": answer}, SECONDS
     )
@@ -127,24 +157,27 @@ def _judge(problem: Problem, dataset: str, answer: str) -> tuple[Status, str]:
     # The scorer stumbled over the text; it does not over a well-formed answer.
     if "error" in reply:
         return Status.UNPARSEABLE, _name_error(reply)
-    return _decide(reply["score"] >= FULL_SCORE), "scorer"
+    if reply["score"] < FULL_SCORE:
+        return Status.WRONG, "scorer"
+    if dataset in FORMS:
+        status = _compare(FORMS[dataset], problem, answer, entry)
+        if status is not Status.CORRECT:
+            return status, "form"
+    return Status.CORRECT, "scorer"
 
 
 def _compare(
-    problem: Problem, dataset: str, answer: str, entry: Mapping[str, Any]
-) -> tuple[Status, str]:
+    is_right: Comparison, problem: Problem, answer: str, entry: Mapping[str, Any]
+) -> Status:
     """Compare an answer by our own rule, which may need what the entry says beside its gold."""
-    is_right = OWN[dataset]
     info: Mapping[str, Any] = {}
-    if is_right is not is_same_text:
+    if entry["dataset"] in NEED_INFO:
         info = _WORKER.ask({"do": "info", **entry}, SECONDS)
     if "error" in info:
-        return Status.ERROR, _name_error(info)
-    return _decide(is_right(problem.answer, answer, info)), "own"
-
-
-def _decide(is_right: bool) -> Status:
-    return Status.CORRECT if is_right else Status.WRONG
+        return Status.ERROR
+    if is_right(problem.answer, answer, info):
+        return Status.CORRECT
+    return Status.WRONG
 
 
 def _name_error(reply: Mapping[str, Any]) -> str:
@@ -159,8 +192,8 @@ def _refuse_unsafe(dataset: str) -> None:
         raise UserError(f"gym: '{dataset}' is refused: its scorer executes model text")
 
 
-def _make_entries(dataset: str, config: str, start: int, stop: int) -> list[dict[str, str]]:
-    """Return the questions and golds of a range of entries; raises UserError."""
+def _make_entries(dataset: str, config: str, start: int, stop: int) -> _Made:
+    """Return the questions and golds of a range of entries that can be made; raises UserError."""
     request = {
         "do": "make",
         "dataset": dataset,
@@ -173,7 +206,7 @@ def _make_entries(dataset: str, config: str, start: int, stop: int) -> list[dict
     except (Late, Died) as error:
         raise UserError(f"gym: '{dataset}' makes no problems with this config: {error}") from None
     if "error" not in reply:
-        return reply["entries"]
+        return _Made(reply["entries"], reply["faults"])
     kind, _, message = reply["error"].partition(": ")
     if kind == "LookupError":
         nearest = suggest(dataset, re.findall(r"[a-z0-9_]+", message))

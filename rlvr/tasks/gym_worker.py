@@ -21,16 +21,32 @@ MAX_MESSAGE = 4000
 NO_GOLD = "(whatever its scorer accepts)"
 
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
-_INFO = ("numbers", "target", "valid_answers")
+_INFO = (
+    "numbers",
+    "target",
+    "valid_answers",
+    "formatted_candidates",
+    "angle_ABC_degrees",
+    "ortho",
+)
 
 
 def make_entries(dataset: str, config: str, start: int, stop: int) -> dict[str, Any]:
-    """Return the questions and golds of a range of entries."""
-    entries = []
+    """Return the questions and golds of a range of entries, by index, and what the library said at
+    those that it could not make.
+    """
+    _get_dataset(dataset, config)  # a fault of the configuration is one of all entries
+    entries = {}
+    faults = []
     for index in range(start, stop):
-        entry = _get_entry(dataset, config, index)
-        entries.append({"question": entry["question"], "answer": _read_gold(entry)})
-    return {"entries": entries}
+        try:
+            entry = _get_entry(dataset, config, index)
+        # One seed on which the library gives up says nothing of the others.
+        except Exception as error:
+            faults.append(_describe(error))
+            continue
+        entries[index] = {"question": entry["question"], "answer": _read_gold(entry)}
+    return {"entries": entries, "faults": faults}
 
 
 def score_answer(
@@ -89,7 +105,11 @@ def answer_request(request: Any) -> Any:
         return action(**request)
     # The library may raise anything; the caller judges what it means.
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {str(error).strip()[:MAX_MESSAGE]}"}
+        return {"error": _describe(error)}
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:MAX_MESSAGE]}"
 
 
 if __name__ == "__main__":

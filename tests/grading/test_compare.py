@@ -274,6 +274,13 @@ def test_each_limit_of_size_holds(
     assert compare(gold, answer).same is beyond
 
 
+def test_a_long_text_is_compared_as_written_and_not_read(lower: Lower) -> None:
+    assert compare("1+1+1", "1+1+1+0").rule == "exact"
+    lower("MAX_LENGTH", 5)
+    assert compare("1+1+1", "1+1+1+0").rule == "string"
+    assert parse("1+1+1") is not None and parse("1+1+1+0") is None
+
+
 def test_a_sum_is_bounded_while_it_is_added_up(lower: Lower) -> None:
     node = parse("1/7+1/11-1/7-1/11")
     assert node is not None and exact.evaluate_exactly(node) == 0
