@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -20,11 +21,11 @@ MAX_DEGREE = 64  # of a root
 MAX_RADICAND_BITS = 2000  # of other than square roots
 MAX_BASED_DIGITS = 200
 
-_TWO_ARGUMENTS = frozenset({"root", "binom", "log_"})
+_TWO_ARGUMENTS = frozenset({"root", "binom", "log_", "mod"})
 _ANY_ARGUMENTS = frozenset({"max", "min", "gcd", "lcm"})
 _ROUNDINGS = {"abs": abs, "floor": math.floor, "ceil": math.ceil}
 _COMBINATORICS = {"factorial": math.factorial, "binom": math.comb}
-_DIVISORS = {"gcd": math.gcd, "lcm": math.lcm}
+_DIVISORS = {"gcd": math.gcd, "lcm": math.lcm, "mod": operator.mod}
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -170,7 +171,7 @@ def _call(name: str, arguments: list[Fraction]) -> Fraction:
             return max(arguments)
         case "min":
             return min(arguments)
-        case "gcd" | "lcm":
+        case "gcd" | "lcm" | "mod":
             return _bound(Fraction(_DIVISORS[name](*_require_integers(arguments))))
     raise Undecided
 

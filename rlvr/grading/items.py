@@ -3,6 +3,7 @@ r"""The elements of lists and sets: `1, 2`, `\{1,2\}`, `1\pm\sqrt2`, `x=1, y=2`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rlvr.grading.labels import is_name, is_named, rank_name
 from rlvr.grading.normal_form import choose_sign
@@ -61,6 +62,31 @@ def drop_names(items: Sequence[Node]) -> list[Node]:
         else:
             values.append(item)
     return values
+
+
+class Solutions(NamedTuple):
+    """The solutions of a system as tuples, in the order of the names of its unknowns."""
+
+    names: tuple[Node, ...]
+    tuples: list[Node]
+
+
+def group_solutions(items: Sequence[Node]) -> Solutions | None:
+    r"""Return the solutions that a list names one after the other, `a=3,b=4;a=4,b=3`; None for any other list."""
+    names = find_names(items)
+    count = len(names)
+    if count < 2 or len(items) < 2 * count or len(items) % count:
+        return None
+    tuples: list[Node] = []
+    for start in range(0, len(items), count):
+        solution = items[start : start + count]
+        if find_names(solution) != names:
+            return None
+        coordinates = read_coordinates(Node("list", tuple(solution), ","))
+        if len(coordinates) != count:
+            return None
+        tuples.append(Node("group", tuple(coordinates), "()"))
+    return Solutions(tuple(sorted(names, key=rank_name)), tuples)
 
 
 def read_coordinates(node: Node) -> list[Node]:

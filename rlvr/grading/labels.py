@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlvr.grading.tree import Node
+from rlvr.grading.traversal import find_symbols
+from rlvr.grading.tree import MINUS_ONE, Node
 from rlvr.grading.units import has_plain_words
+
+# Functions whose value is named and not solved for, and the signs of geometry before letters.
+_MEASURES = frozenset(
+    {"det", "deg", "gcd", "lcm", "max", "min", "Re", "Im", "arg", "norm", "compose", "mod"}
+)
+_FIGURES = frozenset({"\\angle", "\\measuredangle", "\\triangle"})
+_COMPLEX_NAMES = frozenset("zw")
 
 
 def is_name(node: Node) -> bool:
@@ -45,6 +53,8 @@ def rank_name(name: Node) -> tuple[bool, str]:
 
 def is_label(node: Node) -> bool:
     """Whether it is a name and no expression of its own, so that what follows is the whole answer."""
+    if is_measure(node):
+        return True
     if node.kind == "div":
         return all(is_label(part) for part in node.parts)
     if not is_name(node):
@@ -52,7 +62,7 @@ def is_label(node: Node) -> bool:
     if node.kind not in ("mul", "add"):
         return True
     is_function = node.parts[-1].kind == "group"
-    return is_function or _is_product_of_capitals(node)
+    return is_function or _is_figure(node) or _is_product_of_capitals(node)
 
 
 def _is_product_of_capitals(node: Node) -> bool:
@@ -60,6 +70,70 @@ def _is_product_of_capitals(node: Node) -> bool:
     if node.kind != "mul":
         return False
     return all(part.kind == "symbol" and part.name.isupper() for part in node.parts)
+
+
+def _is_figure(node: Node) -> bool:
+    r"""Whether it is an angle or a triangle with its letters: `\angle ABC`."""
+    if node.kind != "mul":
+        return False
+    first, last = node.parts
+    if last.kind != "symbol" or not last.name.isupper():
+        return False
+    return first.name in _FIGURES or _is_figure(first)
+
+
+def is_measure(node: Node) -> bool:
+    r"""Whether it has a value of its own that is no unknown: `|AB|`, `\|u\|`, `\det M`, `f^{-1}(4)`."""
+    if node.kind == "call" and node.name == "abs":
+        return _is_modulus(node.parts[0])
+    if node.kind == "call":
+        return node.name in _MEASURES
+    if node.kind == "mul" and node.parts[1].kind == "group":
+        return _is_function_of_functions(node.parts[0])
+    return False
+
+
+def _is_modulus(node: Node) -> bool:
+    """Whether bars around it are a length, a size or the modulus of a complex number: not those of `|x|=5`."""
+    if node.kind == "symbol":
+        name = node.name
+        return name.isupper() or name in _COMPLEX_NAMES or len(name) > 3
+    if node.kind == "call":
+        return node.name == "abs"
+    return len(find_symbols(node)) > 1 and is_quantity(node)
+
+
+def _is_function_of_functions(node: Node) -> bool:
+    r"""Whether it is an inverse or composed function: `f^{-1}`, `(f \circ g)`."""
+    if node.kind == "group" and len(node.parts) == 1:
+        node = node.parts[0]
+    if node.kind == "call":
+        return node.name == "compose"
+    return node.kind == "pow" and node.parts[0].kind == "symbol" and node.parts[1] == MINUS_ONE
+
+
+def is_quantity(node: Node) -> bool:
+    r"""Whether an answer may give its value: a name, a measure, a variance, an expression in several letters.
+
+    An equation in one letter is to be solved: `x^2=6` is not 6.
+    """
+    if is_name(node) or is_measure(node):
+        return True
+    if node.kind == "pow":
+        return node.parts[0].name == "\\sigma"
+    return len(find_symbols(node)) > 1 and _is_made_of_letters(node)
+
+
+def _is_made_of_letters(node: Node) -> bool:
+    """Whether it is sums, products, quotients and powers of letters, without other numbers than exponents."""
+    match node.kind:
+        case "symbol":
+            return True
+        case "pow":
+            return _is_made_of_letters(node.parts[0]) and node.parts[1].kind == "number"
+        case "add" | "mul" | "div" | "neg":
+            return all(_is_made_of_letters(part) for part in node.parts)
+    return False
 
 
 def is_named(node: Node) -> bool:

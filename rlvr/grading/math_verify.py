@@ -41,11 +41,24 @@ _WARM_UP_PAIRS = (
     (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
 )
 
+_OPENING = "{(["
+_CLOSING = "})]"
 _BRACKET = re.compile(r"[{(\[]|[})\]]")
 _FRACTION = re.compile(r"\\[dt]?frac|\\sqrt")
+# Layout that the library does not know, and braces around the side of a limit.
+_LAYOUT = re.compile(r"\\(?:limits|nolimits)(?![A-Za-z])")
+_BRACED_SIDE = re.compile(r"\^ *\{ *([+-]) *\}")
+# The ends of sums and integrals, whose marks are no powers and whose sign makes no equation.
+_ENDS = re.compile(
+    r"(\\(?:int|iint|oint|sum|prod)(?![A-Za-z])) *"
+    r"((?:[_^] *(?:\{[^{}^]{0,40}\}|[A-Za-z0-9]|\\[A-Za-z]{1,10}) *){1,2})"
+)
 _OPERATOR = re.compile(r"\\(int|iint|oint|sum|prod|lim|Gamma|zeta|det|cases|begin)(?![A-Za-z])")
-# Towers of powers, long exponents, factorials of factorials or of long numbers, and long numbers.
-_HUGE = re.compile(r"\^ *\{?[^{}]{0,40}\^|\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
+# Long exponents, factorials of factorials or of long numbers, and long numbers.
+_HUGE = re.compile(r"\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
+# An exponent that is one token, and another behind it.
+_STACKED = re.compile(r"\^ *(?:\\[A-Za-z]+|[0-9]+|[^\\{(\[\s]) *\^")
+_PIECE = re.compile(r"\\left|\\right|\s+|.", re.DOTALL)
 _DOTS = re.compile(r"\\[lc]?dots|\.\.\.|…")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _HEDGE = re.compile(
@@ -87,7 +100,7 @@ def guard(gold: str, answer: str) -> str:
         return "operators"
     if _HEDGE.search(answer) and not _HEDGE.search(gold):
         return "words"
-    if answer.count("=") != gold.count("="):
+    if _count_equations(answer) != _count_equations(gold):
         return "shape"
     if _DOTS.search(answer) and not _DOTS.search(gold):
         return "shape"
@@ -105,7 +118,67 @@ def _is_too_large(text: str) -> bool:
         or len(_FRACTION.findall(text)) > MAX_FRACTIONS
         or text.count("&") > MAX_CELLS
         or _HUGE.search(text) is not None
+        or _has_tower(text)
     )
+
+
+def _count_equations(text: str) -> int:
+    """Return how many signs of equality there are, without those that begin a sum."""
+    return _ENDS.sub(r"\1 ", text).count("=")
+
+
+def _has_tower(text: str) -> bool:
+    """Whether a power stands in an exponent, is raised again, or has a second exponent."""
+    text = _ENDS.sub(r"\1 ", text)
+    if _STACKED.search(text):
+        return True
+    brackets = _Brackets()
+    before = " "
+    for piece in _PIECE.findall(text):
+        if piece.isspace() or len(piece) > 1:  # \left and \right
+            continue
+        if piece == "^" and brackets.raise_power(before):
+            return True
+        if piece in _OPENING:
+            brackets.open(before)
+        elif piece in _CLOSING:
+            brackets.close()
+        before = piece
+    return False
+
+
+class _Brackets:
+    """The brackets that are open: of each whether it is an exponent, and whether a power stands in it."""
+
+    def __init__(self) -> None:
+        self.exponents: list[bool] = []
+        self.powers: list[bool] = []
+        self.closed_power = False
+        self.has_power = False
+
+    def open(self, before: str) -> None:
+        """Open a bracket behind that character."""
+        self.exponents.append(before == "^")
+        # Groups side by side are one thing: \frac{2^3}{4}.
+        self.powers.append(self.closed_power and before in _CLOSING)
+
+    def close(self) -> None:
+        """Close the innermost bracket, which is one that has a power where it is an exponent itself."""
+        if self.powers:
+            is_exponent = self.exponents.pop()
+            self.closed_power = self.powers.pop() or is_exponent
+
+    def raise_power(self, before: str) -> bool:
+        """Note a power behind that character, and tell whether it stands on or in another."""
+        if any(self.exponents) or (self.closed_power and before in _CLOSING):
+            return True
+        # Behind anything else than a letter, a digit or a bracket it is not clear what is raised.
+        is_unclear = not before.isalnum() and before not in _CLOSING
+        if is_unclear and self.has_power:
+            return True
+        self.has_power = True
+        self.powers = [True] * len(self.powers)
+        return False
 
 
 def _measure_depth(text: str) -> int:
@@ -131,7 +204,12 @@ def ask(gold: str, answer: str, seconds: float = SECONDS) -> Future[Any]:
     """Return whether the library takes the two for the same, as a future; its exception is Late or
     Died.
     """
-    return _get_helpers().ask([gold, answer], seconds)
+    return _get_helpers().ask([_spell(gold), _spell(answer)], seconds)
+
+
+def _spell(text: str) -> str:
+    """Return a text as the library spells limits."""
+    return _BRACED_SIDE.sub(r"^\1", _LAYOUT.sub("", text))
 
 
 def ask_about_response(gold: str, response: str, seconds: float = SECONDS) -> Future[Any]:

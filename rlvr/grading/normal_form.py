@@ -12,6 +12,7 @@ EMPTY_SET = Node("symbol", (), "\\emptyset")
 
 # Brackets of a matrix that mean the same: array, plain matrix, square brackets, small matrix.
 _MATRIX_BRACKETS = ("a", "m", "b", "small")
+MAX_DETERMINANT = 4  # rows of one whose value is needed
 _NO_FACTORS = frozenset({"text", "group", "set"})
 
 
@@ -82,6 +83,29 @@ def _apply_to_cells(matrix: Node, operation: str, operands: Sequence[Node]) -> N
         cells = tuple(Node(operation, (cell, *operands)) for cell in row.parts)
         rows.append(replace(row, parts=cells))
     return replace(matrix, parts=tuple(rows))
+
+
+def expand_determinant(node: Node) -> Node | None:
+    """Return the determinant that rows between bars are, as a sum; None for anything else."""
+    size = len(node.parts)
+    if node.kind != "rows" or node.name != "v" or size > MAX_DETERMINANT:
+        return None
+    if any(len(row.parts) != size for row in node.parts):
+        return None
+    return _expand([row.parts for row in node.parts])
+
+
+def _expand(rows: Sequence[Sequence[Node]]) -> Node:
+    """Return a determinant by its first row."""
+    first, *others = rows
+    if not others:
+        return first[0]
+    terms: list[Node] = []
+    for column, cell in enumerate(first):
+        minor = [[*row[:column], *row[column + 1 :]] for row in others]
+        term = Node("mul", (cell, _expand(minor)))
+        terms.append(Node("neg", (term,)) if column % 2 else term)
+    return Node("add", tuple(terms))
 
 
 def choose_sign(node: Node, *, upper: bool) -> Node:

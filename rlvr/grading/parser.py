@@ -19,7 +19,7 @@ The grammar, the loosest level first; each level is a method of `_Parser`:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from rlvr.grading.cursor import NotInGrammar, TokenCursor
@@ -70,6 +70,30 @@ _NUMBER_WORDS = {
     "ten": 10,
 }
 _NESTING = {"{": 1, "}": -1}
+_ALL_NESTING = {**_NESTING, "(": 1, ")": -1, "[": 1, "]": -1, "\\{": 1, "\\}": -1}
+
+# What stands before a value and names nothing: `\approx 6.2`, `= 6`.
+_EMPTY_LABELS = ("\\approx", "=")
+# Operators whose value may follow behind `=`, names before a condition, functions between their arguments.
+_OPERATORS = frozenset({"\\lim", "\\sum", "\\prod", "\\int", "\\iint", "\\iiint", "\\oint"})
+_PROBABILITIES = frozenset({"P", "E", "\\mathbb{P}", "\\mathbb{E}"})
+_ANGLES = ("\\angle", "\\measuredangle")
+_INFIX_CALLS = {"\\bmod": "mod", "\\mod": "mod", "\\circ": "compose"}
+
+# The function that each opening sign stands for, and the sign that closes it.
+_ENCLOSED = {
+    "\\lfloor": ("floor", "\\rfloor"),
+    "\\lceil": ("ceil", "\\rceil"),
+    "\\|": ("norm", "\\|"),
+    "\\lVert": ("norm", "\\rVert"),
+    "\\Vert": ("norm", "\\Vert"),
+}
+# Behind a bar that closes: another bar, an operator, the end.
+_BEHIND_CLOSING_BAR = frozenset({"", "|", "+", "-", "=", ")", "}", "^", *_TIMES, *_OVER})
+MIN_NESTED_BARS = 6
+
+# The bracket that faces inwards for one that faces outwards, by whether it opens.
+_FRENCH_BRACKETS = {(True, "]"): "(", (False, "["): ")"}
 
 
 def parse(text: str, thousands: bool = True) -> Node | None:
@@ -92,19 +116,37 @@ def _parse(text: str, thousands: bool) -> Node | None:
     tokens = lex(text, thousands=thousands)
     if not tokens or len(tokens) > MAX_TOKENS:
         return None
-    parser = _Parser(tokens)
-    try:
-        node = parser.parse_list()
-    except NotInGrammar:
-        return None
-    return node if parser.at_end else None
+    node = _read_tokens(tokens)
+    if node is None:
+        # What has no reading as it stands may have one as the French write intervals.
+        rewritten = rewrite_french_intervals(tokens)
+        if rewritten:
+            return _read_tokens(rewritten)
+    return node
+
+
+def _read_tokens(tokens: Sequence[Token]) -> Node | None:
+    """Return the tree of all tokens; where bars have no reading, the one in which they nest is tried."""
+    bars = sum(token.text == "|" for token in tokens)
+    for are_nested in (False, True):
+        if are_nested and bars < MIN_NESTED_BARS:
+            return None
+        parser = _Parser(list(tokens), are_nested)
+        try:
+            node = parser.parse_list()
+        except NotInGrammar:
+            continue
+        if parser.at_end:
+            return node
+    return None
 
 
 class _Parser(TokenCursor):
     """Read an expression, each method one part of the grammar."""
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], bars_are_nested: bool) -> None:
         super().__init__(tokens)
+        self.bars_are_nested = bars_are_nested
         self.open_bars = 0  # absolute values that are open in the innermost bracket
 
     # Levels of precedence.
@@ -137,14 +179,29 @@ class _Parser(TokenCursor):
 
     def parse_relation(self) -> Node:
         r"""Return a chain such as `0 < x \le 1`, named by its relations."""
-        sides = [self.parse_set_operation()]
+        self.accept_any(_EMPTY_LABELS)
+        sides = [self.parse_operated() or self.parse_set_operation()]
         names: list[str] = []
         while sign := self.accept_any(RELATIONS):
             names.append(RELATIONS[sign])
             sides.append(self.parse_set_operation())
-        if not names:
-            return sides[0]
-        return Node("relation", tuple(sides), " ".join(names))
+        node = Node("relation", tuple(sides), " ".join(names)) if names else sides[0]
+        if self.accept("\\pmod"):
+            return Node("modulo", (node, self.parse_argument(is_whole=True)))
+        return node
+
+    def parse_operated(self) -> Node | None:
+        """Return a limit, sum or integral before `=` as one symbol, whose value follows; None for anything else."""
+        if self.peek() not in _OPERATORS:
+            return None
+        start = self.place
+        depth = 0
+        while depth or self.peek() != "=":
+            token = self.take()
+            depth += _ALL_NESTING.get(token.text, 0)
+            if depth < 0 or (token.kind == "separator" and not depth):
+                raise NotInGrammar
+        return Node("symbol", (), " ".join(self.list_texts(start)))
 
     def parse_set_operation(self) -> Node:
         r"""Return unions, intersections and differences, of which the first binds first: `A \cup B \setminus C`."""
@@ -190,6 +247,9 @@ class _Parser(TokenCursor):
                 node = Node("mul", (node, self.parse_operand()))
             elif self.accept_any(_OVER):
                 node = Node("div", (node, self.parse_operand()))
+            elif name := _INFIX_CALLS.get(self.peek()):
+                self.take()
+                node = Node("call", (node, self.parse_operand()), name)
             elif self.accept("%"):
                 node = Node("percent", (node,))
             elif mixed := self.parse_mixed_number(node):
@@ -254,8 +314,14 @@ class _Parser(TokenCursor):
             return True
         text = self.peek()
         if text == "|":
-            return self.open_bars == 0  # else it closes the absolute value
+            return self.is_at_opening_bar()
         return text in GREEK or text in _CONSTANTS or text in OPENERS
+
+    def is_at_opening_bar(self) -> bool:
+        """Whether a bar opens an absolute value and closes none."""
+        if self.open_bars == 0:
+            return True
+        return self.bars_are_nested and self.peek(1) not in _BEHIND_CLOSING_BAR
 
     def parse_factor(self) -> Node:
         """Return one thing and what is written behind and above it: powers, factorials, degrees, a base."""
@@ -273,6 +339,8 @@ class _Parser(TokenCursor):
             elif self.peek() == "_" and (digits := find_number(node)):
                 self.take()
                 node = self.parse_numeral(digits)
+            elif self.peek() == "_" and _is_raised_symbol(node):
+                node = self.parse_late_index(node)
             else:
                 self.leave()
                 return node
@@ -288,6 +356,13 @@ class _Parser(TokenCursor):
             self.place += 3
             return _attach_degree(node)
         return Node("pow", (node, self.parse_argument(is_whole=True)))
+
+    def parse_late_index(self, power: Node) -> Node:
+        """Return the power of a symbol whose index stands behind its exponent: `u^2_0`."""
+        self.expect("_")
+        base, exponent = power.parts
+        name = f"{base.name}_{self.read_subscript()}"
+        return Node("pow", (Node("symbol", (), name), exponent))
 
     def parse_numeral(self, digits: Node) -> Node:
         """Return digits with the base below them, which is a number or a word: `204_5`, `204_{five}`."""
@@ -397,15 +472,41 @@ class _Parser(TokenCursor):
         """Return a symbol with its index, its primes and the number at which it is evaluated: `a_1`, `f'(0)`."""
         if name in ("e", "i"):
             return Node("constant", (), name)
+        if name in _ANGLES:
+            name += self.take_corners()
         if self.accept("_"):
             name += "_" + self.read_subscript()
         while count := self.take_primes():
             name += "'" * count
+        start = self.place
         if self.is_at_evaluation():
-            start = self.place
             self.place += 3
-            name += "".join(self.list_texts(start))
+        elif name in _PROBABILITIES:
+            self.skip_conditional()
+        name += "".join(self.list_texts(start))
         return Node("symbol", (), name)
+
+    def take_corners(self) -> str:
+        """Step over three capitals behind the sign of an angle, and return them: read from either end they are one."""
+        corners = "".join(self.peek(ahead) for ahead in range(3))
+        if len(corners) != 3 or not (corners.isalpha() and corners.isupper()):
+            return ""
+        self.place += 3
+        return min(corners, corners[::-1])
+
+    def skip_conditional(self) -> None:
+        """Step over what a probability is of, where a bar parts it from the condition: `P(A|B)`."""
+        start = self.place
+        if not self.accept("("):
+            return
+        bars = 0
+        depth = 1
+        while depth and not self.at_end:
+            text = self.take().text
+            depth += _ALL_NESTING.get(text, 0)
+            bars += text == "|"
+        if depth or bars != 1:
+            self.place = start
 
     def is_at_evaluation(self) -> bool:
         """Whether a number in brackets follows at once: I(0) is the value of a function, not a product with zero."""
@@ -480,8 +581,8 @@ class _Parser(TokenCursor):
                 return self.parse_bare_braces()
             case "|" | "\\lvert" | "\\vert":
                 return self.parse_absolute_value()
-            case "\\lfloor" | "\\lceil":
-                return self.parse_rounded(opening)
+            case "\\lfloor" | "\\lceil" | "\\|" | "\\lVert" | "\\Vert":
+                return self.parse_enclosed(opening)
             case "(" | "[" | "\\{" | "\\langle" | "]":
                 return self.parse_bracket(opening)
             case "\\overline" | "\\vec" | "\\hat" | "\\bar" | "\\overrightarrow" | "\\widehat":
@@ -525,11 +626,11 @@ class _Parser(TokenCursor):
             raise NotInGrammar
         return Node("call", (node,), "abs")
 
-    def parse_rounded(self, opening: str) -> Node:
-        r"""Return what `\lfloor … \rfloor` or `\lceil … \rceil` round."""
+    def parse_enclosed(self, opening: str) -> Node:
+        r"""Return what `\lfloor … \rfloor`, `\lceil … \rceil` or the double bars of a norm enclose."""
+        name, closing = _ENCLOSED[opening]
         node = self.parse_nested()
-        name = opening.removeprefix("\\l")
-        self.expect(f"\\r{name}")
+        self.expect(closing)
         return Node("call", (node,), name)
 
     def parse_accented(self, accent: str) -> Node:
@@ -553,6 +654,41 @@ class _Parser(TokenCursor):
         # The French write open ends as `]0, 1[`.
         name = opening.replace("]", "(") + closing.replace("[", ")")
         return Node("group", parts, name)
+
+
+def rewrite_french_intervals(tokens: Sequence[Token]) -> list[Token] | None:
+    """Return the tokens with round brackets for those that face outwards, `]2,5[` as `(2,5)`; None where none do."""
+    rewritten: list[Token] = []
+    before: Token | None = None
+    is_open = False
+    for token in tokens:
+        new = token
+        if token.kind == "sign" and token.text in ("[", "]"):
+            opens = not is_open and _is_before_item(before)
+            if is_open == opens:
+                return None
+            is_open = opens
+            bracket = _FRENCH_BRACKETS.get((opens, token.text), token.text)
+            new = token._replace(text=bracket)
+        rewritten.append(new)
+        before = token
+    if is_open or rewritten == list(tokens):
+        return None
+    return rewritten
+
+
+def _is_before_item(token: Token | None) -> bool:
+    """Whether what follows this token begins something."""
+    if token is None or token.kind == "separator":
+        return True
+    return token.text in RELATIONS or token.text in _SET_OPERATIONS
+
+
+def _is_raised_symbol(node: Node) -> bool:
+    """Whether it is the power of a symbol that has no index yet."""
+    if node.kind != "pow" or node.parts[0].kind != "symbol":
+        return False
+    return "_" not in node.parts[0].name
 
 
 def _mix(whole: Node, fraction: Node) -> Node:

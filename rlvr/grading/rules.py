@@ -11,9 +11,15 @@ from collections.abc import Sequence
 
 from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.intervals import compare_regions, is_region
-from rlvr.grading.items import drop_names, find_names, read_coordinates, split_items
-from rlvr.grading.labels import is_label, is_name, is_named
-from rlvr.grading.normal_form import unwrap
+from rlvr.grading.items import (
+    drop_names,
+    find_names,
+    group_solutions,
+    read_coordinates,
+    split_items,
+)
+from rlvr.grading.labels import is_label, is_measure, is_name, is_named, is_quantity
+from rlvr.grading.normal_form import expand_determinant, unwrap
 from rlvr.grading.points import find_constant_ratio
 from rlvr.grading.precision import Undecided
 from rlvr.grading.scalars import compare_special, is_about, is_same_scalar
@@ -64,6 +70,9 @@ def _match_items(wanted: list[Node], given: list[Node], answer: Node) -> bool:
     """Whether two lists have the same elements, once names before them are dealt with."""
     if max(len(wanted), len(given)) > MAX_ITEMS:
         return False
+    solutions = _match_solutions(wanted, given)
+    if solutions is not None:
+        return solutions
     # An answer may repeat itself, but not without end: every pair of its elements is compared.
     if len(given) > 2 * len(wanted) + 2:
         return False
@@ -78,6 +87,19 @@ def _match_items(wanted: list[Node], given: list[Node], answer: Node) -> bool:
         coordinates = read_coordinates(answer)
         return _match_in_order(drop_names(wanted), coordinates or given)
     return _match_in_any_order(drop_names(wanted), drop_names(given))
+
+
+def _match_solutions(wanted: list[Node], given: list[Node]) -> bool | None:
+    """Compare the solutions of a system, of which one side at least names the unknowns each time; else None."""
+    wanted_solutions = group_solutions(wanted)
+    given_solutions = group_solutions(given)
+    if wanted_solutions is None and given_solutions is None:
+        return None
+    if wanted_solutions and given_solutions and wanted_solutions.names != given_solutions.names:
+        return False
+    wanted_tuples = wanted_solutions.tuples if wanted_solutions else drop_names(wanted)
+    given_tuples = given_solutions.tuples if given_solutions else drop_names(given)
+    return _match_in_any_order(wanted_tuples, given_tuples)
 
 
 def _match_in_order(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
@@ -133,12 +155,62 @@ def _is_repeat(item: Node, other: Node) -> bool:
     return same(item, other) and same(other, item)
 
 
+# Residues.
+
+
+def _compare_residues(gold: Node, answer: Node) -> bool | None:
+    r"""Compare `3 \pmod 5` and `x \equiv 3 \pmod 5` with each other or with the residue; None without a modulus."""
+    if gold.kind == "modulo" and answer.kind == "modulo":
+        return _is_same_residue(gold, answer)
+    if gold.kind == "modulo":
+        _, residue = _split_congruence(gold)
+        return same(residue, answer)
+    if answer.kind != "modulo":
+        return None
+    others, residue = _split_congruence(answer)
+    if not same(gold, residue):
+        return False
+    return all(is_name(other) or _is_congruent(other, residue, answer.parts[1]) for other in others)
+
+
+def _is_same_residue(gold: Node, answer: Node) -> bool:
+    modulus = gold.parts[1]
+    if not same(modulus, answer.parts[1]):
+        return False
+    gold_others, gold_residue = _split_congruence(gold)
+    answer_others, answer_residue = _split_congruence(answer)
+    if len(gold_others) == len(answer_others) and not _match_sides(gold_others, answer_others):
+        return False
+    return same(gold_residue, answer_residue) or _is_congruent(
+        gold_residue, answer_residue, modulus
+    )
+
+
+def _split_congruence(node: Node) -> tuple[tuple[Node, ...], Node]:
+    r"""Return what stands before the last `\equiv`, and the residue."""
+    inner = node.parts[0]
+    if inner.kind != "relation" or not set(inner.name.split()) <= {"~", "="}:
+        return (), inner
+    return inner.parts[:-1], inner.parts[-1]
+
+
+def _is_congruent(left: Node, right: Node, modulus: Node) -> bool:
+    """Whether two whole numbers differ by a multiple of the modulus."""
+    values = [evaluate_exactly(node) for node in (left, right, modulus)]
+    numbers = [value for value in values if value is not None and value.denominator == 1]
+    if len(numbers) < 3 or numbers[2] == 0:
+        return False
+    return (numbers[0] - numbers[1]) % numbers[2] == 0
+
+
 # Equations, inequalities and chains of them.
 
 
 def _compare_relations(gold: Node, answer: Node) -> bool | None:
     """Compare equations and inequalities with each other, or with a value; None for anything else."""
     if gold.kind == "relation" and answer.kind == "relation":
+        if gold.name == "~" and is_named(answer):
+            return _match_named(gold, answer)
         return _match_relation(gold, answer)
     if answer.kind == "relation":
         return _match_chain(gold, answer)
@@ -149,8 +221,13 @@ def _compare_relations(gold: Node, answer: Node) -> bool | None:
 
 def _match_labelled(gold: Node, answer: Node) -> bool:
     """Whether the answer is the value of a gold with a label: `x=5`."""
+    if gold.name.endswith("~"):
+        exact = _drop_rounding(gold)
+        return exact is not None and same(exact, answer)
     operators = set(gold.name.split())
     label, *between, value = gold.parts
+    if gold.name == "=" and is_label(value) and not is_label(label):
+        return same(label, answer)  # the value stands first
     if not operators <= {"=", "in"} or not is_label(label):
         return False
     return same(value, answer) and all(same(value, part) for part in between)
@@ -160,29 +237,90 @@ def _match_chain(gold: Node, answer: Node) -> bool:
     """Whether every side of `m + n = 2 + 3 = 5` that has a value is the gold."""
     if answer.name == "in":
         return is_name(answer.parts[0]) and same(gold, answer.parts[1])
-    if answer.name == "~":
+    *operators, last = answer.name.split()
+    if last == "~" and set(operators) <= {"="}:
         return _match_rounded(gold, answer)
-    if set(answer.name.split()) != {"="}:
+    if {*operators, last} != {"="}:
         return False
-    sides = answer.parts
-    if is_name(sides[0]):
+    return _match_sides_of_chain(gold, answer.parts)
+
+
+def _match_sides_of_chain(gold: Node, sides: Sequence[Node]) -> bool:
+    """Whether all sides of a chain that have a value are the gold."""
+    if _names_value(gold, sides[0]):
         sides = sides[1:]
-    if len(sides) == 2 and sides[1].kind == "symbol" and not is_name(gold):
+    if len(sides) == 2 and _is_named_last(gold, sides[1]):
         sides = sides[:1]
-    return all(same(gold, side) for side in sides)
+    return all(same(gold, expand_determinant(side) or side) for side in sides)
+
+
+def _match_named(gold: Node, answer: Node) -> bool:
+    r"""Whether the answer gives the same name the value that a gold rounds: `m = 6.2` for `m \approx 6.2`."""
+    name, value = answer.parts
+    rounded = _drop_rounding(gold)
+    if rounded is None or name != gold.parts[0]:
+        return False
+    return same(rounded, value)
+
+
+def _names_value(gold: Node, side: Node) -> bool:
+    """Whether a side names the value that follows it; an expression in letters names numbers only."""
+    if is_name(side):
+        return True
+    if find_symbols(gold) or evaluate_exactly(side) is not None:
+        return False
+    return is_quantity(side)
+
+
+def _is_named_last(gold: Node, side: Node) -> bool:
+    """Whether the last side names the value before it: `6 = t`."""
+    if side.kind == "symbol":
+        return not is_name(gold)
+    return is_measure(side) and evaluate_exactly(side) is None
 
 
 def _match_rounded(gold: Node, answer: Node) -> bool:
     r"""Whether the answer is `\sqrt{51} \approx 7.14`, a root and about how much it is, or `x \approx 5`."""
-    left = answer.parts[0]
-    rounded = answer.parts[-1]
-    if evaluate_exactly(gold) is None and is_decimal(rounded):
-        if not is_about(gold, rounded):
-            return False
-        return len(answer.parts) == 2 and same(gold, left)
-    if not is_name(left) or is_name(gold):
+    *sides, rounded = answer.parts
+    if len(sides) > 1 and _names_value(gold, sides[0]):
+        sides = sides[1:]
+    left = sides[-1]
+    if len(sides) == 1 and is_name(left):
+        return not is_name(gold) and same(gold, rounded)
+    if not _is_rounding(left, rounded):
         return False
-    return same(gold, answer.parts[1])
+    if is_decimal(gold) and same(gold, rounded):
+        return True
+    return all(same(gold, side) for side in sides)
+
+
+def _drop_rounding(gold: Node) -> Node | None:
+    r"""Return the value of a gold with its rounding: of `\frac13 \approx 0.33` the first, of `m \approx 6.2` the last.
+
+    None where it is no rounding, or where a name is about a whole number.
+    """
+    *sides, rounded = gold.parts
+    if not is_decimal(rounded):
+        return None
+    if len(sides) == 1 and is_name(sides[0]):
+        return rounded
+    if not _is_rounding(sides[-1], rounded):
+        return None
+    if len(sides) == 1:
+        return sides[0]
+    operators = gold.name.removesuffix(" ~")
+    return Node("relation", tuple(sides), operators)
+
+
+def _is_rounding(value: Node, rounded: Node) -> bool:
+    """Whether a number is about as much as what it follows, in the same unit."""
+    exact, units = split_units(value)
+    decimal, decimal_units = split_units(rounded)
+    if exact is None or decimal is None or find_symbols(exact):
+        return False
+    if decimal_units not in (units, ()):
+        return False
+    return is_about(exact, decimal)
 
 
 def _match_relation(gold: Node, answer: Node) -> bool:
@@ -265,6 +403,7 @@ def _compare_ordered(gold: Node, answer: Node) -> bool | None:
 
 
 _RULES = (
+    _compare_residues,
     compare_words,
     _compare_several,
     compare_regions,

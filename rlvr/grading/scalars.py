@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from rlvr.grading.exact import evaluate_exactly
@@ -17,14 +18,21 @@ NEAR = Fraction(1, 10**6)
 ABOUT = 100  # `\approx` is good to one part in so many
 MAX_DECIMAL_BITS = 3000
 
+YEN_OR_YUAN: Units = (("yenyuan", Fraction(1)),)
+_YEN_AND_YUAN = {YEN_OR_YUAN, (("yen", Fraction(1)),), (("yuan", Fraction(1)),)}
+_OMEGA = Node("symbol", (), "\\Omega")
+_OHM = Node("text", (), "ohm")
+MAX_PLACES = 20  # behind the point, of a rounded number
+
 
 def is_same_scalar(gold: Node, answer: Node) -> bool:
     """Whether two formulas are worth the same; a unit may be missing but not different."""
+    gold, answer = name_ohms(gold, answer)
     wanted, gold_units = split_units(gold)
     given, answer_units = split_units(answer)
     if wanted is None or given is None:
         return False
-    if not _accept_units(gold_units, answer_units):
+    if not accept_units(gold_units, answer_units):
         return False
     if wanted.kind == "percent" and given.kind != "percent":
         if answer_units:
@@ -33,10 +41,39 @@ def is_same_scalar(gold: Node, answer: Node) -> bool:
     return _is_same_number(wanted, given)
 
 
-def _accept_units(gold_units: Units, answer_units: Units) -> bool:
+def accept_units(gold_units: Units, answer_units: Units) -> bool:
+    """Whether the unit of an answer is the gold's, missing, or one that may stand where the gold names none."""
     if not answer_units or gold_units == answer_units:
         return True
-    return not gold_units and is_optional(answer_units)
+    if not gold_units:
+        return is_optional(answer_units)
+    # One sign is written for both currencies.
+    return YEN_OR_YUAN in (gold_units, answer_units) and {gold_units, answer_units} <= _YEN_AND_YUAN
+
+
+def name_ohms(gold: Node, answer: Node) -> tuple[Node, Node]:
+    r"""Return both with `\Omega` behind a number as ohms, where the other side speaks of ohms or is a bare number.
+
+    A gold that is nothing but a number times a variable of that name keeps it.
+    """
+    if _is_times_omega(answer) and (_is_in_ohms(gold) or evaluate_exactly(gold) is not None):
+        return gold, replace(answer, parts=(answer.parts[0], _OHM))
+    if _is_times_omega(gold) and _is_in_ohms(answer):
+        return replace(gold, parts=(gold.parts[0], _OHM)), answer
+    return gold, answer
+
+
+def _is_times_omega(node: Node) -> bool:
+    if node.kind != "mul" or node.parts[1] != _OMEGA:
+        return False
+    return evaluate_exactly(node.parts[0]) is not None
+
+
+def _is_in_ohms(node: Node) -> bool:
+    if node.kind != "mul" or node.parts[1].kind != "text":
+        return False
+    _, units = split_units(node)
+    return units == (("ohm", Fraction(1)),)
 
 
 def _is_same_number(wanted: Node, given: Node) -> bool:
@@ -92,7 +129,7 @@ def has_finite_decimal(value: Fraction) -> bool:
 
 
 def is_about(gold: Node, rounded: Node) -> bool:
-    """Whether a decimal is the gold to one part in a hundred."""
+    """Whether a decimal is the gold to one part in a hundred, or to the place where it ends."""
     try:
         value = evaluate_exactly(rounded)
         wanted = evaluate_constant(gold)
@@ -100,7 +137,16 @@ def is_about(gold: Node, rounded: Node) -> bool:
         return False
     if value is None:
         return False
-    return abs(value.numerator / value.denominator - wanted) <= abs(wanted) / ABOUT
+    error = abs(value.numerator / value.denominator - wanted)
+    return bool(error <= abs(wanted) / ABOUT or error <= _halve_last_place(value))
+
+
+def _halve_last_place(decimal: Fraction) -> float:
+    """Return how far a number may be from what it was rounded from: 0.05 for 2.3."""
+    places = 0
+    while places < MAX_PLACES and (decimal * 10**places).denominator != 1:
+        places += 1
+    return 0.5 * 10.0**-places * (1 + 1e-9)
 
 
 def compare_special(gold: Node, answer: Node) -> bool | None:

@@ -41,10 +41,22 @@ def groups_only(node: Node) -> bool:
 
 
 def is_decimal(node: Node) -> bool:
-    """Whether it is a number that was written with a point, with or without a minus."""
+    """Whether it is a number that was written with a point, with or without a minus and a power of ten."""
     if node.kind == "neg":
         return is_decimal(node.parts[0])
+    if node.kind == "mul":
+        return is_decimal(node.parts[0]) and _is_power_of_ten(node.parts[1])
     return node.name == "decimal"
+
+
+def _is_power_of_ten(node: Node) -> bool:
+    r"""Whether it is the second part of scientific notation: `10^{-3}`."""
+    if node.kind != "pow":
+        return False
+    base, exponent = node.parts
+    if exponent.kind == "neg":
+        exponent = exponent.parts[0]
+    return base.value == 10 and exponent.value is not None
 
 
 def get_infinity_sign(node: Node) -> int:

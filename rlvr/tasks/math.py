@@ -17,6 +17,7 @@ from rlvr.grading import math_verify
 from rlvr.grading.compare import Match, canonical, compare
 from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.extract import Form, extract_answers, find_last_box
+from rlvr.grading.lexer import strip_punctuation
 from rlvr.grading.parser import parse
 from rlvr.grading.traversal import walk
 from rlvr.grading.tree import Node
@@ -166,7 +167,7 @@ def _rewrite(gold: str, node: Node | None) -> list[str]:
     spaced = gold.replace(r"\frac", r"\dfrac").replace("=", " = ")
     rewrites = [gold, rf" \displaystyle {spaced} "]
     if node is not None and _is_scalar(node):
-        rewrites.append(f"{gold}+0")
+        rewrites.append(f"{strip_punctuation(gold)}+0")
     return rewrites
 
 
