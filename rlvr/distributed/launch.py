@@ -31,6 +31,10 @@ LAUNCHED = "RLVR_LAUNCHED"  # in the environment of what was started here
 GRACE = 5.0
 
 
+# The first Ctrl-C ends the step, the second the run, this one the processes that did not listen.
+ENDING_INTERRUPT = 3
+
+
 # Ray takes about 15 seconds to see that a node is gone, while the processes of the others see it at
 # once.
 NODE_GRACE = 45.0
@@ -75,7 +79,7 @@ class LocalLauncher:
         self.folder = folder
         self.marker = marker
         self.started: list[Started] = []
-        self.is_interrupted = False
+        self.interrupts = 0
 
     def find_address(self) -> tuple[str, str]:
         """Return where rank 0 of a cluster can be met: this node's address and a free port."""
@@ -105,9 +109,12 @@ class LocalLauncher:
             rank = node * count + local_rank
             environment |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank)}
             self.started.append(self._start(rank, argv, entry, dict(environment)))
-        if self.is_interrupted:
-            self.interrupt()
-        return _wait_for_all(self.started, size)
+        if self.interrupts:
+            self._pass_interrupt_on()
+        ended = _wait_for_all(self.started, size)
+        if self.interrupts >= ENDING_INTERRUPT:
+            return 130, "stopped at once; what was saved stays"
+        return ended
 
     def _start(
         self,
@@ -129,8 +136,25 @@ class LocalLauncher:
         return Started(rank, process, receiver)
 
     def interrupt(self) -> None:
+        """Pass Ctrl-C on; the third one ends all processes, of which one may hang."""
+        self.interrupts += 1
+        if self.interrupts < ENDING_INTERRUPT:
+            self._pass_interrupt_on()
+            return
+        self._end_all(signal.SIGTERM)
+        # What waits inside a library does not see the first signal.
+        killer = threading.Timer(GRACE, self._end_all, [signal.SIGKILL])
+        killer.daemon = True
+        killer.start()
+
+    def _end_all(self, number: signal.Signals) -> None:
+        for one in self.started:
+            if one.process.exitcode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(one.process.pid or 0, number)
+
+    def _pass_interrupt_on(self) -> None:
         """Send Ctrl-C to rank 0, which tells the others when the step has ended."""
-        self.is_interrupted = True
         for first in self.started[:1]:
             with suppress(ProcessLookupError):
                 os.kill(first.process.pid or 0, signal.SIGINT)

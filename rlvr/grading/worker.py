@@ -46,6 +46,7 @@ class Killable:
         self._environment = {"PYTHONPATH": _extend_python_path(), **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._stopped = False
         atexit.register(self.close)
 
     def ask(self, request: Any, seconds: float, *, clock: float | None = None) -> Any:
@@ -71,8 +72,18 @@ class Killable:
         with self._lock:
             self._kill()
 
+    def stop(self) -> None:
+        """End the process now and for good, also while another thread waits for its answer."""
+        self._stopped = True
+        process = self._process
+        if process is not None and process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     def _ensure_running(self) -> subprocess.Popen[bytes]:
         """Return the process, a fresh one where none runs; raises Late or Died."""
+        if self._stopped:
+            raise Died("the helper process was stopped")
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._process = subprocess.Popen(  # noqa: S603 - a script of ours
@@ -165,19 +176,30 @@ class HelperPool:
         self._askers = ThreadPoolExecutor(size, thread_name_prefix="verify")
         self._menders = ThreadPoolExecutor(size, thread_name_prefix="verify-start")
         self._ready: queue.SimpleQueue[Killable] = queue.SimpleQueue()
-        for _ in range(size + 1):
-            self._ready.put(Killable(script, environment))
+        self._helpers = [Killable(script, environment) for _ in range(size + 1)]
+        for helper in self._helpers:
+            self._ready.put(helper)
+        _call_before_threads_are_joined(self.close)
 
     def ask(self, request: Any, seconds: float) -> Future[Any]:
         """Return the future answer to a request; its exception is Late or Died."""
         return self._askers.submit(self._ask, request, seconds)
+
+    def close(self) -> None:
+        """End the helpers and give up all questions that wait."""
+        for pool in (self._askers, self._menders):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for helper in self._helpers:
+            helper.stop()
+            self._ready.put(helper)  # whoever waits for one learns that it was stopped
 
     def _ask(self, request: Any, seconds: float) -> Any:
         helper = self._ready.get()
         try:
             answer = helper.ask(request, seconds)
         except (Late, Died):
-            self._menders.submit(self._mend, helper)
+            with contextlib.suppress(RuntimeError):  # closed, so nothing is mended any more
+                self._menders.submit(self._mend, helper)
             raise
         self._ready.put(helper)
         return answer
@@ -187,6 +209,15 @@ class HelperPool:
         with contextlib.suppress(Late, Died):
             helper.start()
         self._ready.put(helper)
+
+
+def _call_before_threads_are_joined(close: Callable[[], None]) -> None:
+    """Call `close` when Python ends, before it waits for the threads of all pools.
+
+    `atexit` comes after that, when every question in the queue has been worked on.
+    """
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(close)
 
 
 def serve(handle: Callable[[Any], Any], *, memory: int = 2 << 30) -> None:
