@@ -49,13 +49,9 @@ def page() -> str:
 
 def reading_order() -> str:
     lines = []
-    total = 0
     for number, name in enumerate(READING_ORDER, start=1):
-        path = PACKAGE / name
-        count = len(path.read_text(encoding="utf-8").splitlines())
-        total += count
-        lines.append(f"{number}. `rlvr/{name}` ({count} lines): {subject_of(path)}")
-    return "\n".join([*lines, "", f"Together {total} lines."])
+        lines.append(f"{number}. `rlvr/{name}`: {subject_of(PACKAGE / name)}")
+    return "\n".join(lines)
 
 
 def map_of_rooms() -> str:

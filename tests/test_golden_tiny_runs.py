@@ -40,7 +40,10 @@ def differences(wanted: Any, given: Any, where: str) -> list[str]:
 @pytest.mark.parametrize("name", list(MADE_BY["RUNS"]))
 def test_a_tiny_run_gives_the_golden_numbers(name: str, tmp_path: Path) -> None:
     wanted = json.loads(FILE.read_text(encoding="utf-8"))[name]
-    assert differences(wanted, MADE_BY["run_of"](name, tmp_path), name) == []
+    moved = differences(wanted, MADE_BY["run_of"](name, tmp_path), name)
+    assert moved == [], (
+        "if that is meant: python tests/golden/tiny_runs.py, and the commit says why"
+    )
 
 
 def test_the_comparison_sees_a_change_of_one_part_in_a_billion() -> None:

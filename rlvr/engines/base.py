@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """What a step needs of an engine.
 
-    A registered engine is called with the model, its tokenizer and the dtype of the arithmetic.
+    A registered engine is called with the model, its tokenizer and the dtype of the arithmetic. An
+    engine that needs no weights still has to read them to their end, since ranks gather them together.
     """
 
     version: int

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def describe(groups: Sequence[RewardedGroup], gathered: CollectedGroups) -> Metrics:
     """Describe rewards by part, shares of correct, well-formed and truncated responses, lengths,
     and groups without signal.
+
+    The groups are those of all ranks, so nothing is reduced here.
     """
     samples = flatten(groups)
     metrics = Metrics.sum(

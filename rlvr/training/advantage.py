@@ -1,7 +1,9 @@
 """Advantage estimators: how much better each response was than expected.
 
-An estimator reads `Scored` and returns one advantage for every response token. Only methods of
-tensors are used, so that reading a recipe does not load torch.
+An estimator reads `Scored` and returns one advantage for every response token. `scored.total` [N]
+compares samples: the reward of each less its penalties; `scored.token_reward` [T] is for estimators
+that discount. The advantage is multiplied by `scored.mask` at the end. Only methods of tensors are
+used, so that reading a recipe does not load torch.
 """
 
 from __future__ import annotations

@@ -107,7 +107,11 @@ def test_policy_losses_and_their_gradients(case: dict[str, Any]) -> None:
     assert logprob.grad is not None
     close(case, flat.rows(logprob.grad), wanted["grad_log_prob"])
     if "pg_clipfrac" in wanted:
-        close(case, (shares["clip_fraction"] * flat.mask).sum() / flat.mask.sum(), wanted["pg_clipfrac"])
+        close(
+            case,
+            (shares["clip_fraction"] * flat.mask).sum() / flat.mask.sum(),
+            wanted["pg_clipfrac"],
+        )
 
 
 def loss_with(batch: Batch, weight: Tensor) -> Batch:
