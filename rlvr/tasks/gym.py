@@ -92,8 +92,8 @@ def gym(
 def _report_faults(dataset: str, faults: Sequence[str]) -> None:
     """Say in one line how many entries the library could not make."""
     if faults:
-        left_out = f"{len(faults)} entries of '{dataset}' are left out"
-        print(f"gym: {left_out}, which reasoning-gym cannot make ({faults[0]})", file=sys.stderr)
+        left_out = f"gym: '{dataset}': entries left out: {len(faults)}"
+        print(f"{left_out}, which reasoning-gym cannot make ({faults[0]})", file=sys.stderr)
 
 
 class _Made(NamedTuple):
