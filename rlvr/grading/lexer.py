@@ -14,6 +14,7 @@ from typing import NamedTuple
 from rlvr.grading.characters import write_as_latex
 from rlvr.grading.notation import (
     COMMANDS,
+    CURRENCY_SIGNS,
     FUNCTION_NAMES,
     FUNCTION_SPELLINGS,
     HIDDEN,
@@ -26,6 +27,7 @@ from rlvr.grading.notation import (
     SYMBOL_WORDS,
     UNIT_WORDS,
 )
+from rlvr.grading.quantities import mark_dollars, spell_quantities
 
 _HIDDEN = re.compile(HIDDEN)
 
@@ -36,14 +38,14 @@ _TOKEN = re.compile(
             r"(?P<space>(?:\s|~)+)",
             r"\\begin *\{(?P<environment>(?:[pbvVB]|small)?matrix|array)\}(?: *\{[lrc| ]*\})?"
             r"(?P<body>.*?)\\end *\{(?P=environment)\}",
-            rf"\\(?:{'|'.join(STYLES)}) *\{{(?P<styled>[^{{}}]*)\}}",
+            rf"\\(?:{'|'.join(STYLES)}) *\{{(?P<styled>[^{{}}]*(?:(?<=\^)\{{-?[0-9]\}}[^{{}}]*)*)\}}",
             r"(?P<blackboard>\\mathbb *(?:\{[A-Z]\}|[A-Z]))",
             # An exponent is one only where no letter, digit or power follows: `2e3` but not `2e3x`.
             r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3}(?![0-9a-zA-Z^.]))?)",
             r"(?P<command>\\(?:[A-Za-z]+|.))",
             r"(?P<word>[A-Za-z]+)",
             rf"(?P<ideographs>[{IDEOGRAPHS}]+)",
-            r"(?P<sign><=|>=|!=|==|\*\*|\.\.\.|[-+*/^_=<>(){}\[\]|!%,;:'°&¤])",
+            r"(?P<sign><=|>=|!=|==|\*\*|\.\.\.|[-+*/^_=<>(){}\[\]|!%,;:'°&¤€£¥₹₩₽])",
         )
     ),
     re.DOTALL,
@@ -85,8 +87,10 @@ _GLUED = re.compile(
 )
 
 # What text type may hold beside words: a number with what it counts, a number, a variable.
-_COUNTED = re.compile(r"([0-9][0-9.,]*) +([A-Za-z][A-Za-z ]*)")
-_NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%]*")
+_COUNTED = re.compile(r"([0-9][0-9.,:]*) +([A-Za-z][A-Za-z ]*)")
+_NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%:]*")
+_CURRENCY = re.compile(f"[{''.join(CURRENCY_SIGNS)}]")
+_PRICED = re.compile(rf"({'|'.join(CURRENCY_SIGNS.values())}) +([0-9][0-9.,]*)")
 _PHRASE = re.compile(r"[A-Za-z][A-Za-z .'-]*")
 _CAPITALISED = re.compile(r"[A-Z][a-z]{2,}")
 _ONE_LETTER_WORDS = frozenset("aAI")
@@ -148,9 +152,11 @@ def _normalise(text: str) -> str:
         text = text.replace("\\\\", "\\")
     text = _ROW_SPACING.sub(r"\\\\", text)
     text = strip_punctuation(write_as_latex(text))
+    if text.count("$") == 1:
+        text = mark_dollars(text)
     # A dollar sign that is meant is set aside as ¤ before those that only delimit go.
     text = _DELIMITERS.sub(" ", text).replace("\\$", "¤")
-    return text.replace("$", " ").strip()
+    return spell_quantities(text.replace("$", " ").strip())
 
 
 def strip_punctuation(text: str) -> str:
@@ -211,8 +217,8 @@ def _read_match(match: re.Match[str], spaced: bool) -> list[Token] | None:
 def _read_sign(sign: str, spaced: bool) -> list[Token] | None:
     if sign == "&":  # belongs into a matrix
         return None
-    if sign == "¤":
-        return [Token("text", "dollar", spaced)]
+    if sign in CURRENCY_SIGNS:
+        return [Token("text", CURRENCY_SIGNS[sign], spaced)]
     if sign in SEPARATORS:
         return [Token("separator", ",", spaced)]
     return [Token("sign", sign, spaced)]
@@ -230,6 +236,8 @@ def _read_command(command: str, spaced: bool) -> list[Token]:
     if glued:
         return [Token("word", command[glued.end() :], True)]
     command = COMMANDS.get(command, command)
+    if command in CURRENCY_SIGNS:
+        return [Token("text", CURRENCY_SIGNS[command], spaced)]
     if command in SEPARATORS:
         return [Token("separator", SEPARATORS[command], spaced)]
     name = command[1:]
@@ -240,9 +248,17 @@ def _read_command(command: str, spaced: bool) -> list[Token]:
     return [Token("sign", command, spaced)]
 
 
+def _read_amount(digits: str) -> list[Token]:
+    return lex(digits) or []
+
+
+def _name_currency(sign: re.Match[str]) -> str:
+    return f" {CURRENCY_SIGNS[sign[0]]} "
+
+
 def _read_styled(content: str, spaced: bool) -> list[Token] | None:
     r"""Return what `\text{…}` holds: a joining word, a letter or number in text type, a function, else words."""
-    content = content.replace("¤", "dollar").replace("~", " ").replace("\\ ", " ")
+    content = _CURRENCY.sub(_name_currency, content).replace("~", " ").replace("\\ ", " ")
     words = " ".join(content.split())
     if words.lower() in JOINING_WORDS:
         return [Token("separator", JOINING_WORDS[words.lower()], spaced)]
@@ -254,8 +270,10 @@ def _read_styled(content: str, spaced: bool) -> list[Token] | None:
         return [Token("sign", SYMBOL_WORDS[words], spaced)]
     counted = _COUNTED.fullmatch(words)
     if counted:
-        count = lex(counted[1]) or []
-        return [*count, Token("text", counted[2], True)]
+        return [*_read_amount(counted[1]), Token("text", counted[2], True)]
+    priced = _PRICED.fullmatch(words)
+    if priced:
+        return [Token("text", priced[1], spaced), *_read_amount(priced[2])]
     if words in _VARIABLES or _NUMERIC.fullmatch(words):
         return lex(words)
     return [Token("text", words, spaced)]

@@ -64,3 +64,9 @@ UNIT_SPELLINGS = map_to_canonical({unit: [unit, *others] for unit, others in _UN
 UNIT_WORDS = {spelling.lower() for spelling in UNIT_SPELLINGS if len(spelling) > 1}
 UNIT_WORDS -= set(_TABLES["only_in_text"].split())
 NEVER_UNITS = frozenset(_TABLES["never_units"].split())
+NEVER_IDEOGRAPHS = frozenset(_TABLES["never_ideographs"].split())
+NEVER_COUNTED = frozenset(_TABLES["never_counted"].split())
+
+# The unit of each sign of a currency, and the codes that stand before or behind a number.
+CURRENCY_SIGNS: dict[str, str] = _TABLES["currency_signs"]
+CURRENCY_CODES: list[str] = _TABLES["currency_codes"].split()

@@ -9,22 +9,32 @@ from dataclasses import replace
 from fractions import Fraction
 
 from rlvr.grading.exact import evaluate_exactly
-from rlvr.grading.notation import NEVER_UNITS, UNIT_SPELLINGS
+from rlvr.grading.notation import (
+    IDEOGRAPHS,
+    NEVER_COUNTED,
+    NEVER_IDEOGRAPHS,
+    NEVER_UNITS,
+    UNIT_SPELLINGS,
+)
 from rlvr.grading.parser import parse
-from rlvr.grading.tree import MINUS_ONE, Node
+from rlvr.grading.tree import Node
 
 Units = tuple[tuple[str, Fraction], ...]
 """The power of each unit, sorted by name. A word that is no known unit has a `?` before it."""
 
 # What the words of a unit expression may look like, and a plain plural among them.
 _PLAIN = re.compile(r"[A-Za-z°%](?:[A-Za-z°%/ .·*]|\^-?[0-9])*")
+_IDEOGRAPHIC = re.compile(rf"[{IDEOGRAPHS}]+")
+_NOUN = re.compile(r"[A-Za-z][a-z'-]+(?: [a-z][a-z'-]+){0,2}")
 _PLURAL = re.compile(r"\?[a-z]{2,}(?<!th)(?<!s)s")
-
-# Times of day are no units, and change no number.
-_TIMES_OF_DAY = frozenset({"?am", "?pm", "?AM", "?PM", "?a.m", "?p.m"})
 
 _DIMENSIONS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3}
 _MAX_POWER = 4
+_ONE = Fraction(1)
+
+# `J/(kg K)`, and a power in braces.
+_DENOMINATOR = re.compile(r"/ ?\(([^()/]*)\) ?$")
+_BRACED_EXPONENT = re.compile(r"\^\{(-?[0-9])\}")
 
 
 def split_units(node: Node) -> tuple[Node | None, Units]:
@@ -59,7 +69,7 @@ def split_units(node: Node) -> tuple[Node | None, Units]:
 def _sort_units(powers: dict[str, Fraction]) -> Units:
     units: list[tuple[str, Fraction]] = []
     for unit in sorted(powers):
-        if powers[unit] and unit not in _TIMES_OF_DAY:
+        if powers[unit]:
             units.append((unit, powers[unit]))
     return tuple(units)
 
@@ -73,6 +83,8 @@ def _multiply(factors: Sequence[Node]) -> Node:
 
 def has_plain_words(text: str) -> bool:
     """Whether words only name something, and deny or change nothing."""
+    if not text.isascii() and any(word in text for word in NEVER_IDEOGRAPHS):
+        return False
     return not any(word.lower() in NEVER_UNITS for word in re.split(r"[^A-Za-z]+", text))
 
 
@@ -87,6 +99,21 @@ def is_optional(units: Units) -> bool:
     return power == 1 and _PLURAL.fullmatch(name) is not None
 
 
+def drop_counted_noun(node: Node) -> Node | None:
+    """Return the number of `12 red apples`; None where no words follow it, or words that may change what it says."""
+    number, *words = _list_factors(node)
+    if not words or _is_only_text(number):
+        return None
+    if any(word.kind != "text" for word in words):
+        return None
+    noun = " ".join(word.name.strip("() .,;") for word in words)
+    if not _NOUN.fullmatch(noun) and not _IDEOGRAPHIC.fullmatch(noun):
+        return None
+    if not has_plain_words(noun) or not NEVER_COUNTED.isdisjoint(noun.lower().split()):
+        return None
+    return number
+
+
 def read_number(text: str) -> Fraction | None:
     r"""Return the number that a text is, without its unit.   read_number("1,234.50 dollars") -> Fraction(2469, 2)"""
     node = parse(text)
@@ -99,7 +126,7 @@ def read_number(text: str) -> Fraction | None:
 
 
 def _list_factors(node: Node) -> list[Node]:
-    """Return the factors of a product; a sign belongs to the first, and a unit below a line is one to the power -1."""
+    """Return the factors of a product; a sign belongs to the first, and a unit below a line is one of kind `per`."""
     if node.kind == "mul":
         factors: list[Node] = []
         for part in node.parts:
@@ -111,7 +138,7 @@ def _list_factors(node: Node) -> list[Node]:
     if node.kind == "div":
         top, bottom = node.parts
         if _is_only_text(bottom) and not _is_only_text(top):
-            return [*_list_factors(top), Node("pow", (bottom, MINUS_ONE))]
+            return [*_list_factors(top), Node("per", (bottom,))]
     return [node]
 
 
@@ -121,7 +148,7 @@ def _is_only_text(node: Node) -> bool:
         return True
     if node.kind == "pow":
         return _is_only_text(node.parts[0])
-    if node.kind not in ("mul", "div", "group") or not node.parts:
+    if node.kind not in ("mul", "div", "group", "per") or not node.parts:
         return False
     return all(_is_only_text(part) for part in node.parts)
 
@@ -132,14 +159,25 @@ def _add_powers(node: Node, power: Fraction, powers: defaultdict[str, Fraction])
         case "text":
             return _add_powers_of_words(node.name, power, powers)
         case "pow":
-            base, raised = node.parts
-            exponent = _read_exponent(raised)
-            return exponent is not None and _add_powers(base, power * exponent, powers)
+            return _add_raised(node, power, powers)
+        case "per":
+            return _add_powers(node.parts[0], -power, powers)
         case "div":
             top, bottom = node.parts
             return _add_powers(top, power, powers) and _add_powers(bottom, -power, powers)
         case _:
             return all(_add_powers(part, power, powers) for part in node.parts)
+
+
+def _add_raised(node: Node, power: Fraction, powers: defaultdict[str, Fraction]) -> bool:
+    """Add what an exponent raises: behind words it is written on the last of them, m/s² and not (m/s)²."""
+    base, raised = node.parts
+    exponent = _read_exponent(raised)
+    if exponent is None:
+        return False
+    if base.kind == "text":
+        return _add_powers_of_words(base.name, power, powers, exponent)
+    return _add_powers(base, power * exponent, powers)
 
 
 def _read_exponent(node: Node) -> Fraction | None:
@@ -152,17 +190,27 @@ def _read_exponent(node: Node) -> Fraction | None:
     return node.value
 
 
-def _add_powers_of_words(text: str, power: Fraction, powers: defaultdict[str, Fraction]) -> bool:
+def _add_powers_of_words(
+    text: str, power: Fraction, powers: defaultdict[str, Fraction], last: Fraction = _ONE
+) -> bool:
     """Add the powers of `square centimeters`, `m/s^2`, `miles per hour`, or any plain words; tell whether they are."""
-    words = text.strip("() ").rstrip(".,;")
+    words = _DENOMINATOR.sub(r"/\1", text).strip("() ").rstrip(".,;")
+    words = words.replace("\\cdot", "·")
+    words = _BRACED_EXPONENT.sub(r"^\1", words)
+    if _IDEOGRAPHIC.fullmatch(words):
+        powers[UNIT_SPELLINGS.get(words, f"?{words}")] += power * last
+        return has_plain_words(words)
     if not _PLAIN.fullmatch(words) or not has_plain_words(words):
         return False
-    words = words.replace("mph", "mile/h").replace(" per ", "/")
-    sign = 1
-    for side in words.split("/"):
-        for word, exponent in _read_words(side):
-            powers[_name_unit(word)] += exponent * power * sign
-        sign = -1  # all that follows the first slash divides
+    words = words.replace("mph", "mile/h").replace(" per ", "/").replace(" ^", "^")
+    top, *bottoms = words.split("/")
+    factors = _read_words(top)
+    for bottom in bottoms:  # all that follows the first slash divides
+        factors += _read_words(bottom, sign=-1)
+    raised = len(factors) - 1
+    for place, (word, exponent) in enumerate(factors):
+        scale = last if place == raised else _ONE
+        powers[_name_unit(word)] += exponent * power * scale
     return True
 
 
@@ -175,7 +223,7 @@ def _name_unit(word: str) -> str:
     return UNIT_SPELLINGS.get(word, f"?{word}")
 
 
-def _read_words(text: str) -> list[tuple[str, Fraction]]:
+def _read_words(text: str, sign: int = 1) -> list[tuple[str, Fraction]]:
     """Return each word of a product of units with its exponent: `square m`, `m^2`."""
     words: list[tuple[str, Fraction]] = []
     dimension = 1
@@ -186,7 +234,7 @@ def _read_words(text: str) -> list[tuple[str, Fraction]]:
         base, _, exponent = word.partition("^")
         if not base:
             continue
-        power = dimension * int(exponent) if exponent.isdigit() else dimension
-        words.append((base.rstrip("."), Fraction(power)))
+        power = dimension * int(exponent) if exponent else dimension
+        words.append((base.rstrip("."), Fraction(sign * power)))
         dimension = 1
     return words

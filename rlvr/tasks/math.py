@@ -8,19 +8,20 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Annotated
 
 from pydantic import Field
 
 from rlvr.grading import math_verify
-from rlvr.grading.compare import Match, canonical, compare
+from rlvr.grading.compare import Match, canonical, compare, same
 from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.extract import Form, extract_answers, find_last_box
 from rlvr.grading.lexer import strip_punctuation
 from rlvr.grading.parser import parse
+from rlvr.grading.tolerance import is_near
 from rlvr.grading.traversal import walk
 from rlvr.grading.tree import Node
+from rlvr.grading.units import drop_counted_noun
 from rlvr.grading.worker import Died, Late
 from rlvr.registry import register
 from rlvr.tasks.answer_forms import Forms, get_unanswered_status, take_first
@@ -48,12 +49,14 @@ def math(
     *,
     extract: Forms = ("box",),
     tolerance: Share = 0.0,
+    counted: bool = True,
     seconds: Seconds = math_verify.SECONDS,
 ) -> Verdict | Future[Verdict]:
     r"""Compare the answer of the first form that is present with the gold answer.
 
-    `tolerance` is a relative error that numbers may have (0.01 for physics), `seconds` the
-    processor time of the symbolic library. The few answers that need it come as a future.
+    `tolerance` is a relative error that each number may have (0.01 for physics), `counted` takes
+    `12 red apples` for 12 where the gold is a bare number, `seconds` is the processor time of the
+    symbolic library. The few answers that need it come as a future.
 
     >>> math(Problem("p", "math", "7 + 8?", "15"), Response(r"7 + 8 = \boxed{15}")).rule
     'box:exact'
@@ -69,7 +72,7 @@ def math(
         return Verdict(get_unanswered_status(response), None, formatted, rule)
 
     given = _GivenAnswer(answer, form, formatted, response.truncated, start)
-    match = _compare(problem, answer, tolerance)
+    match = _compare(problem, answer, tolerance, counted=counted)
     if match.same is not None:
         status = Status.UNPARSEABLE if match.rule == "unparseable" else Status.WRONG
         return given.judge(match.same, match.rule, status)
@@ -119,24 +122,52 @@ def _settle(done: Future[bool], given: _GivenAnswer) -> Verdict:
     return given.judge(False, f"symbolic:{error}", Status.ERROR)
 
 
-def _compare(problem: Problem, answer: str, tolerance: float) -> Match:
+def _compare(problem: Problem, answer: str, tolerance: float, *, counted: bool) -> Match:
     """Compare an answer with the gold, as texts where the gold has no meaning."""
     if problem.meta.get(STRING_ONLY):
         return Match(canonical(problem.answer) == canonical(answer), "string only")
     match = compare(problem.answer, answer)
+    gold_tree = parse(problem.answer)
+    answer_tree = parse(answer)
+    if match.same is not False or gold_tree is None or answer_tree is None:
+        return match
+    number = _read_count(gold_tree, answer_tree) if counted else None
+    if number is not None:
+        answer_tree = number
+        match = Match(same(gold_tree, number), "counted")
     if match.same or not tolerance:
         return match
-    gold_value = _evaluate(problem.answer)
-    value = _evaluate(answer)
-    if gold_value is None or value is None:
+    return _compare_near(gold_tree, answer_tree, tolerance, match)
+
+
+def _read_count(gold: Node, answer: Node) -> Node | None:
+    """Return the number in an answer that also says what was counted; None for anything else, or where the gold
+    has a unit.
+    """
+    if not _is_bare_number(gold):
+        return None
+    number = drop_counted_noun(answer)
+    if number is None or evaluate_exactly(number) is None:
+        return None
+    return number
+
+
+def _is_bare_number(gold: Node) -> bool:
+    """Whether a gold is a number without a unit, which leaves open what was counted."""
+    return gold.kind not in ("percent", "based") and evaluate_exactly(gold) is not None
+
+
+def _compare_near(gold: Node, answer: Node, tolerance: float, match: Match) -> Match:
+    """Compare numbers up to the tolerance, wherever they stand."""
+    try:
+        near = is_near(gold, answer, tolerance)
+    except RecursionError:
         return match
-    is_near = abs(gold_value - value) <= Fraction(tolerance) * abs(gold_value)
-    return Match(is_near, "tolerance")
-
-
-def _evaluate(text: str) -> Fraction | None:
-    node = parse(text)
-    return None if node is None else evaluate_exactly(node)
+    if near:
+        return Match(True, "tolerance")
+    if evaluate_exactly(gold) is None or evaluate_exactly(answer) is None:
+        return match
+    return Match(False, "tolerance")
 
 
 @register("gate", "math")
