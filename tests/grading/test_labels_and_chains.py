@@ -95,6 +95,27 @@ WRONG = [
     ("[2,5)", "[5, 2["), ("(2,5)", "]2,5]"), ("x^2 y", "x_2 y"),
 ]  # fmt: skip
 
+MATRIX = r"\begin{pmatrix}%s\end{pmatrix}"
+RIGHT += [
+    ("0<g(x)<2", "(0,2)"), ("|x|<4", "(-4,4)"), (r"|x-1|\le 3", "[-2,4]"), ("|x|>2", r"(-\infty,-2)\cup(2,\infty)"),
+    ("3>|x|", "(-3,3)"), ("0<x+y<2", "(0,2)"), ("(-4,4)", "|x|<4"), ("x+y<5", "5>y+x"), ("x+y<5", "2x+2y<10"),
+    (r"\{1,2,4\}", r"\{1,2\}\cup\{4\}"), (r"\{1,4\}", r"\{1,2,4\}\setminus\{2\}"),
+    (r"\{1,2\}", r"\{1,2,3\}\cap\{1,2\}"),
+    (MATRIX % r"4\\6", MATRIX % r"1\\2" + "+" + MATRIX % r"3\\4"),
+    (MATRIX % r"-2\\-2", MATRIX % r"1\\2" + "-" + MATRIX % r"3\\4"),
+    (MATRIX % r"19&22\\43&50", MATRIX % r"1&2\\3&4" + MATRIX % r"5&6\\7&8"),
+    (MATRIX % r"5\\8", "2" + MATRIX % r"1\\2" + "+" + MATRIX % r"3\\4"),
+    (MATRIX % r"17\\39", MATRIX % r"1&2\\3&4" + r"\cdot" + MATRIX % r"5\\6"),
+]  # fmt: skip
+WRONG += [
+    ("0<g(x)<2", "(0,3)"), ("0<g(x)<2", "0<x<2"), ("0<g(x)<2", "[0,2)"), ("|x|<4", "(-4,4]"), ("|x|<4", "(-5,4)"),
+    ("x<5", "|x|<5"), (r"(-\infty,5)", "|x|<5"), ("|x|>2", r"(2,\infty)"), ("f(x)<2", "g(x)<2"), ("|x|<4", "|y|<4"),
+    (r"\{1,2,4\}", r"\{1,2\}\cup\{5\}"), (r"\{1,4\}", r"\{1,2,4\}\setminus\{1\}"), (r"\{1,2\}", r"\{1,2\}\cup\{3\}"),
+    (MATRIX % r"4\\6", MATRIX % r"1\\2" + "+" + MATRIX % r"3\\5"),
+    (MATRIX % r"4\\6", MATRIX % "1&2" + "+" + MATRIX % r"3\\4"),
+    (MATRIX % r"23&34\\31&46", MATRIX % r"1&2\\3&4" + MATRIX % r"5&6\\7&8"),
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(("gold", "answer"), RIGHT)
 def test_labels_chains_and_roundings_say_their_value(gold: str, answer: str) -> None:
@@ -149,6 +170,21 @@ def test_a_rounding_is_one_only_where_it_is_near(top: int, bottom: int, shift: i
     assume(abs(off - value) > value / 100 + 0.006)
     assert not compare(gold, rf"{gold} \approx {off:.3f}").same
     assert not compare(gold, rf"\frac{{{top + 1}}}{{{bottom}}} \approx {value:.3f}").same
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sets(numbers, min_size=2, max_size=5), st.sets(numbers, min_size=1, max_size=3))
+def test_finite_sets_are_united_and_subtracted(one: set[int], other: set[int]) -> None:
+    def written(elements: set[int]) -> str:
+        return rf"\{{{','.join(map(str, sorted(elements)))}\}}"
+
+    assert compare(written(one | other), rf"{written(one)} \cup {written(other)}").same
+    assert not compare(written(one | {100}), rf"{written(one)} \cup {written(other)}").same
+    assume(len(one - other) > 1)
+    assert compare(written(one - other), rf"{written(one)} \setminus {written(other)}").same
+    assert bool(
+        compare(written(one), rf"{written(one)} \setminus {written(other)}").same
+    ) == one.isdisjoint(other)
 
 
 @settings(max_examples=200, deadline=None)
@@ -212,11 +248,12 @@ def test_sums_integrals_and_limits_are_computed_in_the_helper() -> None:
     assert found == [is_right for _, _, is_right in pairs]
 
 
+# The shape is what the guard looks at, so twos do, and the numbers stay small.
 TOWERS = (
-    "9^{9^{9}}", "9^{{9}^{9}}", "9^9^9", "(9^9)^9", "{9^9}^9", r"\left(9^{9}\right)^{9}", "9^{9}^{9}", r"9^\pi^2",
-    r"9^{\frac{2^3}{4}}", "((9)^9)^9", "(x+1)^2^2", "9^ 9 ^9", r"\sum_{k=1}^{9^9} k", r"\sum_{k=9^9}^{n} k", "[9^9]^9",
-    "9^{(9)^9}", r"\sqrt{9^9}^9", r"\frac{9^9}{1}^9", "9^9!^9", r"9^{9}\,^{9}",
-    "9^99^9", "|9^9|^9",
+    "2^{2^{2}}", "2^{{2}^{2}}", "2^2^2", "(2^2)^2", "{2^2}^2", r"\left(2^{2}\right)^{2}", "2^{2}^{2}", r"2^\pi^2",
+    r"2^{\frac{2^3}{4}}", "((2)^2)^2", "(x+1)^2^2", "2^ 2 ^2", r"\sum_{k=1}^{2^2} k", r"\sum_{k=2^2}^{n} k", "[2^2]^2",
+    "2^{(2)^2}", r"\sqrt{2^2}^2", r"\frac{2^2}{1}^2", "2^2!^2", r"2^{2}\,^{2}",
+    "2^22^2", "|2^2|^2",
 )  # fmt: skip
 
 
