@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from rlvr.grading.labels import is_quantity
 from rlvr.grading.numeric import evaluate_at, evaluate_constant
 from rlvr.grading.points import get_coordinate
 from rlvr.grading.precision import REAL_TOLERANCE, Number, Undecided, get_context
-from rlvr.grading.traversal import INFINITY, find_symbols, walk
+from rlvr.grading.traversal import INFINITY, contains, find_symbols, walk
 from rlvr.grading.tree import Node
 
 _ORDERS = frozenset({"<", ">", "<=", ">="})
 _INEQUALITIES = _ORDERS | {"!="}
 _TURNED = str.maketrans("<>", "><")
+_EXPRESSION = Node("symbol", (), "an expression")
 _INTERVAL_BRACKETS = ("()", "[]", "(]", "[)")
 
 
@@ -35,12 +37,26 @@ def compare_regions(gold: Node, answer: Node) -> bool | None:
         return None
     if gold.kind == "group" and gold.name == "()" and answer.kind == "setop":
         return False  # the gold may be a pair, to which nothing can be joined
+    if contains(gold, "relation") != contains(answer, "relation"):
+        gold = _name_expression(gold)
+        answer = _name_expression(answer)
     gold_region = read_region(gold)
     answer_region = read_region(answer)
     if gold_region is None or answer_region is None:
         return None
     names = {gold_region.variable, answer_region.variable} - {""}
     return len(names) < 2 and is_same_region(gold_region, answer_region)
+
+
+def _name_expression(node: Node) -> Node:
+    """Return an inequality about an expression in several letters as one about a single variable: `0<g(x)<2`."""
+    if node.kind != "relation":
+        return node
+    spoken_of = [side for side in node.parts if find_symbols(side)]
+    if len(spoken_of) != 1 or len(find_symbols(node)) == 1 or not is_quantity(spoken_of[0]):
+        return node
+    sides = [_EXPRESSION if side == spoken_of[0] else side for side in node.parts]
+    return replace(node, parts=tuple(sides))
 
 
 def is_region(node: Node) -> bool:
@@ -244,9 +260,24 @@ def _solve_link(operator: str, left: Node, right: Node, name: str) -> Region:
         raise Undecided
     if _is_unbounded(operator, left, right):
         return _intersect([])
+    if left.kind == "call" and left.name == "abs":
+        return _solve_modulus(operator, left.parts[0], right, name)
+    if right.kind == "call" and right.name == "abs":
+        return _solve_modulus(operator.translate(_TURNED), right.parts[0], left, name)
     if max(_get_degree(left, name), _get_degree(right, name)) > 1:
         raise Undecided
     return _solve_linear(operator, left, right, name)
+
+
+def _solve_modulus(operator: str, inner: Node, bound: Node, name: str) -> Region:
+    """Return where a linear expression between bars stands so to a number: within or outside of both signs of it."""
+    if find_symbols(bound) or _get_degree(inner, name) > 1:
+        raise Undecided
+    above = _solve_linear(operator, inner, bound, name)
+    below = _solve_linear(operator.translate(_TURNED), inner, Node("neg", (bound,)), name)
+    if operator[0] == ">":
+        return _unite([above, below])
+    return _intersect([above, below])
 
 
 def _is_unbounded(operator: str, left: Node, right: Node) -> bool:

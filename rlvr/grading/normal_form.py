@@ -12,6 +12,7 @@ EMPTY_SET = Node("symbol", (), "\\emptyset")
 
 # Brackets of a matrix that mean the same: array, plain matrix, square brackets, small matrix.
 _MATRIX_BRACKETS = ("a", "m", "b", "small")
+MAX_ROWS = 6  # and columns of matrices that are added and multiplied
 MAX_DETERMINANT = 4  # rows of one whose value is needed
 _NO_FACTORS = frozenset({"text", "group", "set"})
 
@@ -28,7 +29,7 @@ def unwrap(node: Node) -> Node:
     node = _strip_brackets(node)
     if node.kind == "rows" and node.name in _MATRIX_BRACKETS:
         return replace(node, name="p")
-    return _scale_matrix(node) or node
+    return _compute_matrix(node) or node
 
 
 def _is_single_element(node: Node) -> bool:
@@ -58,22 +59,73 @@ def _bracket_matrix(matrix: Node) -> Node:
     return matrix
 
 
-def _scale_matrix(node: Node) -> Node | None:
-    """Return a matrix times or over numbers as one matrix, None where it is none."""
-    if node.kind not in ("neg", "mul", "div"):
+def _compute_matrix(node: Node) -> Node | None:
+    """Return a sum, a product or a multiple of matrices as one matrix, None where it is none."""
+    if node.kind not in ("neg", "mul", "div", "add"):
         return None
     sides = [unwrap(part) for part in node.parts]
     kinds = [side.kind for side in sides]
-    if kinds.count("rows") != 1 or not _NO_FACTORS.isdisjoint(kinds):
+    if set(kinds) == {"rows"} and len(sides) > 1:
+        return _combine_matrices(node.kind, sides)
+    if node.kind == "add" or kinds.count("rows") != 1:
+        return None
+    return _scale_matrix(node.kind, sides)
+
+
+def _scale_matrix(operation: str, sides: list[Node]) -> Node | None:
+    """Return a matrix times or over numbers as one matrix, None where it is none."""
+    kinds = [side.kind for side in sides]
+    if not _NO_FACTORS.isdisjoint(kinds):
         return None
     index = kinds.index("rows")
     matrix = sides.pop(index)
     # A determinant (rows between bars) is a number: a factor before it does not reach its cells.
     if matrix.name != "p":
         return None
-    if node.kind == "div" and index == 1:
+    if operation == "div" and index == 1:
         return None
-    return _apply_to_cells(matrix, node.kind, sides)
+    return _apply_to_cells(matrix, operation, sides)
+
+
+def _combine_matrices(operation: str, matrices: Sequence[Node]) -> Node | None:
+    """Return the sum or the product of matrices as one, None where it is none."""
+    if any(matrix.name != "p" or len(matrix.parts) > MAX_ROWS for matrix in matrices):
+        return None
+    shapes = {tuple(len(row.parts) for row in matrix.parts) for matrix in matrices}
+    if operation == "add" and len(shapes) == 1:
+        return _add_matrices(matrices)
+    if operation == "mul":
+        return _multiply_matrices(*matrices)
+    return None
+
+
+def _add_matrices(matrices: Sequence[Node]) -> Node:
+    rows: list[Node] = []
+    for same_rows in zip(*(matrix.parts for matrix in matrices), strict=True):
+        cells = zip(*(row.parts for row in same_rows), strict=True)
+        sums = tuple(Node("add", terms) for terms in cells)
+        rows.append(replace(same_rows[0], parts=sums))
+    return replace(matrices[0], parts=tuple(rows))
+
+
+def _multiply_matrices(left: Node, right: Node) -> Node | None:
+    height = len(right.parts)
+    widths = {len(row.parts) for row in right.parts}
+    if len(widths) != 1 or any(len(row.parts) != height for row in left.parts):
+        return None
+    columns = list(zip(*(row.parts for row in right.parts), strict=True))
+    if max(height, len(columns)) > MAX_ROWS:
+        return None
+    rows: list[Node] = []
+    for row in left.parts:
+        cells = tuple(_multiply_row(row.parts, column) for column in columns)
+        rows.append(replace(row, parts=cells))
+    return replace(left, parts=tuple(rows))
+
+
+def _multiply_row(row: Sequence[Node], column: Sequence[Node]) -> Node:
+    terms = [Node("mul", pair) for pair in zip(row, column, strict=True)]
+    return Node("add", tuple(terms))
 
 
 def _apply_to_cells(matrix: Node, operation: str, operands: Sequence[Node]) -> Node:

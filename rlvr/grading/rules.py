@@ -53,7 +53,7 @@ def same(gold: Node, answer: Node) -> bool:
 
 def _compare_several(gold: Node, answer: Node) -> bool | None:
     """Compare lists, sets and plus-minus: the same elements in any order; several for one is wrong."""
-    if is_region(gold) and is_region(answer):
+    if _are_regions(gold, answer):
         return None
     gold_items = split_items(gold)
     answer_items = split_items(answer)
@@ -64,6 +64,13 @@ def _compare_several(gold: Node, answer: Node) -> bool | None:
         coordinates = read_coordinates(gold)
         return len(coordinates) > 1 and _match_in_order(coordinates, read_coordinates(answer))
     return _match_items(gold_items or [gold], answer_items or [answer], answer)
+
+
+def _are_regions(gold: Node, answer: Node) -> bool:
+    """Whether both are sets of numbers, of which one at least is made of others."""
+    if is_region(gold) and is_region(answer):
+        return True
+    return {gold.kind, answer.kind} == {"set", "setop"}
 
 
 def _match_items(wanted: list[Node], given: list[Node], answer: Node) -> bool:
