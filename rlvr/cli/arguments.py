@@ -91,6 +91,24 @@ def read_parameters(arguments: Sequence[str], where: str, example: str) -> dict[
     return parameters
 
 
+def check_output(out: Path | None, *inputs: Path) -> None:
+    """Refuse an output that is one of the inputs, which writing would empty; raises UserError."""
+    if out is None or not out.is_file():
+        return
+    for path in inputs:
+        if path.is_file() and path.samefile(out):
+            raise UserError(f"--out: {out} is the input itself; name another file")
+
+
+def print_line(text: object) -> None:
+    """Print one line on standard output without control codes, which data may hold."""
+    from rlvr.report.formatting import make_printable
+
+    encoding = sys.stdout.encoding or "utf-8"
+    line = make_printable(str(text)).encode(encoding, "replace")
+    print(line.decode(encoding))
+
+
 def open_output(path: Path | None) -> AbstractContextManager[TextIO]:
     """Open the file that `--out` names, or standard output, which stays open."""
     if path is None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from rlvr.cli.arguments import (
     add_data_folder,
+    check_output,
     open_output,
+    print_line,
     read_benchmarks,
     read_flow,
     read_numbers,
@@ -120,6 +122,7 @@ def add_grade(commands: Commands) -> None:
 def run_grade(options: Namespace) -> None:
     from rlvr.evaluation.grade import grade
 
+    check_output(options.out, options.file)
     try:
         with (
             options.file.open(encoding="utf-8-sig", errors="replace") as lines,
@@ -127,6 +130,8 @@ def run_grade(options: Namespace) -> None:
         ):
             for verdict in grade(lines, options.task):
                 print(json.dumps(verdict), file=out)
+    except BrokenPipeError:  # nobody reads on, which is no fault of the file
+        raise
     except OSError as error:
         raise UserError(f"{error.filename or options.file}: {error.strerror or error}") from None
 
@@ -153,14 +158,15 @@ def run_audit(options: Namespace) -> None:
 
     from rlvr.evaluation.agreement import audit_responses, describe_audit, write_page
 
+    check_output(options.out, options.path)
     audit = audit_responses(options.path)
     for line in describe_audit(audit):
-        print(line)
+        print_line(line)
     out = options.out
     if out is None:
         folder = options.path if options.path.is_dir() else Path()
         out = folder / "audit.html"
-    print(f"page: {write_page(audit, options.path.name, out)}")
+    print_line(f"page: {write_page(audit, options.path.name, out)}")
 
 
 def _print_overlaps(options: Namespace) -> None:
@@ -168,4 +174,4 @@ def _print_overlaps(options: Namespace) -> None:
 
     benchmarks = read_benchmarks(options.benchmarks)
     for name, overlap in find_overlaps(options.path, benchmarks, options.data):
-        print(overlap.describe(name))
+        print_line(overlap.describe(name))

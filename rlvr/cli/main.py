@@ -6,8 +6,11 @@ Exit status 2 is bad input (one line on standard error), 1 a failure while runni
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from rlvr.cli.evaluating import add_audit, add_eval, add_grade
 from rlvr.cli.problems import add_data, add_select
@@ -29,8 +32,16 @@ COMMANDS = (
 )
 
 
+# What a disk or its owner may answer to any command that writes.
+REFUSALS = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM})
+
+
 def _say(message: str) -> None:
-    print(f"rlvr: {message}", file=sys.stderr)
+    from rlvr.report.formatting import make_printable
+
+    encoding = sys.stderr.encoding or "utf-8"
+    line = make_printable(f"rlvr: {message}").encode(encoding, "replace")
+    print(line.decode(encoding), file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = _say) -> int:
@@ -42,7 +53,12 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = _s
     options.say = say
     options.main = main
     try:
-        return options.run(options) or 0
+        status = options.run(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _discard_output()
+        return 0
     except UserError as error:
         say(str(error))
         return 2
@@ -55,6 +71,17 @@ def main(arguments: Sequence[str] | None = None, say: Callable[[str], None] = _s
     except KeyboardInterrupt:
         say("stopped at once; what was saved stays")
         return 130
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        say(f"{error.filename or 'a file'}: {error.strerror}; what was saved before it stays")
+        return 1
+
+
+def _discard_output() -> None:
+    """Write what is left in the buffer nowhere: `head` has seen enough."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from argparse import REMAINDER, Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlvr.cli.arguments import open_output, read_parameters
+from rlvr.cli.arguments import check_output, open_output, read_parameters
 from rlvr.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,12 +72,12 @@ def run_select(options: Namespace) -> None:
         options.method_options, f"--method {options.method}", "--low 0.2 --high 0.8"
     )
     rows = rank_problems(options.history, options.method, parameters, options.start, options.top)
+    check_output(options.out, options.history, options.history / "history.jsonl")
     try:
         with open_output(options.out) as out:
             for row in rows:
-                print(json.dumps(asdict(row)), file=out, flush=True)
-    except BrokenPipeError:
-        # `head` has seen enough; what is still in the buffer must not be written while Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                print(json.dumps(asdict(row)), file=out)
+    except BrokenPipeError:  # nobody reads on, which is no fault of the file
+        raise
     except OSError as error:
         raise UserError(f"{options.out or 'standard output'}: {error.strerror or error}") from None

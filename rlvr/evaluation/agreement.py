@@ -5,6 +5,7 @@ Golds that verify, controls that earn nothing, verdicts beside other graders.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,10 +173,11 @@ def _read_answers(path: Path) -> Iterator[Answer]:
                 yield _answer_of(sample)
         return
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    for number, line in enumerate(lines):
+    for number, data in enumerate(lines):
+        line = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
         answer = parse_line(number, line, "math").answer
         if answer is not None:
             yield answer
@@ -215,6 +217,7 @@ def _describe_disagreement(judged: JudgedResponse, grader: str) -> str:
 def write_page(audit: Audit, title: str, out: Path) -> Path:
     """Write the audit as one self-contained page."""
     from rlvr.report.rendering import load_template
+    from rlvr.report.rendering import write_page as write_text
 
     differing: dict[str, list[JudgedResponse]] = {}
     for grader in ("library", "number", "string"):
@@ -225,5 +228,4 @@ def write_page(audit: Audit, title: str, out: Path) -> Path:
         rows=[(NAMES[grader], *counts) for grader, *counts in audit.table()],
         differing=differing,
     )
-    out.write_text(page, encoding="utf-8", errors="replace")
-    return out
+    return write_text(out, page)

@@ -66,6 +66,16 @@ def _format_end(end: float) -> str:
     return f"{100 * end:.1f}".replace("-", MINUS)
 
 
+def make_printable(text: str) -> str:
+    r"""Return one line without control codes, which data may hold and a terminal would obey.
+
+    >>> make_printable("one\n\x1b[31mtwo")
+    'one  [31mtwo'
+    """
+    letters = [letter if letter.isprintable() else " " for letter in text]
+    return "".join(letters)
+
+
 def format_decimal(value: float | None, digits: int) -> str | None:
     """Return a number with so many digits; None where it is none or not finite."""
     known = keep_finite(value)

@@ -7,6 +7,7 @@ from functools import partial
 
 from rich import box
 from rich.table import Column, Table
+from rich.text import Text
 
 from rlvr.report.formatting import (
     format_change,
@@ -20,6 +21,7 @@ from rlvr.storage.records import BeforeAfter, Estimate, EvalRecord, SampleRecord
 Figure = tuple[str, str]  # its name and its value
 SEPARATOR = " · "
 ANSWER_LIMIT = 40  # letters of an answer or a gold
+NAME_LIMIT = 80  # letters of the name of a benchmark
 PREVIEW_LIMIT = 48  # letters of a question or a response on one line
 
 
@@ -109,14 +111,20 @@ def tabulate_evals(
     table = Table(
         "benchmark",
         *[Column(heading, justify="right") for heading in headings],
-        title=title,
+        title=Text(adapt(title)),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
     )
     for name, change in evals.items():
-        table.add_row(*map(adapt, _list_cells(name, change, has_cold_start)))
+        cells = _list_cells(name, change, has_cold_start)
+        table.add_row(*[_adapt_lines(cell, adapt) for cell in cells])
     return table
+
+
+def _adapt_lines(cell: str, adapt: Callable[[str], str]) -> Text:
+    """Return a cell of several lines, each of them adapted; as a Text it holds no markup."""
+    return Text("\n".join(map(adapt, cell.split("\n"))))
 
 
 def _list_cells(name: str, change: BeforeAfter, has_cold_start: bool) -> Iterator[str]:
@@ -132,8 +140,8 @@ def _list_cells(name: str, change: BeforeAfter, has_cold_start: bool) -> Iterato
 def _describe_benchmark(name: str, change: BeforeAfter) -> str:
     accuracy = change.after or change.before
     if accuracy is None or not accuracy.n:
-        return name
-    return f"{name}\n{accuracy.n} problems"
+        return shorten(name, NAME_LIMIT)
+    return f"{shorten(name, NAME_LIMIT)}\n{accuracy.n} problems"
 
 
 def _describe_estimate(estimate: Estimate | None, show: Callable[[float], str]) -> str:

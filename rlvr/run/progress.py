@@ -21,7 +21,7 @@ from rich.spinner import Spinner
 from rich.table import Column, Table
 from rich.text import Text
 
-from rlvr.report.formatting import MINUS, format_duration, shorten
+from rlvr.report.formatting import MINUS, format_duration, make_printable, shorten
 from rlvr.run.display import (
     SEPARATOR,
     Figure,
@@ -132,7 +132,7 @@ class Progress:
             self._live.stop()
             self._live = None
         title = f"{self.name}: share of problems solved"
-        self.out.print(tabulate_evals(title, summary.evals, self._plain))
+        self.out.print(tabulate_evals(title, summary.evals, self._safe))
         self.note(f"{summary.steps} steps in {format_duration(summary.seconds)}")
         self.note(f"report: {report}", "bold")
 
@@ -224,6 +224,5 @@ class Progress:
         """Return text that this output can show: no control codes (model output may hold any), no
         letter it cannot encode.
         """
-        printable = [letter if letter.isprintable() else " " for letter in text]
-        text = self._plain("".join(printable))
+        text = self._plain(make_printable(text))
         return text.encode(self.out.encoding, "replace").decode(self.out.encoding)

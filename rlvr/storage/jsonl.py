@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
-        self._drop_broken_tail()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+            self._drop_broken_tail()
+        except OSError as error:
+            raise _explain_refusal(self.path, error) from error
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record.
@@ -90,22 +94,40 @@ class JsonLines:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file at one stroke: a crash leaves the old or the new one; raises RunError."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    """Replace a file at one stroke: a crash leaves the old or the new one; raises RunError.
+
+    What is behind a link is replaced, not the link; into a device or pipe it is written.
+    """
     data = content
     if isinstance(data, str):
         data = data.encode("utf-8", "replace")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = Path(path)
+        if target.is_symlink():
+            target = target.resolve()
+        if target.exists() and not target.is_file() and not target.is_dir():
+            target.write_bytes(data)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace_file(target, data)
+    except OSError as error:
+        raise _explain_refusal(Path(path), error) from error
+    except (RuntimeError, ValueError) as error:  # a circle of links, a name with NUL in it
+        raise RunError(f"cannot write {path}: {error}") from error
+
+
+def _replace_file(target: Path, data: bytes) -> None:
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
         with open(unfinished, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise _explain_refusal(path, error) from error
+        os.replace(unfinished, target)
+    except OSError:
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _explain_refusal(path: Path, error: OSError) -> RunError:
@@ -126,7 +148,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     """Return the JSON object of a line, None where it is none."""
     try:
         record = json.loads(line)
-    except ValueError:  # JSON and UTF-8 errors both
+    except (ValueError, RecursionError):  # JSON and UTF-8 errors, numbers of too many digits
         return None
     return record if isinstance(record, dict) else None
 
