@@ -81,7 +81,8 @@ def add_turn_ends(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     if config is None:
         return
     ends = _list_ids(config.eos_token_id)
-    known = {*ends, tokenizer.eos_token_id}
+    end: Any = tokenizer.eos_token_id
+    known = {*ends, end}
     new = [token for token in find_turn_ends(tokenizer) if token not in known]
     if new:
         config.eos_token_id = [*ends, *new]

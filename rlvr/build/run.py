@@ -150,9 +150,10 @@ def _make_benchmarks(recipe: Recipe, held_out: HeldOut, loaded: Loaded) -> tuple
     )
     tokenizer = loaded.policy.tokenizer
     limit = recipe.rollout.max_prompt_tokens
+    bos = recipe.rollout.bos
     benchmarks = []
     for row, problems in held_out:
-        benchmarks.append(make_benchmark(row, problems, tokenizer, limit, default))
+        benchmarks.append(make_benchmark(row, problems, tokenizer, limit, default, bos))
     return tuple(benchmarks)
 
 
@@ -185,7 +186,7 @@ def _make_run(
     """
     asked = recipe.rollout
     templates = [bind_plugin("prompt", source.prompt) for source in recipe.train]
-    render = Renderer(templates, loaded.policy.tokenizer, asked.max_prompt_tokens)
+    render = Renderer(templates, loaded.policy.tokenizer, asked.max_prompt_tokens, asked.bos)
     verifier = replace(bind_verifier(recipe), world=loaded.policy.world)
     _check_sources(sources, render, verifier, recipe.verify.echo_limit)
     baseline = skip_baseline

@@ -56,15 +56,13 @@ class ChatTemplate:
     def describe(self) -> Iterator[str]:
         """Yield what is worth knowing before a run begins."""
         if self.opens_thinking:
-            yield "the chat template opens <think>, so that responses begin inside the thinking"
-        else:
-            yield "the chat template opens no thinking"
+            yield "the chat template opens <think>"
         if self.drops_thinking:
-            yield "it drops the thinking of earlier turns"
+            yield "the chat template drops the thinking of earlier turns"
         if not self.takes_system:
-            yield "it takes no system message"
-        yield f"it begins with {self.begins or 'no special token'}"
-        yield f"it ends a turn with {self.end_of_turn or 'no special token'}"
+            yield "the chat template takes no system message"
+        yield f"the chat template begins with {self.begins or 'no special token'}"
+        yield f"the chat template ends a turn with {self.end_of_turn or 'no special token'}"
 
 
 def find_opened_thinking(text: str) -> str:
@@ -303,7 +301,7 @@ def _find_first_token(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
 def _list_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the special and added tokens in a text, in order."""
     known = {str(token) for token in tokenizer.all_special_tokens}
-    known |= set(tokenizer.get_added_vocab())
+    known |= set(tokenizer.get_added_vocab())  # type: ignore[operator]
     longest_first = sorted(known, key=len, reverse=True)
     if not longest_first:
         return []

@@ -12,7 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlvr.data.chat_template import find_opened_thinking, open_answer, render_chat
+from rlvr.data.chat_template import (
+    find_opened_thinking,
+    inspect_template,
+    open_answer,
+    render_chat,
+)
 from rlvr.errors import UserError, suggest
 from rlvr.metrics.timing import timed
 from rlvr.registry import register
@@ -191,7 +196,22 @@ class Renderer:
         (prompt,) = self([draw])
         bare = self._tokenise(prompt.text)
         added = prompt.token_ids[: max(0, len(prompt.token_ids) - len(bare))]
-        return self.tokenizer.decode(added) + prompt.text if added else prompt.text
+        if not added:
+            return prompt.text
+        return f"{self.tokenizer.decode(list(added))}{prompt.text}"
+
+    def describe(self, draw: Draw) -> str:
+        """Return in one line what a prompt begins with, who opens the thinking, and what ends a turn."""
+        (prompt,) = self([draw])
+        thinking = "the response opens its own thinking, if any"
+        if "<think>" in prompt.prefill:
+            thinking = "the prompt opens <think>, so that the response begins inside the thinking"
+        begins = self.tokenizer.decode(list(prompt.token_ids[:1]))
+        said = [f"special tokens: the prompt begins with {begins!r}", thinking]
+        facts = inspect_template(self.tokenizer)
+        if facts is not None:
+            said += facts.describe()
+        return "; ".join(said)
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -17,6 +17,7 @@ from rlvr.build.models import load_engine, load_policy
 from rlvr.build.problems import read_problems
 from rlvr.config import loader
 from rlvr.config.schema import EvalSetConfig, ModelConfig, Spec
+from rlvr.data.prompts import Bos
 from rlvr.errors import UserError
 from rlvr.evaluation.ask import Benchmark
 from rlvr.models import loading
@@ -147,7 +148,10 @@ def _prepare(
     problems = [read_problems(row, f"benchmark {row.name}") for row in rows]
     progress.stage(f"loading {model}")
     versions = _load_versions(model, steps)
-    benchmarks = _make_benchmarks(rows, problems, versions[0], max_prompt_tokens)
+    bos: Bos = "auto"
+    if steps:
+        bos = loader.load(Path(model) / "recipe.yaml").rollout.bos
+    benchmarks = _make_benchmarks(rows, problems, versions[0], max_prompt_tokens, bos)
     for benchmark in benchmarks:
         for line in _describe(benchmark).split("\n"):
             progress.note(line)
@@ -159,12 +163,13 @@ def _make_benchmarks(
     problems: Sequence[Sequence[Problem]],
     version: Version,
     max_prompt_tokens: int,
+    bos: Bos,
 ) -> list[Benchmark]:
     tokenizer = version.rollouts.tokenizer
     default = Sampling(1, MAX_TOKENS, 0.0)
     benchmarks: list[Benchmark] = []
     for row, own_problems in zip(rows, problems, strict=True):
-        benchmark = make_benchmark(row, own_problems, tokenizer, max_prompt_tokens, default)
+        benchmark = make_benchmark(row, own_problems, tokenizer, max_prompt_tokens, default, bos)
         benchmarks.append(benchmark)
     return benchmarks
 
@@ -176,7 +181,8 @@ def _describe(benchmark: Benchmark) -> str:
     sampling = ", ".join(_describe_sampling(benchmark.sampling))
     return (
         f"{benchmark.name}: {len(benchmark.problems)} problems, {sampling}; the first prompt:\n"
-        f"{_render_first(benchmark)}\n(end of the prompt)"
+        f"{_render_first(benchmark)}\n(end of the prompt)\n"
+        f"{benchmark.render.describe(Draw(benchmark.problems[0], 0))}"
     )
 
 
@@ -195,8 +201,7 @@ def _describe_sampling(sampling: Sampling) -> Iterator[str]:
 
 
 def _render_first(benchmark: Benchmark) -> str:
-    prompts = benchmark.render([Draw(benchmark.problems[0], 0)])
-    return prompts[0].text
+    return benchmark.render.show(Draw(benchmark.problems[0], 0))
 
 
 def _collect_settings(

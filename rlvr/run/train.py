@@ -30,7 +30,7 @@ from rlvr.run.summary import summarise
 from rlvr.run.trackers import Tracker
 from rlvr.run.writer import DiskRunWriter, NullRunWriter, RunWriter
 from rlvr.step import State
-from rlvr.types import Problem
+from rlvr.types import Draw, Problem
 
 SHOWN_GOLDS = 5  # of the golds that did not pass the gate, so many are named
 
@@ -124,7 +124,18 @@ def _build(
         progress.note(line)
     for line in _describe_overlaps(built):
         progress.note(line)
+    for line in _describe_prompts(built):
+        progress.note(line)
     return built
+
+
+def _describe_prompts(built: Built) -> Iterator[str]:
+    """Yield how the prompts of each source are put to the model, which is the same for all stages but seldom."""
+    lines: dict[str, None] = {}  # a set in order
+    for stage in built.stages:
+        for source, problems in enumerate(stage.run.sources.problems):
+            lines[stage.run.render.describe(Draw(problems[0], source))] = None
+    yield from lines
 
 
 def _describe_rejected(rejected: Sequence[RejectedGold]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, processors
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from rlvr.build.models import add_turn_ends
@@ -344,9 +344,9 @@ KINDS = {
 def words(kind: Kind, adds_bos: bool = False) -> PreTrainedTokenizerFast:
     """The tiny tokenizer with the template and the tokens of a kind."""
     made = tiny.tokenizer()
-    made.add_special_tokens({"additional_special_tokens": list(kind.specials)})  # type: ignore[dict-item]
+    made.add_special_tokens({"additional_special_tokens": list(kind.specials)})
     if kind.bos:
-        made.add_special_tokens({"bos_token": AddedToken(kind.bos, special=True)})
+        made.add_special_tokens({"bos_token": kind.bos})
     made.add_special_tokens({"eos_token": kind.eos})
     made.chat_template = kind.template
     if adds_bos:
@@ -578,9 +578,27 @@ class Said:
 def test_the_end_of_the_template_ends_responses_beside_that_of_the_configuration() -> None:
     made = words(KINDS["chatml"])
     module = tiny.model()
-    end = made.convert_tokens_to_ids("<|im_end|>")
+    end: Any = made.convert_tokens_to_ids("<|im_end|>")
     add_turn_ends(module, made)
     assert find_end_tokens(module, made) == {1, end}
     again = tiny.model()
     add_turn_ends(again, tiny.tokenizer())
     assert again.generation_config.eos_token_id == tiny.model().generation_config.eos_token_id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("qwen3.5", "opens <think>, so that the response begins inside the thinking"),
+        ("qwen3.5", "drops the thinking of earlier turns"),
+        ("chatml", "the response opens its own thinking"),
+        ("llama 3", "begins with '<|begin_of_text|>'"),
+        ("glm has no end of turn", "ends a turn with <|user|>"),
+        ("gemma 2", "takes no system message"),
+    ],
+)
+def test_the_log_says_what_the_template_does(name: str, said: str) -> None:
+    render = Renderer([prompts.chat], words(KINDS[name]), 1024)
+    line = render.describe(Draw(QUESTION, 0))
+    assert said in line
+    assert "\n" not in line
