@@ -86,6 +86,8 @@ _GLUED = re.compile(
     r"\\(?:qquad|quad|displaystyle|textstyle|limits|nonumber|thinspace)(?=[A-Za-z])"
 )
 
+MIN_GLUED = len("\\quad")
+
 # What text type may hold beside words: a number with what it counts, a number, a variable.
 _COUNTED = re.compile(r"([0-9][0-9.,:]*) +([A-Za-z][A-Za-z ]*)")
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%:]*")
@@ -232,7 +234,7 @@ def _read_matrix(environment: str, body: str, spaced: bool) -> Token:
 def _read_command(command: str, spaced: bool) -> list[Token]:
     if command in LAYOUT:
         return []
-    glued = _GLUED.match(command)
+    glued = _GLUED.match(command) if len(command) > MIN_GLUED else None
     if glued:
         return [Token("word", command[glued.end() :], True)]
     command = COMMANDS.get(command, command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rlvr.grading.traversal import has_plus_minus
+from rlvr.grading.traversal import contains, has_plus_minus
 from rlvr.grading.tree import Node
 
 EMPTY_SET = Node("symbol", (), "\\emptyset")
@@ -62,6 +62,9 @@ def _bracket_matrix(matrix: Node) -> Node:
 def _compute_matrix(node: Node) -> Node | None:
     """Return a sum, a product or a multiple of matrices as one matrix, None where it is none."""
     if node.kind not in ("neg", "mul", "div", "add"):
+        return None
+    # Sums are frequent and seldom of matrices, which their first term shows.
+    if node.kind == "add" and not contains(node.parts[0], "rows"):
         return None
     sides = [unwrap(part) for part in node.parts]
     kinds = [side.kind for side in sides]

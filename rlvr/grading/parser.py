@@ -127,18 +127,19 @@ def _parse(text: str, thousands: bool) -> Node | None:
 
 def _read_tokens(tokens: Sequence[Token]) -> Node | None:
     """Return the tree of all tokens; where bars have no reading, the one in which they nest is tried."""
-    bars = sum(token.text == "|" for token in tokens)
-    for are_nested in (False, True):
-        if are_nested and bars < MIN_NESTED_BARS:
-            return None
-        parser = _Parser(list(tokens), are_nested)
-        try:
-            node = parser.parse_list()
-        except NotInGrammar:
-            continue
-        if parser.at_end:
-            return node
-    return None
+    node = _read_once(tokens, bars_are_nested=False)
+    if node is None and sum(token.text == "|" for token in tokens) >= MIN_NESTED_BARS:
+        return _read_once(tokens, bars_are_nested=True)
+    return node
+
+
+def _read_once(tokens: Sequence[Token], *, bars_are_nested: bool) -> Node | None:
+    parser = _Parser(list(tokens), bars_are_nested)
+    try:
+        node = parser.parse_list()
+    except NotInGrammar:
+        return None
+    return node if parser.at_end else None
 
 
 class _Parser(TokenCursor):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlvr.errors import UserError
+from rlvr.grading.characters import unify_characters
 from rlvr.grading.extract import cut_at_end_of_turn, extract_answers, strip_thinking
 from rlvr.registry import register
 from rlvr.tasks.answer_forms import Forms, get_unanswered_status, take_first
@@ -24,6 +26,9 @@ def choice(problem: Problem, response: Response, *, extract: Forms = ("box", "an
     >>> choice(Problem("p", "choice", "A. red\nB. blue", "B"), Response(r"\boxed{\text{(B) blue}}")).status
     <Status.CORRECT: 'correct'>
     """
+    # A turn may end in a marker with full-width signs, so that it is cut before they go.
+    first_turn = cut_at_end_of_turn(response.text)
+    response = replace(response, text=unify_characters(first_turn))
     form, answer = take_first(extract_answers(response.text, response.prefill, extract))
     found: Choice | None = None
     rule = form or "none"

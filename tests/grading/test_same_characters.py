@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from rlvr.grading.characters import unify_characters
 from rlvr.grading.compare import compare
+from rlvr.tasks.choice import choice
 from rlvr.tasks.knights_answer import read_assignment
+from rlvr.types import Problem, Response
 
 WIDE = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 
@@ -125,3 +127,14 @@ def test_a_knights_answer_in_other_punctuation_and_white_space(text: str) -> Non
 def test_a_knights_answer_that_says_less_or_contradicts_itself_is_none(text: str) -> None:
     roles, _ = read_assignment(text, ["Zoey", "Oliver"])
     assert roles is None
+
+
+@pytest.mark.parametrize(
+    "text", [r"\boxed{Ａ}", r"\boxed{A。}", r"\boxed{（A）}", "The answer is Ａ。"]
+)
+def test_a_choice_in_other_characters_is_its_letter(text: str) -> None:
+    options = "A. red\nB. blue"
+    assert choice(Problem("p", "choice", options, "A"), Response(text)).correct
+    assert not choice(Problem("p", "choice", options, "B"), Response(text)).correct
+    later = f"{text}<\uff5cend\u2581of\u2581sentence\uff5c>\\boxed{{B}}"
+    assert choice(Problem("p", "choice", options, "A"), Response(later)).correct
