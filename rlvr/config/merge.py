@@ -81,10 +81,29 @@ def _find_file(where: str, kind: str) -> Path:
     return FOLDERS[kind] / f"{where}.yaml"
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key stands once in its mapping, as its standard asks."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping; raises ConstructorError with the line of a key that stands twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path, where: str) -> Any:
     """Return what a YAML file holds; raises UserError with the line of a fault."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 - a safe one
+    except RecursionError:
+        raise UserError(f"{where}: not valid YAML: nested too deeply") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{where}: cannot be read as UTF-8 text: {error}") from None
     except (yaml.YAMLError, ValueError) as error:  # a date may have a thirteenth month

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr.engines.packed_linear import replace_linears
-from rlvr.engines.sampling import sample_tokens
+from rlvr.engines.sampling import check_finite, sample_tokens
 from rlvr.models.attention import ATTENTION, has_full_attention
 from rlvr.models.kv_cache import KvCacheLayer, SharedPromptCache
 from rlvr.models.tensors import pad_left
@@ -146,10 +146,12 @@ class Decoder:
             keys = [row.key for row in wave.rows]
             token, logprob = sample_tokens(wave.logits, keys, step, sampling)
             is_last = step + 1 == sampling.max_tokens
+            logprobs = logprob.tolist()
+            check_finite(logprobs, sampling)
             self._record(
                 wave.rows,
                 token.tolist(),
-                logprob.tolist(),
+                logprobs,
                 sampling,
                 is_last,
             )

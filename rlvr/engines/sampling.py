@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlvr.errors import RunError
 from rlvr.seeds import uniforms
 from rlvr.types import Sampling
 
@@ -40,6 +42,15 @@ def sample_tokens(
         tokens.append(token)
         logprobs.append(logprob)
     return torch.cat(tokens), torch.cat(logprobs)
+
+
+def check_finite(logprobs: Sequence[float], sampling: Sampling) -> None:
+    """Refuse log-probabilities of logits that are no numbers; raises RunError."""
+    if any(map(math.isnan, logprobs)):
+        raise RunError(
+            f"the model's logits divided by the temperature {sampling.temperature:g} are no finite numbers;"
+            " its weights may hold NaN, the dtype be too small, or the temperature too low"
+        )
 
 
 def _sample_rows(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -94,7 +105,8 @@ def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
     remaining = remaining.minimum(just_below).clamp(min=0)
     offset = torch.searchsorted(inside, remaining, right=True)
     token = block * BLOCK + offset
-    return token[:, 0]
+    # Weights that are no numbers have no such token; `check_finite` says so.
+    return token[:, 0].clamp(max=vocabulary - 1)
 
 
 def apply_top_k_top_p(scaled: Tensor, sampling: Sampling) -> Tensor:
@@ -109,7 +121,8 @@ def apply_top_k_top_p(scaled: Tensor, sampling: Sampling) -> Tensor:
         p = ordered.softmax(-1)
         # The token that passes top_p is the last one in: what counts is the sum before each.
         sum_before = p.cumsum(-1) - p
-        left_out = sum_before >= sampling.top_p
+        # The likeliest stays in, also where top_p is too small for the dtype.
+        left_out = sum_before >= max(sampling.top_p, torch.finfo(p.dtype).tiny)
         # From the order of the logits back to that of the vocabulary.
         left_out = left_out.scatter(1, order, left_out)
         scaled = scaled.masked_fill(left_out, -torch.inf)

@@ -6,9 +6,11 @@ Loads neither torch nor transformers, except to convert a built-in model on its 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.util
 import io
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,27 @@ def locate(name: str, where: str = "model.name") -> str:
         raise UserError(
             f"{where}: no folder and no built-in model '{name}'{suggest(name, BUILT_IN)}"
         )
+    _check_is_not_misspelt(folder, where)
     return name
+
+
+def _check_is_not_misspelt(folder: Path, where: str) -> None:
+    """Refuse the id of a hub that is nearly the name of a folder here; raises UserError."""
+    if not folder.parent.is_dir():
+        return
+    beside: list[str] = []
+    for path in folder.parent.iterdir():
+        # Other digits are another model: Qwen2.5-0.5B beside Qwen2.5-1.5B.
+        if path.is_dir() and _find_digits(path.name) == _find_digits(folder.name):
+            beside.append(path.name)
+    close = difflib.get_close_matches(folder.name, beside, n=1, cutoff=0.75)
+    if close:
+        near = folder.parent / close[0]
+        raise UserError(f"{where}: there is no folder '{folder}' (did you mean '{near}'?)")
+
+
+def _find_digits(name: str) -> list[str]:
+    return re.findall(r"\d", name)
 
 
 def _convert_once(name: str, model: BuiltIn) -> Path:

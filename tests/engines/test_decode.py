@@ -45,6 +45,7 @@ from rlvr.engines import sampling as sampling_
 from rlvr.engines.decoder import Decoder
 from rlvr.engines.packed_linear import PackedLinear
 from rlvr.engines.sampling import sample_tokens
+from rlvr.errors import RunError
 from rlvr.models import kv_cache, loading
 from rlvr.models.packing import Tokens
 from rlvr.models.policy import Policy
@@ -760,3 +761,29 @@ def test_keys_tell_their_parts_apart() -> None:
     # the same on every machine, or a resume draws anew
     assert seeds.key_of(0, "step", 3) == 105206634499946342
     assert seeds.permutation(5, 0, "order").tolist() == [0, 2, 3, 4, 1]
+
+
+def test_logits_that_are_no_numbers_are_one_line() -> None:
+    module = sharp(dtype=torch.float32)
+    with torch.no_grad():
+        module.model.norm.weight.fill_(float("nan"))
+    for temperature in (0.0, 1.0):
+        with pytest.raises(
+            RunError, match=r"logits divided by the temperature .* no finite numbers"
+        ):
+            decoder(module).generate(
+                [Request((5, 6), (1,))], replace(SAMPLING, temperature=temperature)
+            )
+
+
+def test_a_temperature_too_low_for_the_dtype_is_one_line_or_greedy() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    _, logprob = sample_tokens(logits, [1], 0, replace(SAMPLING, temperature=1e-40))
+    with pytest.raises(RunError, match="the temperature 1e-40"):
+        sampling_.check_finite(logprob.tolist(), replace(SAMPLING, temperature=1e-40))
+
+
+def test_a_top_p_too_small_for_the_dtype_keeps_the_likeliest() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    token, _ = sample_tokens(logits, [1], 0, replace(SAMPLING, top_p=1e-300))
+    assert token.tolist() == [1]
