@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from rlvr import registry
 from rlvr.build.binding import bind_plugin
@@ -15,17 +16,56 @@ from rlvr.errors import UserError
 from rlvr.tasks.given import read_given
 from rlvr.types import Problem
 
+# What a problem asks and what is right, which two of one id have to share.
+Content = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The ids of the problems of all sources and stages of a run, each of one problem alone."""
+
+    known: dict[str, Content] = field(default_factory=dict[str, Content])
+
+    def tell_apart(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+        """Return the problems of a source with ids that no other problem has.
+
+        They are those of the source where that is so, and end in `~2`, `~3` … where another source
+        gave one of them to another problem: two files of one name number their rows alike.
+        """
+        for number in itertools.count(1):
+            named = _number_ids(problems, number)
+            if all(self._is_free(problem) for problem in named):
+                self.known.update((problem.id, _read_content(problem)) for problem in named)
+                return named
+        raise AssertionError("the numbers do not end")
+
+    def _is_free(self, problem: Problem) -> bool:
+        content = _read_content(problem)
+        return self.known.get(problem.id) in (None, content)
+
+
+def _number_ids(problems: Sequence[Problem], number: int) -> tuple[Problem, ...]:
+    if number == 1:
+        return tuple(problems)
+    return tuple(replace(problem, id=f"{problem.id}~{number}") for problem in problems)
+
+
+def _read_content(problem: Problem) -> Content:
+    return problem.question, problem.answer, problem.solution
+
 
 def read_sources(
-    recipe: Recipe, given: Sequence[Problem] | None, seed: int
+    recipe: Recipe,
+    given: Sequence[Problem] | None,
+    seed: int,
+    identities: Identities | None = None,
 ) -> tuple[Sources, tuple[RejectedGold, ...]]:
     """Return the training problems to draw from, and those whose gold did not pass the gate.
 
-    `given` takes the place of the first source's. Raises UserError.
+    `given` takes the place of the first source's; `identities` are shared by the stages of a run.
+    Raises UserError.
     """
-    rows = [read_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
-    if given is not None:
-        rows[0] = tuple(given)
+    rows = _read_rows(recipe, given, identities or Identities())
     passed: list[tuple[Problem, ...]] = []
     rejected: list[RejectedGold] = []
     for row in rows:
@@ -47,6 +87,16 @@ def read_sources(
         resting=tuple(_adapt(source.adaptive) for source in recipe.train),
     )
     return sources, tuple(rejected)
+
+
+def _read_rows(
+    recipe: Recipe, given: Sequence[Problem] | None, identities: Identities
+) -> list[tuple[Problem, ...]]:
+    """Return the problems of each source, no two of which have one id."""
+    rows = [read_problems(source, f"train.{i}") for i, source in enumerate(recipe.train)]
+    if given is not None:
+        rows[0] = tuple(given)
+    return [identities.tell_apart(row) for row in rows]
 
 
 def _explain_empty(problems: Sequence[Problem], number: int) -> str:

@@ -14,7 +14,7 @@ from rlvr.build.binding import bind_plugin
 from rlvr.build.judging import bind_filters, bind_rewarder, bind_verifier
 from rlvr.build.learner import Shared, make_learner, make_shared, make_stepper
 from rlvr.build.models import Loaded, check_model_folders, load_policy, make_adamw
-from rlvr.build.problems import read_problems, read_sources
+from rlvr.build.problems import Identities, read_problems, read_sources
 from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.config import staging
 from rlvr.config.plugins import collect_needs
@@ -104,8 +104,9 @@ def build(
     rewarders = [bind_rewarder(stage, reward) for stage in stages]
     sources: list[Sources] = []
     refused: dict[str, RejectedGold] = {}
+    identities = Identities()
     for stage in stages:
-        stage_sources, rejected = read_sources(stage, problems, recipe.run.seed)
+        stage_sources, rejected = read_sources(stage, problems, recipe.run.seed, identities)
         sources.append(stage_sources)
         for gold in rejected:
             refused[gold.id] = gold

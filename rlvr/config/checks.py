@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from rlvr import registry
@@ -9,10 +10,14 @@ from rlvr.config.plugins import FOREIGN_PARAMETERS, collect_needs, list_plugins,
 from rlvr.config.schema import Recipe
 from rlvr.errors import UserError, suggest
 
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: controls, surrogates, line ends
+LONGEST_NAME = 200  # bytes: a file system takes 255, and files of samples have more around a name
+
 
 def check(recipe: Recipe) -> None:
     """Refuse what a schema of single keys cannot see; raises UserError."""
     check_plugins(recipe)
+    check_run_place(recipe)
     check_eval_set_names(recipe)
     check_best_checkpoint(recipe)
     recipe.learn.count_minibatches(recipe.rollout)
@@ -35,6 +40,34 @@ def _check_weight(weight: object, where: str) -> None:
     # True is a number for Python
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise UserError(f"{where}.weight: should be a number, not {weight!r}")
+
+
+def check_run_place(recipe: Recipe) -> None:
+    """Refuse a run whose folder would lie elsewhere than in run.folder, or could not be made."""
+    if recipe.run.name is not None:
+        check_file_name(recipe.run.name, "run.name")
+    for where, path in {"run.folder": recipe.run.folder, "model.name": recipe.model.name}.items():
+        if "\0" in path:
+            raise UserError(f"{where}: {path!r:.60} holds a NUL, which no path does; write another")
+
+
+def check_file_name(name: str, where: str) -> None:
+    """Refuse a name of which no file or folder can be called, or one elsewhere; raises UserError."""
+    fault = _find_name_fault(name)
+    if fault is not None:
+        raise UserError(f"{where}: {name!r:.60} {fault}; write another name")
+
+
+def _find_name_fault(name: str) -> str | None:
+    if not name.strip() or name in (".", ".."):
+        return "names no file"
+    if "/" in name:
+        return "has a '/', and files are named after it"
+    if any(unicodedata.category(letter) in UNPRINTABLE for letter in name):
+        return "has a control character or half of one"
+    if len(name.encode("utf-8")) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} bytes"
+    return None
 
 
 def check_eval_set_names(recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rlvr import registry
-from rlvr.config.checks import check
+from rlvr.config.checks import check, check_file_name
 from rlvr.config.merge import Sections, Tree
 from rlvr.config.plugins import collect_needs, needs_weight_sync
 from rlvr.config.schema import EvalSetConfig, Recipe, Section, Spec
@@ -46,6 +46,7 @@ def resolve_eval_set(row: EvalSetConfig | str | Mapping[str, Any]) -> EvalSetCon
     """Return a held-out set from a row, or from the name of a registered benchmark; raises UserError."""
     if not isinstance(row, EvalSetConfig):
         row = registry.validate(EvalSetConfig, row, "benchmark")
+    check_file_name(row.name, "benchmark.name")
     if row.data:
         return row
     make_benchmark = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import warnings
@@ -27,9 +28,14 @@ from torch import Tensor
 
 from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.errors import RunError
+from rlvr.storage import fields
+from rlvr.storage.fields import WrongShape
 
 NamedTensors = Iterable[tuple[str, Tensor]]
 Facts = Mapping[str, Any]
+# What the reading of a file of another kind raises.
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, AttributeError, pickle.UnpicklingError)
+NEEDED_FILES = {".metadata", "learner.pt", "position.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ def _complete(aside: Path, target: Path, digests: Mapping[str, str]) -> None:
 
 
 def _describe_failure(folder: Path, target: Path, error: BaseException) -> RunError:
-    last = max(list_checkpoints(folder), default=None)
+    last = next(reversed(list_checkpoints(folder)), None)
     remains = "there is no earlier one"
     if last is not None:
         remains = f"the last good one is {last}"
@@ -123,7 +129,7 @@ def _find_cause(error: BaseException) -> str:
     """Return the first line of what went wrong, on whichever rank it did."""
     failures: Mapping[int, tuple[BaseException, Any]] = getattr(error, "failures", {})
     first, _ = next(iter(failures.values()), (error, None))
-    return str(first).splitlines()[0]
+    return next(iter(str(first).splitlines()), type(first).__name__)
 
 
 def _delete_older(folder: Path, keep: int, best: int | None) -> None:
@@ -237,26 +243,39 @@ def tensors(path: Path, like: Callable[[str], Tensor] = _no_model) -> dict[str, 
     """Return the saved tensors by name.
 
     One of the shape of `like(name)` is laid out as that is: on its device, and each rank reads its
-    own part where it is sharded. The number of processes need not be that of the save.
+    own part where it is sharded. The number of processes need not be that of the save. Raises
+    RunError where they cannot be read.
     """
     import torch.distributed as dist
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader = FileSystemReader(path)
+    from rlvr.run.checkpoint_layout import LayoutReader
+
+    reader = LayoutReader(path)
+    with _explain_unreadable(path):
+        layout = reader.read_tensor_layout()
     loaded: dict[str, Any] = {}
-    for name, stored in reader.read_metadata().state_dict_metadata.items():
-        assert isinstance(stored, TensorStorageMetadata)
+    for name, stored in layout.items():
         model = like(name)
         dtype = stored.properties.dtype
         if model.shape == stored.size:
             loaded[name] = torch.empty_like(model, dtype=dtype, requires_grad=False)
         else:  # the count of steps
             loaded[name] = torch.empty(stored.size, dtype=dtype, device=model.device)
-    with _no_single_process_warning():
+    with _explain_unreadable(path), _no_single_process_warning():
         load(loaded, storage_reader=reader, no_dist=not dist.is_initialized())
     return loaded
+
+
+@contextmanager
+def _explain_unreadable(path: Path) -> Iterator[None]:
+    """Raise RunError for whatever the reading of a damaged file raises."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except (*UNREADABLE, CheckpointException) as error:
+        raise _refuse_reading(path, error) from error
 
 
 @contextmanager
@@ -268,8 +287,22 @@ def _no_single_process_warning() -> Iterator[None]:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the complete checkpoints of a run, oldest first."""
-    return sorted(folder.glob("step-*"))
+    """Return the complete checkpoints of a run, oldest first.
+
+    What else lies beside them, such as a copy or a link with a name of the user's, is none.
+    """
+    found = [path for path in folder.glob("step-*") if _is_checkpoint(path)]
+    return sorted(found, key=step_of)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    is_named = re.fullmatch("step-[0-9]{6,}", path.name) is not None
+    return is_named and path.is_dir() and not path.is_symlink()
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint, or of other weights, by the number that ends its name."""
+    return int(path.name.rpartition("-")[2])
 
 
 def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -278,7 +311,7 @@ def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """
     damaged: list[str] = []
     for path in reversed(list_checkpoints(folder)):
-        fault = _find_fault(path)
+        fault = find_fault(path)
         if fault is None:
             return _read(path), damaged
         damaged.append(f"the checkpoint {path} is damaged ({fault}); using the one before it")
@@ -286,17 +319,32 @@ def find_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def _read(path: Path) -> Checkpoint:
-    return Checkpoint(
-        path=path,
-        learner=torch.load(path / "learner.pt", weights_only=True),
-        position=json.loads((path / "position.json").read_text(encoding="utf-8")),
+    """Read what lies beside the tensors; raises RunError where it is of another shape."""
+    try:
+        learner = torch.load(path / "learner.pt", weights_only=True)
+        position = json.loads((path / "position.json").read_text(encoding="utf-8"))
+        if not isinstance(learner, dict):
+            raise WrongShape("learner.pt is no state of a learner")
+        if not isinstance(position, dict):
+            raise WrongShape("position.json is no object")
+        fields.read_int(position, "step")
+    except (*UNREADABLE, RuntimeError) as error:
+        raise _refuse_reading(path, error) from None
+    return Checkpoint(path, learner, position)
+
+
+def _refuse_reading(path: Path, error: BaseException) -> RunError:
+    return RunError(
+        f"cannot read the checkpoint {path}: {_find_cause(error)}; remove it, and an earlier one is taken"
     )
 
 
-def _find_fault(path: Path) -> str | None:
+def find_fault(path: Path) -> str | None:
     """Return what is wrong with the files of a checkpoint; None where they are as written."""
     try:
-        manifest: dict[str, str] = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not manifest.keys() >= NEEDED_FILES:
+            return "its manifest.json does not name its files"
         changed = [name for name, digest in manifest.items() if _digest(path / name) != digest]
     except (OSError, ValueError) as error:
         return str(error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rlvr.run.evaluation_folder import EvaluationFolder, digest_weights
 from rlvr.run.evaluator import Evaluator, Version
 from rlvr.run.progress import Progress
 from rlvr.seeds import key_of
+from rlvr.storage.lock import lock_folder
 from rlvr.storage.records import EvalRecord
 from rlvr.types import Draw, Problem, Sampling
 
@@ -80,7 +82,10 @@ def evaluate(
     _check_numbers(seeds, batch)
     steps = _find_checkpoints(Path(model), checkpoints)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    with Progress(f"evaluating {model}", 0) as progress:
+    with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(lock_folder(Path(out), "an evaluation"))
+        progress = stack.enter_context(Progress(f"evaluating {model}", 0))
         versions, held_out = _prepare(model, rows, steps, max_prompt_tokens, progress)
         settings = _collect_settings(model, steps, rows, held_out, seeds)
         folder = _open_folder(out, settings, overwrite)
@@ -115,9 +120,9 @@ def _find_checkpoints(run: Path, asked: str | Sequence[int] | None) -> Checkpoin
         )
     known: dict[int, Path | None] = {0: None}
     for path in checkpoint.list_checkpoints(run / "checkpoints"):
-        known[int(path.name.rpartition("-")[2])] = path
+        known[checkpoint.step_of(path)] = path
     if asked == "all":
-        return dict(sorted(known.items()))
+        return _check_whole(dict(sorted(known.items())))
     steps = [int(step) for step in asked]
     for step in steps:
         if step not in known:
@@ -125,7 +130,18 @@ def _find_checkpoints(run: Path, asked: str | Sequence[int] | None) -> Checkpoin
             raise UserError(
                 f"{run}: has no checkpoint of step {step} (known: {names}); see checkpoint.keep in the recipe"
             )
-    return {step: known[step] for step in sorted(set(steps))}
+    return _check_whole({step: known[step] for step in sorted(set(steps))})
+
+
+def _check_whole(asked: Checkpoints) -> Checkpoints:
+    """Raise UserError where the files of a checkpoint are not as they were written."""
+    for step, path in asked.items():
+        fault = None if path is None else checkpoint.find_fault(path)
+        if fault is not None:
+            raise UserError(
+                f"{path}: is damaged ({fault}); name the steps without {step}, or restore it"
+            )
+    return asked
 
 
 def _load_versions(model: str, steps: Checkpoints) -> list[Version]:

@@ -7,6 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlvr.errors import RunError, UserError
+from rlvr.storage.lock import LOCK_FILE
+
+# All that a run and its trackers write, but for the lock, which this process holds.
+PARTS = {
+    "checkpoints",
+    "evals.jsonl",
+    "history.jsonl",
+    "metrics.jsonl",
+    "model",
+    "problems.json",
+    "recipe.yaml",
+    "report.html",
+    "samples",
+    "summary.json",
+    "tensorboard",
+    "wandb",
+    "wandb_id",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +80,28 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: a run lies here already; add --resume to go on or --overwrite to replace it"
             )
-        if not self.recipe.is_file():
+        # a run has both from its start
+        if not (self.recipe.is_file() and self.metrics.is_file()):
             raise UserError(
                 f"{self.path}: not empty and not a run folder, so not overwritten; choose another run.name"
             )
 
     def _is_empty(self) -> bool:
-        return not self.path.exists() or not any(self.path.iterdir())
+        if not self.path.exists():
+            return True
+        return all(path.name == LOCK_FILE for path in self.path.iterdir())
 
     def _is_only_begun(self) -> bool:
         """Return whether a run was killed here before it had its recipe.
 
         There is nothing then but what a run makes first, and empty.
         """
-        made_first = {self.samples.name, self.checkpoints.name, ".recipe.yaml.unfinished"}
+        made_first = {
+            LOCK_FILE,
+            self.samples.name,
+            self.checkpoints.name,
+            ".recipe.yaml.unfinished",
+        }
         logs = {self.metrics.name, self.evals.name, self.history.name}
         for path in self.path.rglob("*"):
             is_empty_log = path.name in logs and not path.stat().st_size
@@ -84,10 +110,13 @@ class RunFolder:
         return True
 
     def clear(self, overwrite: bool) -> None:
-        """Delete what a fresh run may replace; raises UserError as `check_free`."""
+        """Delete what a run writes; what else lies here stays. Raises UserError as `check_free`."""
         self.check_free(overwrite)
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        if not self.path.exists():
+            return
+        for path in list(self.path.iterdir()):
+            if path.name in PARTS or path.name.endswith(".unfinished"):
+                _delete(path)
 
     def make(self) -> None:
         """Make the folder with its folders; raises RunError."""
@@ -96,3 +125,11 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the run folder {self.path}: {error.strerror}") from error
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or a folder; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from rlvr.errors import UserError
 from rlvr.run import checkpoint
 from rlvr.run.checkpoint import Checkpoint
 from rlvr.run.folder import RunFolder
-from rlvr.run.session import Session
+from rlvr.run.identity import check_unchanged
+from rlvr.run.session import Phase, Session
 from rlvr.step import State
+from rlvr.storage import fields
+from rlvr.storage.fields import WrongShape
+from rlvr.storage.records import EvalRecord, StepRecord, read_records
 
+REFERENCE = re.compile("reference-[0-9]{6,}")  # weights that a stage is measured against
 # What may differ between two starts of a run.
 CHANGEABLE = {"run.name", "run.folder", "run.steps", "run.threads", "checkpoint", "trackers"}
 
@@ -30,12 +36,33 @@ def restore(session: Session) -> State:
     for line in damaged:
         session.progress.note(line)
     if latest is not None:
+        check_position(latest)
+        session.world.broadcast(
+            lambda: check_unchanged(session.folder.path, session.recipe, session.built)
+        )
         _check_problems(session, latest)
     session.world.broadcast(lambda: _forget_after(session, latest))
     if latest is None:
         session.progress.note("there is no whole checkpoint, so the run starts from its beginning")
         return State(0, session.phases[0].sources.start())
     return _load(session, latest)
+
+
+def check_position(latest: Checkpoint) -> None:
+    """Raise UserError where `position.json` does not say where the run stood."""
+    try:
+        fields.read_text(latest.position, "phase")
+        source = fields.read_mapping(latest.position, "source")
+        fields.read_int(source, "drawn")
+        fields.read_int(source, "problems")
+        fields.read_list(source, "positions")
+        for name, visit in fields.read_mapping(source, "last").items():
+            if not isinstance(visit, list) or len(visit) != 2:
+                raise WrongShape(f"source.last.{name:.40} should be two numbers")
+    except WrongShape as error:
+        raise UserError(
+            f"{latest.path / 'position.json'}: {error}; remove this checkpoint, and an earlier one is taken"
+        ) from None
 
 
 def _check_problems(session: Session, latest: Checkpoint) -> None:
@@ -51,12 +78,36 @@ def _load(session: Session, latest: Checkpoint) -> State:
     step = latest.position["step"]
     if step > session.phases[-1].end:
         raise UserError(f"run.steps: step {step} is done already; ask for at least as many")
-    phase = next(phase for phase in session.phases if phase.name == latest.position["phase"])
-    tensors = checkpoint.tensors(latest.path, phase.learner.find_master)
-    phase.learner.load_state(tensors, latest.learner)
+    phase = _find_phase(session, latest)
+    try:
+        tensors = checkpoint.tensors(latest.path, phase.learner.find_master)
+        phase.learner.load_state(tensors, latest.learner)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _refuse_state(latest, error) from error
     session.built.run.rollouts.load(phase.learner.weights(), version=step)
     session.progress.note(f"resumed after step {step}")
     return State(step, _read_source(latest))
+
+
+def _find_phase(session: Session, latest: Checkpoint) -> Phase:
+    """Return the phase in which a checkpoint was saved; raises UserError where there is none."""
+    name = latest.position["phase"]
+    for phase in session.phases:
+        if phase.name == name:
+            return phase
+    known = ", ".join(phase.name for phase in session.phases)
+    raise UserError(
+        f"{latest.path}: was saved in a stage '{name}', and the recipe has {known}; remove it"
+    )
+
+
+def _refuse_state(latest: Checkpoint, error: Exception) -> UserError:
+    """Say that a checkpoint is of another model, critic or optimiser."""
+    lines = str(error).splitlines() or [""]
+    return UserError(
+        f"{latest.path}: does not fit the models and optimisers of this recipe"
+        f" ({type(error).__name__}: {lines[0]:.80}); remove it, or choose a new run.name"
+    )
 
 
 def _read_source(latest: Checkpoint) -> SourceState:
@@ -76,13 +127,15 @@ def _forget_after(session: Session, latest: Checkpoint | None) -> None:
     checkpoints = session.folder.checkpoints
     # a damaged one would push out good ones of earlier steps
     for path in checkpoint.list_checkpoints(checkpoints):
-        if latest is None or path > latest.path:
+        if latest is None or checkpoint.step_of(path) > checkpoint.step_of(latest.path):
             shutil.rmtree(path)
     step = None
     if latest is not None:
         step = latest.position["step"]
     for path in checkpoints.glob("reference-*"):  # of a stage that is entered again
-        if step is None or int(path.name.rpartition("-")[2]) > step:
+        if not REFERENCE.fullmatch(path.name):
+            continue
+        if step is None or checkpoint.step_of(path) > step:
             shutil.rmtree(path)
     session.writer.cut_back(step)
 
@@ -112,14 +165,42 @@ def check_resumable(folder: RunFolder, resolved: Recipe) -> None:
     """Raise UserError where there is no run, or one that was started with another recipe."""
     if not folder.recipe.is_file():
         raise UserError(f"{folder.path}: there is no run to resume; leave --resume out")
-    before = _comparable(loader.load(folder.recipe))
-    now = _comparable(resolved)
-    changed = find_difference(before, now, CHANGEABLE)
+    before = loader.load(folder.recipe)
+    changed = find_difference(_comparable(before), _comparable(resolved), CHANGEABLE)
     if changed:
         raise UserError(
             f"{folder.path}: the run was started with another '{changed}'; resume it with the same, or choose a new"
             f" run.name"
         )
+    _check_checkpoints(folder, before.checkpoint.every)
+    _check_first_samples(folder)
+
+
+def _check_checkpoints(folder: RunFolder, every: int) -> None:
+    """Raise UserError where they are gone, so that a resume would begin anew and delete all records."""
+    steps = [0]
+    if folder.metrics.is_file():
+        steps += [record.step for record in read_records(folder.metrics, StepRecord)]
+    # one that is saved in the background is there before the next but one
+    was_saved = every > 0 and max(steps) > 2 * every
+    is_gone = not folder.checkpoints.is_dir() or was_saved
+    if max(steps) and is_gone and not checkpoint.list_checkpoints(folder.checkpoints):
+        raise UserError(
+            f"{folder.checkpoints}: the checkpoints are gone, and to begin anew would delete the records of"
+            f" {max(steps)} steps; restore them, or begin anew with --overwrite"
+        )
+
+
+def _check_first_samples(folder: RunFolder) -> None:
+    """Raise UserError where the samples are gone that the summary compares with."""
+    if not folder.evals.is_file():
+        return
+    for record in read_records(folder.evals, EvalRecord):
+        samples = folder.locate_eval_samples(record.benchmark, record.step)
+        if record.step == 0 and not samples.is_file():
+            raise UserError(
+                f"{samples}: is gone, and the summary compares with it; restore it, or begin anew with --overwrite"
+            )
 
 
 def _comparable(recipe: Recipe) -> dict[str, object]:

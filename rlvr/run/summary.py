@@ -41,7 +41,7 @@ def summarise(folder: RunFolder, recipe: Recipe, steps: int) -> Summary:
         seconds.append(record.seconds)
     changes: dict[str, BeforeAfter] = {}
     for benchmark, by_step in _group_by_benchmark(evals).items():
-        if 0 in by_step:
+        if 0 in by_step and steps in by_step:
             changes[benchmark] = _compare(folder, by_step, steps, cold_steps)
     return Summary(
         recipe=str(recipe.run.name),

@@ -22,6 +22,7 @@ from rlvr.errors import UserError
 from rlvr.models import export
 from rlvr.run.checkpoint import Saver
 from rlvr.run.folder import RunFolder
+from rlvr.run.identity import PROBLEMS_FILE, digest_sources, dump_digests
 from rlvr.run.loop import run_phases
 from rlvr.run.progress import Progress
 from rlvr.run.resume import check_models_lie_elsewhere, check_resumable, restore
@@ -30,6 +31,7 @@ from rlvr.run.summary import summarise
 from rlvr.run.trackers import Tracker
 from rlvr.run.writer import DiskRunWriter, NullRunWriter, RunWriter
 from rlvr.step import State
+from rlvr.storage.lock import lock_folder
 from rlvr.types import Draw, Problem
 
 SHOWN_GOLDS = 5  # of the golds that did not pass the gate, so many are named
@@ -62,6 +64,7 @@ def train(
     with ExitStack() as stack:
         world = stack.enter_context(init_world())
         _check_folder(folder, resolved, resume, overwrite, world)
+        world.broadcast(lambda: stack.enter_context(lock_folder(folder.path, "a run")))
         progress = stack.enter_context(_open_progress(resolved, world))
         built = _build(resolved, problems, reward, progress, world)
         writer = _open_writer(folder, resume, overwrite, world)
@@ -198,8 +201,18 @@ def _close_trackers(trackers: Sequence[Tracker]) -> None:
 
 def _begin(session: Session, resume: bool) -> State:
     if resume:
-        return restore(session)
+        state = restore(session)
+        _keep_identity(session, anew=state.step == 0)
+        return state
+    _keep_identity(session, anew=True)
     return State(0, session.built.run.sources.start())
+
+
+def _keep_identity(session: Session, *, anew: bool) -> None:
+    """Write down what the problems are, where that is not known yet."""
+    if session.world.writes and (anew or not (session.folder.path / PROBLEMS_FILE).is_file()):
+        digests = digest_sources(session.recipe, session.built)
+        session.writer.write(PROBLEMS_FILE, dump_digests(digests))
 
 
 def _finish(session: Session, state: State) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
@@ -12,6 +13,8 @@ from rlvr.step import StepResult
 from rlvr.storage.jsonl import JsonLines, write_whole
 from rlvr.storage.records import Credit, HistoryRecord, SampleRecord, StepRecord, make_sample
 from rlvr.types import RewardedGroup
+
+SAMPLE_FILE = re.compile(r"(train|eval-.+)-(?P<step>[0-9]{6,})\.jsonl")
 
 
 class RunWriter(Protocol):
@@ -101,7 +104,8 @@ class DiskRunWriter:
         for path in (self.folder.metrics, self.folder.evals, self.folder.history):
             JsonLines.cut(path, lambda row: step is not None and row["step"] <= step)
         for path in self.folder.samples.glob("*.jsonl"):
-            if step is None or int(path.stem.rpartition("-")[2]) > step:
+            written_at = SAMPLE_FILE.fullmatch(path.name)
+            if written_at and (step is None or int(written_at["step"]) > step):
                 path.unlink()
         self._open_logs()
 

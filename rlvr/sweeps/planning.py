@@ -24,7 +24,6 @@ from rlvr.errors import UserError, suggest
 SET_BY_SWEEP = ("run.name", "run.folder", "run.seed")
 # What may change between two starts.
 CHANGEABLE = {"run.name", "run.folder", "run.threads", "checkpoint", "trackers"}
-LOCK_FILE = ".lock"
 PLAN_FILE = "sweep.yaml"
 
 

@@ -22,6 +22,7 @@ from rlvr.config import loader
 from rlvr.distributed.lifetime import environment_of_child
 from rlvr.errors import RunError
 from rlvr.report.rendering import write_page
+from rlvr.storage.lock import LOCK_FILE
 from rlvr.sweeps.planning import Plan, Unit
 
 PAUSE = 0.05  # seconds between two looks at the processes
@@ -179,7 +180,8 @@ def clear_remains(unit: Unit) -> None:
     if not unit.path.exists() or (unit.path / "recipe.yaml").is_file():
         return
     for path in unit.path.rglob("*"):
-        if path.is_file() and not path.name.endswith(".unfinished"):
+        begun = path.name == LOCK_FILE or path.name.endswith(".unfinished")
+        if path.is_file() and not begun:
             raise RunError(
                 f"{unit.path}: holds {path.name} but no recipe.yaml, so it is no run; move it away"
             )

@@ -12,9 +12,9 @@ import yaml
 from rlvr.config import loader, merge
 from rlvr.errors import Interrupted, RunError, UserError
 from rlvr.report.rendering import write_page
+from rlvr.storage.lock import LOCK_FILE, lock_folder
 from rlvr.sweeps.inputs import check_inputs
-from rlvr.sweeps.lock import lock_folder
-from rlvr.sweeps.planning import CHANGEABLE, LOCK_FILE, PLAN_FILE, Plan, Unit, read_plan
+from rlvr.sweeps.planning import CHANGEABLE, PLAN_FILE, Plan, Unit, read_plan
 from rlvr.sweeps.processes import SweepProcesses, find_reasons
 from rlvr.sweeps.table import publish
 
@@ -45,7 +45,7 @@ def sweep(
     if table:
         return publish(plan, find_reasons(plan))
     check_inputs(plan)
-    with lock_folder(plan.folder) as lock:
+    with lock_folder(plan.folder, "a sweep", stays=True) as lock:
         _prepare_folder(plan, overwrite)
         processes = SweepProcesses(plan, parallel, lock)
         with processes.stop_gracefully():

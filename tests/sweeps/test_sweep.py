@@ -569,7 +569,7 @@ def test_what_a_folder_may_not_hold(
 ) -> None:
     place = Place.make(tmp_path, tiny_model)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rlvr.sweeps.lock.PATIENCE", 0.0)
+    monkeypatch.setattr("rlvr.storage.lock.PATIENCE", 0.0)
     place.folder.mkdir(parents=True)
     with (place.folder / ".lock").open("w") as lock:
         lock.write("4711")
