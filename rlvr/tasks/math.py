@@ -81,8 +81,14 @@ def math(
         return given.judge(False, f"guard:{refusal}", Status.UNPARSEABLE)
     verdict: Future[Verdict] = Future()
     symbolic = math_verify.ask(problem.answer, answer, seconds)
-    symbolic.add_done_callback(lambda done: verdict.set_result(_settle(done, given)))
+    symbolic.add_done_callback(lambda done: _pass_on(done, verdict, given))
     return verdict
+
+
+def _pass_on(done: Future[bool], verdict: Future[Verdict], given: _GivenAnswer) -> None:
+    """Settle the verdict, unless whoever waited for it has given it up."""
+    if verdict.set_running_or_notify_cancel():
+        verdict.set_result(_settle(done, given))
 
 
 def _strip_answer(answer: str) -> str:
@@ -114,6 +120,8 @@ class _GivenAnswer:
 
 def _settle(done: Future[bool], given: _GivenAnswer) -> Verdict:
     """Return the verdict by what the symbolic library said, or failed to say."""
+    if done.cancelled():
+        return given.judge(False, "symbolic:cancelled", Status.ERROR)
     error = done.exception()
     if error is None:
         return given.judge(done.result(), "symbolic")
