@@ -13,7 +13,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rlvr.errors import UserError
 
@@ -23,10 +23,10 @@ PlacedRow = tuple[str, Any]
 _BOM = b"\xef\xbb\xbf"
 
 # What a file is compressed by, as the end of its name says.
-_DECOMPRESSORS: Mapping[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
+_DECOMPRESSORS: Mapping[str, Callable[[Path], io.BufferedIOBase]] = {
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
 }
 
 # Files of other kinds that come in people's way, and what to do with them.
@@ -74,7 +74,7 @@ def read_rows(path: Path) -> Iterator[PlacedRow]:
         raise UserError(f"{path}: cannot be read: {reason}") from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> io.BufferedIOBase:
     return path.open("rb")
 
 
@@ -92,7 +92,7 @@ def _find_hint(path: Path) -> str:
     return "" if name is None else f"; it looks as if it should be called {name}"
 
 
-def _read_json(file: IO[bytes], name: str) -> Iterator[PlacedRow]:
+def _read_json(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     """Yield the items of a list, or the rows of JSON Lines, which some files of this name hold."""
     data = file.read().removeprefix(_BOM)
     if _is_json_lines(data):
@@ -116,7 +116,7 @@ def _is_json_lines(data: bytes) -> bool:
         return False
 
 
-def _read_json_lines(file: IO[bytes], name: str) -> Iterator[PlacedRow]:
+def _read_json_lines(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     for number, line in enumerate(file, start=1):
         content = line.removeprefix(_BOM)
         if content.strip():
@@ -141,7 +141,7 @@ def _parse_json(data: bytes, where: str) -> Any:
         ) from None
 
 
-def _read_parquet(file: IO[bytes], name: str) -> Iterator[PlacedRow]:
+def _read_parquet(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -169,7 +169,7 @@ def _round_times(table: Any) -> Any:
     return table
 
 
-_READERS: Mapping[str, Callable[[IO[bytes], str], Iterator[PlacedRow]]] = {
+_READERS: Mapping[str, Callable[[io.BufferedIOBase, str], Iterator[PlacedRow]]] = {
     ".json": _read_json,
     ".jsonl": _read_json_lines,
     ".parquet": _read_parquet,
