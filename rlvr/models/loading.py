@@ -34,11 +34,13 @@ def load(
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-            model, names = AutoModelForCausalLM.from_pretrained(
+            # A pair, where the loading info is asked for; the annotation of transformers has the model alone.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 location, dtype=dtype, trust_remote_code=False, output_loading_info=True
             )
     except (OSError, ValueError, ImportError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{where}: cannot load '{name}': {_explain(error)}") from None
+    model, names = loaded
     prefix = "" if with_head else f"{model.base_model_prefix}."
     fault = find_weight_fault(names, prefix)
     if fault is not None:

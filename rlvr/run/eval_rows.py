@@ -12,8 +12,8 @@ from rlvr.config import merge, plugins, validation
 from rlvr.config.benchmarks import BOXED
 from rlvr.config.schema import EvalSetConfig, Spec
 from rlvr.errors import UserError
+from rlvr.tasks.row_files import DATA_SUFFIXES
 
-DATA_SUFFIXES = (".json", ".jsonl", ".parquet")
 YAML_SUFFIXES = (".yaml", ".yml")
 
 

@@ -175,3 +175,6 @@ _READERS: Mapping[str, Callable[[io.BufferedIOBase, str], Iterator[PlacedRow]]] 
     ".parquet": _read_parquet,
     ".ndjson": _read_json_lines,
 }
+
+# What a data file is recognised by, also where a benchmark is asked for by its path.
+DATA_SUFFIXES = tuple(_READERS)

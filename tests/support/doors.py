@@ -64,6 +64,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "rollouts",
         "step",
         "storage",
+        "tasks",
         "training",
     ),
     "sweeps": ("build", "config", "distributed", "metrics", "models", "report", "storage"),
