@@ -88,7 +88,8 @@ def check_unchanged(folder: Path, recipe: Recipe, built: Built) -> None:
             if fault is not None:
                 raise UserError(
                     f"{folder}: the problems of 'train' are not those that the run was started with:"
-                    f" {_name_source(part.train[position])}: {fault}; restore it, or choose a new run.name"
+                    f" {_name_source(part.train[position])}: {fault}; restore the file, or the history of"
+                    f" the selection, or choose a new run.name"
                 )
             number += 1
 

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -26,9 +26,10 @@ def lock_folder(folder: Path, writer: str, *, stays: bool = False) -> Iterator[i
 
     Yields the descriptor that children may inherit: the folder is free when the last of them has
     ended. The file of the lock `stays` where they may outlive this process; else it goes at the
-    end, with a folder that has nothing in it. Raises UserError where another process holds it,
-    RunError where it cannot be written.
+    end, with the folders that were made for it and have nothing in them. Raises UserError where
+    another process holds it, RunError where it cannot be written.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         lock = _take(folder, writer)
     except OSError as error:
@@ -41,7 +42,7 @@ def lock_folder(folder: Path, writer: str, *, stays: bool = False) -> Iterator[i
             yield lock.fileno()
         finally:
             if not stays:
-                _remove(folder)
+                _remove(folder, made)
 
 
 def _take(folder: Path, writer: str) -> TextIO:
@@ -81,7 +82,9 @@ def _is_current(lock: TextIO, folder: Path) -> bool:
     return os.path.samestat(there, os.fstat(lock.fileno()))
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, made: Sequence[Path]) -> None:
+    """Remove the file of the lock, and what was made for it as long as it is empty."""
     with contextlib.suppress(OSError):
         (folder / LOCK_FILE).unlink()
-        folder.rmdir()  # which the system refuses where something lies in it
+        for path in made or [folder]:
+            path.rmdir()  # which the system refuses where something lies in it
