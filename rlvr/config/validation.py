@@ -46,11 +46,13 @@ def resolve_eval_set(row: EvalSetConfig | str | Mapping[str, Any]) -> EvalSetCon
     """Return a held-out set from a row, or from the name of a registered benchmark; raises UserError."""
     if not isinstance(row, EvalSetConfig):
         row = registry.validate(EvalSetConfig, row, "benchmark")
-    check_file_name(row.name, "benchmark.name")
     if row.data:
+        check_file_name(row.name, "benchmark.name")
         return row
     make_benchmark = registry.find("benchmark", row.name, "eval.sets").bind({}, row.name)
     benchmark: EvalSetConfig = make_benchmark()
+    # The row may name a function of a file; what it makes is what files are named after.
+    check_file_name(benchmark.name, "benchmark.name")
     given = row.model_fields_set - {"name", "data"}
     return benchmark.model_copy(update={key: getattr(row, key) for key in given})
 

@@ -76,6 +76,8 @@ MATH_RULES: list[Rule] = [
     ("ours", "an empty box is never right", lambda gold, text: gold == "" and boxed(text) == ""),
     ("policy", "two million is not taken for 2000000", lambda gold, text: "million" in text),
     ("ours", "a frame box is a box", lambda gold, text: r"\fbox" in text),
+    ("ours", "a sign of approximation before the number does not change it",
+     lambda gold, text: r"\approx" in boxed(text)),
     ("ours", "a name before the equals sign is not part of the answer", lambda gold, text: "abc=" in text),
 ]  # fmt: skip
 
@@ -189,7 +191,7 @@ def logic_rl() -> Iterator[tuple[str, str, object, object]]:
 
 @pytest.mark.parametrize(
     ("rows", "rules", "at_most"),
-    [(simplerl_v0, MATH_RULES, 20), (simplerl_zoo, MATH_RULES, 10), (one_shot, MATH_RULES, 22),
+    [(simplerl_v0, MATH_RULES, 20), (simplerl_zoo, MATH_RULES, 10), (one_shot, MATH_RULES, 23),
      (qwen_pairs, PAIR_RULES, 14), (logic_rl, LOGIC_RULES, 14)],
 )  # fmt: skip
 def test_every_disagreement_with_a_reference_has_a_reason(

@@ -74,8 +74,11 @@ def test_a_file_that_ends_the_process_when_it_is_loaded_is_named(tmp_path: Path,
 
 def test_the_ctrl_c_of_the_user_passes() -> None:
     """A signal is no exception of the code that it meets."""
+    # a process that was started in the background ignores the signal
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), ContainedCode():
         signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
     with pytest.raises(ForeignExit), ContainedCode():
         interrupt()
 
