@@ -142,6 +142,8 @@ def _child(
 
     os.chdir(cwd)
     os.environ |= env
+    # The bytecode of a plug-in is written by the first run that loads it, and would count as its change of a file.
+    sys.dont_write_bytecode = True
     writes = _watch(kill_at)
     out, err = io.StringIO(), io.StringIO()
     if largest_file:
