@@ -19,7 +19,8 @@ from rlvr.evaluation.grade import Answer, opened_thinking, parse_line
 from rlvr.grading.extract import find_last_box, find_last_number
 from rlvr.grading.math_verify import second_opinions
 from rlvr.grading.units import read_number
-from rlvr.storage.records import SampleRecord, read_records
+from rlvr.storage.records import read_records
+from rlvr.storage.sample_record import SampleRecord
 from rlvr.tasks.judge import Judge, Pending, judge_by_task, judge_safely, wait_all
 from rlvr.types import Finish, Problem, Response, Verdict
 

@@ -11,7 +11,8 @@ from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.evaluation.summary import summarise
 from rlvr.grading.math_verify import second_opinions
 from rlvr.rollouts.generate import Rollouts
-from rlvr.storage.records import EvalRecord, SampleRecord, make_sample
+from rlvr.storage.eval_record import EvalRecord
+from rlvr.storage.sample_record import SampleRecord, make_sample
 from rlvr.tasks.judge import Judge, Pending, judge_safely, wait_all
 from rlvr.types import Draw, Problem, Rollout, Sampling
 

@@ -10,7 +10,9 @@ from statistics import fmean
 from rlvr.grading.extract import find_last_box
 from rlvr.metrics import statistics, text_quality, votes
 from rlvr.metrics.statistics import Interval
-from rlvr.storage.records import Estimate, EvalCounts, EvalRecord, SampleRecord
+from rlvr.storage.estimate import Estimate
+from rlvr.storage.eval_record import EvalCounts, EvalRecord
+from rlvr.storage.sample_record import SampleRecord
 from rlvr.types import Finish, Problem, Status
 
 Samples = Sequence[SampleRecord]

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlvr.storage.records import EvalRecord, StepRecord
+from rlvr.storage.eval_record import EvalRecord
+from rlvr.storage.step_record import StepRecord
 
 Unit = Literal["share", "number"]
 Point = tuple[float, float | None]

@@ -18,8 +18,11 @@ from rlvr.metrics.statistics import (
 )
 from rlvr.report.charts import Chart, make_chart, plot_accuracy
 from rlvr.report.rendering import load_template, write_page
+from rlvr.storage.estimate import Estimate
+from rlvr.storage.eval_record import EvalRecord
 from rlvr.storage.fields import WrongShape
-from rlvr.storage.records import Estimate, EvalRecord, SampleRecord, read_records
+from rlvr.storage.records import read_records
+from rlvr.storage.sample_record import SampleRecord
 
 COLORS = 6  # of curves on one page
 

@@ -19,8 +19,8 @@ from rlvr.report.samples import compare_problems, pick_training_samples
 from rlvr.report.table import Row, tabulate
 from rlvr.report.trends import find_saturation, measure_trend
 from rlvr.storage.fields import keep_finite
-from rlvr.storage.records import StepRecord
 from rlvr.storage.run_data import RunData, read_run
+from rlvr.storage.step_record import StepRecord
 
 COLORS = 6  # of curves on one page
 

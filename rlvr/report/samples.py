@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlvr.storage.records import SampleRecord
 from rlvr.storage.run_data import RunData, read_eval_samples, read_samples
+from rlvr.storage.sample_record import SampleRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlvr.report.trends import find_cold_start_score, measure_gain
-from rlvr.storage.records import Estimate
+from rlvr.storage.estimate import Estimate
 from rlvr.storage.run_data import RunData, Score, score_evaluations
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlvr.metrics.statistics import estimate_paired_gain
-from rlvr.storage.records import Estimate, StepRecord
+from rlvr.storage.estimate import Estimate
 from rlvr.storage.run_data import RunData, Score, list_known, read_eval_samples, solve_rates
+from rlvr.storage.step_record import StepRecord
 
 MOST_STEPS = 5  # at either end, of which a mean is taken
 FEWEST_VALUES = 4  # that a trend can be seen in

@@ -16,7 +16,11 @@ from rlvr.report.formatting import (
     format_percent,
     shorten,
 )
-from rlvr.storage.records import BeforeAfter, Estimate, EvalRecord, SampleRecord, StepRecord
+from rlvr.storage.estimate import Estimate
+from rlvr.storage.eval_record import EvalRecord
+from rlvr.storage.sample_record import SampleRecord
+from rlvr.storage.step_record import StepRecord
+from rlvr.storage.summary import BeforeAfter
 
 Figure = tuple[str, str]  # its name and its value
 SEPARATOR = " · "

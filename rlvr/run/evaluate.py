@@ -28,8 +28,8 @@ from rlvr.run.evaluation_folder import EvaluationFolder, digest_weights
 from rlvr.run.evaluator import Evaluator, Version
 from rlvr.run.progress import Progress
 from rlvr.seeds import key_of
+from rlvr.storage.eval_record import EvalRecord
 from rlvr.storage.lock import lock_folder
-from rlvr.storage.records import EvalRecord
 from rlvr.types import Draw, Problem, Sampling
 
 MAX_TOKENS = 256  # where neither the caller nor the benchmark says

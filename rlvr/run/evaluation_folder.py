@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from rlvr.config import merge
 from rlvr.errors import UserError
+from rlvr.storage.eval_record import EvalRecord
 from rlvr.storage.jsonl import JsonLines, write_whole
-from rlvr.storage.records import EvalRecord, SampleRecord, read_records
+from rlvr.storage.records import read_records
+from rlvr.storage.sample_record import SampleRecord
 
 SAMPLES = "samples.jsonl"
 SETTINGS = "settings.json"

@@ -15,7 +15,8 @@ from rlvr.rollouts.generate import Rollouts
 from rlvr.run import checkpoint
 from rlvr.run.evaluation_folder import EvaluationFolder, SampleKey
 from rlvr.run.progress import Progress
-from rlvr.storage.records import EvalRecord, SampleRecord, SeedSpread
+from rlvr.storage.eval_record import EvalRecord, SeedSpread
+from rlvr.storage.sample_record import SampleRecord
 from rlvr.types import Draw, Problem
 
 Place = tuple[str, int]  # of a sample within a benchmark and seed: problem and number

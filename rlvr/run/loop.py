@@ -15,7 +15,8 @@ from rlvr.run import checkpoint
 from rlvr.run.session import Phase, Session
 from rlvr.run.summary import best_step
 from rlvr.step import State, StepResult
-from rlvr.storage.records import Credit, Measured, SampleRecord, StepRecord, make_sample
+from rlvr.storage.sample_record import Credit, SampleRecord, make_sample
+from rlvr.storage.step_record import Measured, StepRecord
 
 
 def run_phases(session: Session, state: State) -> State:

@@ -32,7 +32,10 @@ from rlvr.run.display import (
     list_figures,
     tabulate_evals,
 )
-from rlvr.storage.records import EvalRecord, SampleRecord, StepRecord, Summary
+from rlvr.storage.eval_record import EvalRecord
+from rlvr.storage.sample_record import SampleRecord
+from rlvr.storage.step_record import StepRecord
+from rlvr.storage.summary import Summary
 
 RECENT = 8  # steps whose mean duration gives the time left
 ASCII = str.maketrans({"→": "->", "✓": "ok", "✗": "no", "·": "|", "…": "...", MINUS: "-"})

@@ -18,8 +18,10 @@ from rlvr.run.identity import check_unchanged
 from rlvr.run.session import Phase, Session
 from rlvr.step import State
 from rlvr.storage import fields
+from rlvr.storage.eval_record import EvalRecord
 from rlvr.storage.fields import WrongShape
-from rlvr.storage.records import EvalRecord, StepRecord, read_records
+from rlvr.storage.records import read_records
+from rlvr.storage.step_record import StepRecord
 
 REFERENCE = re.compile("reference-[0-9]{6,}")  # weights that a stage is measured against
 # What may differ between two starts of a run.

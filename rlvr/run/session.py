@@ -17,7 +17,7 @@ from rlvr.run.progress import Progress
 from rlvr.run.trackers import Tracker
 from rlvr.run.writer import RunWriter
 from rlvr.step import State, StepResult, train_step
-from rlvr.storage.records import COLD_START
+from rlvr.storage.step_record import COLD_START
 from rlvr.training.learner import Learner
 
 

@@ -11,17 +11,13 @@ import torch
 from rlvr.config.schema import Recipe
 from rlvr.metrics.statistics import estimate_paired_gain
 from rlvr.run.folder import RunFolder
-from rlvr.storage.records import (
-    BeforeAfter,
-    BestStep,
-    Estimate,
-    EvalRecord,
-    SampleRecord,
-    StepRecord,
-    Summary,
-    read_records,
-)
+from rlvr.storage.estimate import Estimate
+from rlvr.storage.eval_record import EvalRecord
+from rlvr.storage.records import read_records
 from rlvr.storage.run_data import solve_rates
+from rlvr.storage.sample_record import SampleRecord
+from rlvr.storage.step_record import StepRecord
+from rlvr.storage.summary import BeforeAfter, BestStep, Summary
 
 
 def summarise(folder: RunFolder, recipe: Recipe, steps: int) -> Summary:

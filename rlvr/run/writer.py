@@ -10,8 +10,10 @@ from typing import Protocol
 from rlvr.evaluation.ask import Evaluation
 from rlvr.run.folder import RunFolder
 from rlvr.step import StepResult
+from rlvr.storage.history_record import HistoryRecord
 from rlvr.storage.jsonl import JsonLines, write_whole
-from rlvr.storage.records import Credit, HistoryRecord, SampleRecord, StepRecord, make_sample
+from rlvr.storage.sample_record import Credit, SampleRecord, make_sample
+from rlvr.storage.step_record import StepRecord
 from rlvr.types import RewardedGroup
 
 SAMPLE_FILE = re.compile(r"(train|eval-.+)-(?P<step>[0-9]{6,})\.jsonl")

@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.errors import UserError
+from rlvr.storage.eval_record import EvalRecord
 from rlvr.storage.fields import WrongShape
-from rlvr.storage.records import (
-    EvalRecord,
-    HistoryRecord,
-    RecordType,
-    SampleRecord,
-    StepRecord,
-    Summary,
-    read_records,
-)
+from rlvr.storage.history_record import HistoryRecord
+from rlvr.storage.records import RecordType, read_records
+from rlvr.storage.sample_record import SampleRecord
+from rlvr.storage.step_record import StepRecord
+from rlvr.storage.summary import Summary
 
 # A folder with one of these is that of a run.
 RUN_FILES = ("recipe.yaml", "metrics.jsonl", "evals.jsonl", "summary.json")

@@ -11,15 +11,9 @@ import numpy as np
 from rlvr.errors import RunError
 from rlvr.metrics.statistics import estimate_crossed_interval, estimate_interval
 from rlvr.report.trends import split_gain
-from rlvr.storage.records import (
-    ArmFigures,
-    ArmResult,
-    CurvePoint,
-    Estimate,
-    GainSplit,
-    SweepResult,
-)
+from rlvr.storage.estimate import Estimate
 from rlvr.storage.run_data import RunData, read_eval_samples, read_run, solve_rates
+from rlvr.storage.sweep_result import ArmFigures, ArmResult, CurvePoint, GainSplit, SweepResult
 
 if TYPE_CHECKING:
     from rlvr.sweeps.planning import Plan

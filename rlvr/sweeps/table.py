@@ -15,7 +15,8 @@ from rich.table import Column, Table
 from rlvr.report.charts import Chart, Series, make_chart
 from rlvr.report.formatting import format_change, format_interval
 from rlvr.report.rendering import format_percent, load_template, write_page
-from rlvr.storage.records import ArmFigures, ArmResult, Estimate, SweepResult
+from rlvr.storage.estimate import Estimate
+from rlvr.storage.sweep_result import ArmFigures, ArmResult, SweepResult
 from rlvr.sweeps.figures import compare_arms
 
 if TYPE_CHECKING:

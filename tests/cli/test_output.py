@@ -19,8 +19,9 @@ from rlvr.cli import main as cli
 from rlvr.errors import RunError
 from rlvr.run.display import tabulate_evals
 from rlvr.run.progress import Progress
+from rlvr.storage.estimate import Estimate
 from rlvr.storage.jsonl import JsonLines, write_whole
-from rlvr.storage.records import BeforeAfter, Estimate, Summary
+from rlvr.storage.summary import BeforeAfter, Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = json.dumps({"gold": "5", "prediction": "\\boxed{5}"}) + "\n"

@@ -14,7 +14,7 @@ from rlvr.evaluation.summary import summarise
 from rlvr.grading.compare import compare
 from rlvr.grading.extract import find_last_box
 from rlvr.metrics import statistics, text_quality, votes
-from rlvr.storage.records import SampleRecord, make_sample
+from rlvr.storage.sample_record import SampleRecord, make_sample
 from rlvr.tasks.judge import wait_all
 from rlvr.tasks.math import math
 from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict

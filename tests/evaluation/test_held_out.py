@@ -27,7 +27,7 @@ from rlvr.metrics import statistics
 from rlvr.report.evaluation_page import compare_evaluations
 from rlvr.run import eval_rows, evaluation_folder
 from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.records import SampleRecord
+from rlvr.storage.sample_record import SampleRecord
 from rlvr.tasks.choice import choice
 from rlvr.tasks.files import file
 from rlvr.types import Problem, Response, Status

@@ -9,7 +9,7 @@ import pytest
 
 from rlvr.evaluation.summary import summarise
 from rlvr.metrics import statistics, text_quality, votes
-from rlvr.storage.records import make_sample
+from rlvr.storage.sample_record import make_sample
 from rlvr.types import Draw, Finish, Problem, Prompt, Rollout, Status, Verdict
 
 

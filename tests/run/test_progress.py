@@ -14,7 +14,11 @@ from rich.console import Console
 from support.fake_run import healthy
 
 from rlvr.run.progress import Progress
-from rlvr.storage.records import EvalRecord, SampleRecord, StepRecord, Summary, read_records
+from rlvr.storage.eval_record import EvalRecord
+from rlvr.storage.records import read_records
+from rlvr.storage.sample_record import SampleRecord
+from rlvr.storage.step_record import StepRecord
+from rlvr.storage.summary import Summary
 
 SAMPLE = SampleRecord.parse_row(
     {

@@ -11,16 +11,14 @@ from support.fake_run import healthy
 
 from rlvr.errors import UserError
 from rlvr.report.run_page import write_report
+from rlvr.storage.eval_record import EvalRecord
+from rlvr.storage.history_record import HistoryRecord
 from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.records import (
-    EvalRecord,
-    HistoryRecord,
-    SampleRecord,
-    StepRecord,
-    Summary,
-    SweepResult,
-    read_records,
-)
+from rlvr.storage.records import read_records
+from rlvr.storage.sample_record import SampleRecord
+from rlvr.storage.step_record import StepRecord
+from rlvr.storage.summary import Summary
+from rlvr.storage.sweep_result import SweepResult
 
 ESTIMATE = '{"pass@1": 0.5, "ci95": [0.25, 0.75], "n": 2}'
 POINT = '{"step": 2, "pass@1": 0.5, "ci95": [0.25, 0.75], "n": 2}'

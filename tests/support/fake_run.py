@@ -16,18 +16,13 @@ from pathlib import Path
 from statistics import fmean
 
 from rlvr.config import loader
+from rlvr.storage.estimate import Estimate
+from rlvr.storage.eval_record import EvalCounts, EvalRecord
+from rlvr.storage.history_record import HistoryRecord
 from rlvr.storage.jsonl import JsonLines
-from rlvr.storage.records import (
-    BeforeAfter,
-    Credit,
-    Estimate,
-    EvalCounts,
-    EvalRecord,
-    HistoryRecord,
-    SampleRecord,
-    StepRecord,
-    Summary,
-)
+from rlvr.storage.sample_record import Credit, SampleRecord
+from rlvr.storage.step_record import StepRecord
+from rlvr.storage.summary import BeforeAfter, Summary
 from rlvr.types import Finish, Status
 
 PROBLEMS = 256  # of the held-out set
