@@ -30,7 +30,7 @@ def main() -> None:
         for i, ids in enumerate(prompts(args.prompts, args.prompt_length, vocabulary))
     ]
 
-    spent, attend = [0.0], kv_cache.SharedPromptCache.attend
+    spent, attend = [0.0], kv_cache.DecodingStep.attend
 
     def clocked(*given: Any) -> torch.Tensor:
         start = time.perf_counter()
@@ -42,7 +42,7 @@ def main() -> None:
         taken, spent[0] = spent[0], 0.0
         return {"attention": taken}
 
-    kv_cache.SharedPromptCache.attend = clocked  # type: ignore[method-assign]
+    kv_cache.DecodingStep.attend = clocked  # type: ignore[method-assign]
 
     def work(tokens: int = args.tokens) -> int:
         return sum(

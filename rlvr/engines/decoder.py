@@ -1,10 +1,15 @@
-"""The engine of this process: batched decoding with a shared KV cache."""
+"""The engine of this process: batched decoding with a shared KV cache.
+
+Responses that have the same tokens so far are one branch, which is read once for all of them. What
+the branches may go on with is guessed and read along, which changes no sample (see `drafts`).
+"""
 
 from __future__ import annotations
 
 import copy
+import itertools
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,52 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from rlvr.engines.drafts import DraftLength, DraftTable
 from rlvr.engines.packed_linear import replace_linears
 from rlvr.engines.sampling import check_finite, sample_tokens
+from rlvr.engines.wave import Branch, Row, Wave
 from rlvr.models.attention import ATTENTION, has_full_attention
 from rlvr.models.kv_cache import KvCacheLayer, SharedPromptCache
 from rlvr.models.tensors import pad_left
 from rlvr.models.token_logprobs import has_plain_lm_head
 from rlvr.types import Finish, Generation, Request, Sampling
 
-# Waves shrink when at least this share of their rows has finished: a copy of the cache costs about
-# one step.
-FINISHED_SHARE = 0.25
-
-
-@dataclass
-class _Row:
-    """One response in the making."""
-
-    request: int
-    key: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish: Finish = Finish.LENGTH
-    ended: bool = False
-
-
-@dataclass
-class _Wave:
-    """The rows that are decoded together, with what their next step needs."""
-
-    rows: list[_Row]
-    logits: Tensor  # [B, V], of the next token
-    position: Tensor  # [B], of the next token
-    mask: Tensor  # [B, S], what each row sees of the cache, shared prompts aside
-    cache: Any  # of transformers
-    prompts: SharedPromptCache | None
-
-    def keep_rows(self, alive: Sequence[int]) -> None:
-        """Keep these rows, in their order; the logits, which have been drawn from, stay."""
-        index = torch.tensor(alive, device=self.position.device)
-        self.rows = [self.rows[i] for i in alive]
-        self.position = self.position[index]
-        self.mask = self.mask[index]
-        if self.prompts is not None:
-            self.prompts = self.prompts.keep_rows(index)
-        else:
-            self.cache.reorder_cache(index)
+# Logits may differ by this share of theirs between two ways to compute them, for models in bf16 by more.
+PROBE_TOLERANCE = 1e-3
+BF16_PROBE_TOLERANCE = 0.3
 
 
 class Decoder:
@@ -69,6 +41,7 @@ class Decoder:
         tokenizer: PreTrainedTokenizerBase,
         compute: torch.dtype,
         max_sequences: int,
+        drafts: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_sequences = max_sequences
@@ -80,16 +53,19 @@ class Decoder:
         if self.has_own_attention:
             # other models keep the attention, masks and caches of transformers
             self.module.set_attn_implementation(ATTENTION)
+        self.plain_head: nn.Module | None = None
+        if has_plain_lm_head(self.module):
+            self.plain_head = self.module.get_output_embeddings()
+        may_share = self.has_own_attention and self.device.type == "cpu"
+        # Tried before weights are rounded, which may change such short texts a lot.
+        self.shares_prompts = may_share and self._probe_shared_prompts()
         # buffers, such as those of rotary embeddings, keep their precision
         self.parameters = dict(self.module.named_parameters())
         for parameter in self.parameters.values():
             parameter.data = parameter.data.to(compute)
         self.packed_linears = replace_linears(self.module, compute)
-        self.plain_head: nn.Module | None = None
-        if has_plain_lm_head(self.module):
-            self.plain_head = self.module.get_output_embeddings()
-        may_share = self.has_own_attention and self.device.type == "cpu"
-        self.shares_prompts = may_share and self._probe_shared_prompts()
+        self.draft_table = DraftTable()
+        self.draft_length = DraftLength(drafts)
 
     @torch.inference_mode()
     def _probe_shared_prompts(self) -> bool:
@@ -98,18 +74,23 @@ class Decoder:
         It is tried, since a model may change what its cache holds, or may not hand on to its
         attention what it is given for it.
         """
-        requests = [Request((5, 6, 7, 8), ()), Request((8, 9), ())]
-        rows = [_Row(request, 0) for request in (0, 0, 1, 1)]
-        token = torch.tensor([5, 6, 7, 8], device=self.device)
+        rows: list[Row] = []
+        for prompt in ((5, 6, 7, 8), (8, 9)):
+            rows.extend([Row(prompt, 0, [prompt[0]]), Row(prompt, 1, [prompt[1]])])
+        branches = [Branch([row]) for row in rows]
         try:
-            unshared = self._read(rows, requests, shared=False)
-            self._advance(unshared, token)
-            shared = self._read(rows, requests, shared=True)
-            self._advance(shared, token)
+            unshared = self._read(rows, shared=False)
+            unshared.take_branches(branches, (0, 0, 1, 1))
+            self._advance(unshared)
+            shared = self._read(rows, shared=True)
+            shared.take_branches(branches, (0, 0, 1, 1))
+            self._advance(shared)
         except RuntimeError:  # of shapes that do not fit
             return False
-        tolerance = torch.finfo(unshared.logits.dtype).eps ** 0.5
         distance = (unshared.logits - shared.logits).norm()
+        tolerance = PROBE_TOLERANCE
+        if unshared.logits.dtype is torch.bfloat16:
+            tolerance = BF16_PROBE_TOLERANCE
         return bool(distance < tolerance * unshared.logits.norm())
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -120,157 +101,207 @@ class Decoder:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
         """Return one generation for each key of each request, in order."""
-        rows: list[_Row] = []
-        for number, request in enumerate(requests):
-            for key in request.keys:
-                rows.append(_Row(number, key))
-        # Longest prompts first, so that waves are even.
-        ordered = sorted(rows, key=lambda row: -len(requests[row.request].token_ids))
+        rows: list[Row] = []
+        for request in requests:
+            rows.extend(Row(request.token_ids, key) for key in request.keys)
+        # Longest prompts first, so that waves are even, and those of one prompt together.
+        ordered = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt))
         with torch.inference_mode():
             try:
                 for layer in self.packed_linears:
                     layer.pack_weight(min(len(rows), self.max_sequences))
                 for start in range(0, len(ordered), self.max_sequences):
-                    wave_rows = ordered[start : start + self.max_sequences]
-                    self._decode(wave_rows, requests, sampling)
+                    self._decode(ordered[start : start + self.max_sequences], sampling)
             finally:
                 # An update needs the memory, and the weights change with it.
                 for layer in self.packed_linears:
                     layer.pack_weight(0)
         return [Generation(tuple(row.tokens), tuple(row.logprobs), row.finish) for row in rows]
 
-    def _decode(self, rows: list[_Row], requests: Sequence[Request], sampling: Sampling) -> None:
+    def _decode(self, rows: list[Row], sampling: Sampling) -> None:
         """Fill the rows of a wave."""
-        wave = self._read(rows, requests, self.shares_prompts)
-        for step in range(sampling.max_tokens):
-            keys = [row.key for row in wave.rows]
-            token, logprob = sample_tokens(wave.logits, keys, step, sampling)
-            is_last = step + 1 == sampling.max_tokens
-            logprobs = logprob.tolist()
-            check_finite(logprobs, sampling)
-            self._record(
-                wave.rows,
-                token.tolist(),
-                logprobs,
-                sampling,
-                is_last,
-            )
-            alive = [number for number, row in enumerate(wave.rows) if not row.ended]
-            if not alive:
-                break
-            if len(alive) <= len(wave.rows) * (1 - FINISHED_SHARE):
-                wave.keep_rows(alive)
-                token = token[torch.tensor(alive, device=self.device)]
-            self._advance(wave, token)
+        wave = self._read(rows, self.shares_prompts)
+        self._grow(wave, sampling)
+        while wave.branches:
+            start = time.perf_counter()
+            self._guess(wave, sampling)
+            self._advance(wave)
+            tokens = wave.logits.shape[0] * wave.logits.shape[1]
+            self._grow(wave, sampling)
+            self.draft_length.costs.observe(tokens, time.perf_counter() - start)
 
-    def _read(self, rows: list[_Row], requests: Sequence[Request], shared: bool) -> _Wave:
+    def _read(self, rows: list[Row], shared: bool) -> Wave:
         """Read each prompt of a wave once, and return the wave before its first token."""
-        numbers = list(dict.fromkeys(row.request for row in rows))
-        token_ids = [requests[number].token_ids for number in numbers]
-        ids = pad_left(token_ids, -1).to(self.device)
+        by_prompt: dict[tuple[int, ...], list[Row]] = {}
+        for row in rows:
+            by_prompt.setdefault(row.prompt, []).append(row)
+        prompts = list(by_prompt)
+        branches = [Branch(rows) for rows in by_prompt.values()]
+        if shared:
+            return self._read_end_to_end(prompts, branches)
+        cache = DynamicCache(config=self.module.config)
+        ids = pad_left(prompts, -1).to(self.device)
         mask = ids >= 0
-        cache: Any = DynamicCache(config=self.module.config)
-        if shared:
-            cache = Cache(layer_class_to_replicate=KvCacheLayer)
-        position = mask.long().cumsum(1).sub(1).clamp(min=0)
-        logits = self._forward(ids.clamp(min=0), position, mask, cache, None)
-        # [B], the prompt of each row among those that were read
-        owner = torch.tensor([numbers.index(row.request) for row in rows], device=self.device)
-        logits = logits[owner]
-        prompts = None
-        if shared:
-            prompts = SharedPromptCache.build(cache.layers, mask, owner)
-            decoded_mask = mask.new_ones(len(rows), 0)
+        inputs: dict[str, Any] = {
+            "input_ids": ids.clamp(min=0),
+            "position_ids": mask.long().cumsum(1).sub(1).clamp(min=0),
+            "attention_mask": self._make_attention_mask(mask, ids.shape[1]),
+            "past_key_values": cache,
+        }
+        logits = self._forward(inputs, torch.tensor([ids.shape[1] - 1], device=self.device))
+        return Wave(branches, logits, mask, cache, None)
+
+    def _read_end_to_end(self, prompts: Sequence[tuple[int, ...]], branches: list[Branch]) -> Wave:
+        """Read prompts without padding, for a cache that all branches of a prompt share."""
+        lengths = [len(prompt) for prompt in prompts]
+        positions = itertools.chain.from_iterable(map(range, lengths))
+        cache: Any = Cache(layer_class_to_replicate=KvCacheLayer)
+        inputs: dict[str, Any] = {
+            "input_ids": torch.tensor([list(itertools.chain(*prompts))], device=self.device),
+            "position_ids": torch.tensor([list(positions)], device=self.device),
+            "past_key_values": cache,
+            "prompts": lengths,
+        }
+        ends = torch.tensor(lengths, device=self.device).cumsum(0) - 1
+        logits = self._forward(inputs, ends).transpose(0, 1)
+        mask = torch.ones(len(prompts), 0, dtype=torch.bool, device=self.device)
+        shared = SharedPromptCache.start(cache.layers, lengths)
+        return Wave(branches, logits, mask, cache, shared)
+
+    def _guess(self, wave: Wave, sampling: Sampling) -> None:
+        """Give each branch the tokens that it probably goes on with, none where that does not pay."""
+        most = 0
+        if wave.prompts is not None and self.draft_length.most:
+            most = self.draft_length.limit(len(wave.branches))
+        for branch in wave.branches:
+            branch.guesses = []
+            # One token more is drawn than guesses hold.
+            count = min(most, sampling.max_tokens - len(branch.tokens) - 1)
+            if count > 0 and branch.rows:
+                text = (*branch.prompt, *branch.tokens)
+                branch.guesses = self.draft_table.propose(branch.prompt, text, count)[:count]
+        length = self.draft_length.choose([branch.guesses for branch in wave.branches])
+        for branch in wave.branches:
+            branch.drafts = [guess.token for guess in branch.guesses[:length]]
+            self.draft_length.read += len(branch.drafts)
+
+    def _advance(self, wave: Wave) -> None:
+        """Run the model on the last token and the drafts of each branch, which gives new logits."""
+        length = 1 + max(len(branch.drafts) for branch in wave.branches)
+        ids: list[list[int]] = []
+        first: list[int] = []
+        counts: list[int] = []
+        for branch in wave.branches:
+            read = [branch.tokens[-1], *branch.drafts]
+            # What fills up the shorter is drawn from by nobody.
+            ids.append(read + read[-1:] * (length - len(read)))
+            counts.append(len(branch.tokens) - 1)
+            first.append(len(branch.prompt) + counts[-1])
+        position = torch.tensor(first)[:, None] + torch.arange(length)
+        inputs: dict[str, Any] = {
+            "input_ids": torch.tensor(ids, device=self.device),
+            "position_ids": position.to(self.device),
+            "past_key_values": wave.cache,
+        }
+        if wave.prompts is not None:
+            step = wave.prompts.open_step(counts, length)
+            inputs |= {"attention_mask": step.mask, "step": step}
         else:
-            cache.reorder_cache(owner)
-            decoded_mask = mask[owner]
-        return _Wave(
-            rows=rows,
-            logits=logits,
-            position=mask.sum(1)[owner],
-            mask=decoded_mask,
-            cache=cache,
-            prompts=prompts,
-        )
+            wave.mask = F.pad(wave.mask, (0, 1), value=True)
+            inputs["attention_mask"] = self._make_attention_mask(wave.mask, 1)
+        wave.logits = self._forward(inputs, torch.arange(length, device=self.device))
 
-    def _advance(self, wave: _Wave, token: Tensor) -> None:
-        """Run the model on one token of each row, which gives the logits of the next.
+    def _grow(self, wave: Wave, sampling: Sampling) -> None:
+        """Draw the next tokens of all rows, and go on with the branches that they make."""
+        drawn = iter(self._draw(wave, sampling))
+        children: list[Branch] = []
+        parents: list[int] = []
+        for number, branch in enumerate(wave.branches):
+            rows_by_tokens: dict[tuple[int, ...], list[Row]] = {}
+            for row in branch.rows:
+                start = len(row.tokens)
+                self._record(row, next(drawn), branch, sampling)
+                if not row.ended:
+                    new = tuple(row.tokens[start:])
+                    rows_by_tokens.setdefault(new, []).append(row)
+            for rows in rows_by_tokens.values():
+                children.append(Branch(rows))
+                parents.append(number)
+        wave.continue_with(children, parents)
 
-        token: [B]
+    def _draw(self, wave: Wave, sampling: Sampling) -> list[list[tuple[int, float]]]:
+        """Return what each row goes on with after its last token and, if they hold, after its drafts.
+
+        -> the rows of one branch after those of the other, each 1 + drafts tokens with log-probabilities
         """
-        wave.mask = F.pad(wave.mask, (0, 1), value=True)
-        wave.logits = self._forward(
-            token[:, None],
-            wave.position[:, None],
-            wave.mask,
-            wave.cache,
-            wave.prompts,
-        )
-        wave.position = wave.position + 1
+        width = wave.logits.shape[1]
+        source: list[int] = []
+        keys: list[int] = []
+        positions: list[int] = []
+        for number, branch in enumerate(wave.branches):
+            for offset in range(1 + len(branch.drafts)):
+                for row in branch.rows:
+                    source.append(number * width + offset)
+                    keys.append(row.key)
+                    positions.append(len(row.tokens) + offset)
+        logits = wave.logits.flatten(0, 1)
+        token, logprob = sample_tokens(logits, keys, positions, sampling, source)
+        logprobs = logprob.tolist()
+        check_finite(logprobs, sampling)
+        pairs = iter(list(zip(token.tolist(), logprobs, strict=True)))
+        drawn: list[list[tuple[int, float]]] = []
+        for branch in wave.branches:
+            of_rows: list[list[tuple[int, float]]] = [[] for _ in branch.rows]
+            for _ in range(1 + len(branch.drafts)):
+                for of_row in of_rows:
+                    of_row.append(next(pairs))
+            drawn.extend(of_rows)
+        return drawn
 
     def _record(
         self,
-        rows: list[_Row],
-        tokens: list[int],
-        logprobs: list[float],
+        row: Row,
+        drawn: Sequence[tuple[int, float]],
+        branch: Branch,
         sampling: Sampling,
-        is_last: bool,
     ) -> None:
-        """Append the tokens of a step; a row that ended earlier waits for its removal."""
-        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
-            if row.ended:
-                continue
+        """Append the tokens that were drawn as long as they equal the drafts, and the first that does not."""
+        start = len(row.tokens)
+        for (token, logprob), draft in itertools.zip_longest(drawn, branch.drafts):
             row.tokens.append(token)
             row.logprobs.append(logprob)
             stopped = token in self.end_tokens or self._has_stop_text(row, sampling)
             if stopped:
                 row.finish = Finish.STOP
-            row.ended = stopped or is_last
+            row.ended = stopped or len(row.tokens) == sampling.max_tokens
+            if row.ended or token != draft:
+                break
+        self.draft_length.held += len(row.tokens) - start - 1
+        if self.draft_length.most:
+            self.draft_length.count(branch.guesses, row.tokens[start:])
+            text = (*row.prompt, *row.tokens)
+            self.draft_table.observe(row.prompt, text, len(row.prompt) + start)
 
-    def _has_stop_text(self, row: _Row, sampling: Sampling) -> bool:
+    def _has_stop_text(self, row: Row, sampling: Sampling) -> bool:
         if not sampling.stop:
             return False
         longest = max(len(stop.encode()) for stop in sampling.stop)  # a token may be a single byte
         tail = self.tokenizer.decode(row.tokens[-longest - 1 :])
         return any(stop in tail for stop in sampling.stop)
 
-    def _forward(
-        self,
-        ids: Tensor,
-        position: Tensor,
-        mask: Tensor,
-        cache: Cache,
-        prompts: SharedPromptCache | None,
-    ) -> Tensor:
-        """Return the logits of the last position.   ids: [B, L], mask: [B, S] -> [B, V]"""
-        inputs: dict[str, Any] = {
-            "input_ids": ids,
-            "position_ids": position,
-            "attention_mask": mask,
-            "past_key_values": cache,
-            "use_cache": True,
-        }
-        if self.has_own_attention:
-            inputs["attention_mask"] = self._make_attention_mask(mask, ids.shape[1], prompts)
-        if prompts is not None:
-            inputs["prompts"] = prompts
-        if self.plain_head is not None:
-            # Through the model the last position would be a strided slice, whose product copies the
-            # head for each row.
-            hidden = self.module.base_model(**inputs).last_hidden_state
-            return self.plain_head(hidden[:, -1])
-        return self.module(**inputs, logits_to_keep=1).logits[:, -1]
+    def _forward(self, inputs: dict[str, Any], places: Tensor) -> Tensor:
+        """Return the logits at these places of the rows.   [B, T] ids, [L] -> [B, L, V]"""
+        if self.plain_head is None:
+            return self.module(**inputs, use_cache=True, logits_to_keep=places).logits
+        hidden = self.module.base_model(**inputs, use_cache=True).last_hidden_state
+        # A copy: the product of a strided slice would copy the head for each row.
+        return self.plain_head(hidden[:, places])
 
-    def _make_attention_mask(
-        self,
-        mask: Tensor,
-        length: int,
-        prompts: SharedPromptCache | None,
-    ) -> Tensor:
-        """Return the mask of our attention.   mask: [B, S] -> [B, 1, 1 or L, S]"""
+    def _make_attention_mask(self, mask: Tensor, length: int) -> Tensor:
+        """Return the mask of prompts that are not shared.   [B, S] -> [B, S], ours [B, 1, 1 or L, S]"""
+        if not self.has_own_attention:
+            return mask
         width = mask.shape[1]
-        if prompts is not None:
-            return prompts.step_mask(width)
         mask = mask[:, None, None, :]
         if length == 1:
             return mask

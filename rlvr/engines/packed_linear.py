@@ -22,9 +22,14 @@ class PackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if self.packed_weight is None:
             return super().forward(input)
-        return torch.ops.mkldnn._linear_pointwise(
-            input, self.packed_weight, self.bias, "none", [], ""
-        )
+        if input.numel() == self.in_features:
+            # A single row would be added up in another order than rows in company.
+            pair = input.expand(2, *input.shape)
+            return self._multiply(pair, self.packed_weight)[0]
+        return self._multiply(input, self.packed_weight)
+
+    def _multiply(self, input: Tensor, weight: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(input, weight, self.bias, "none", [], "")
 
 
 def replace_linears(module: nn.Module, compute: torch.dtype) -> list[PackedLinear]:

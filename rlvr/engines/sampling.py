@@ -26,19 +26,31 @@ def sample_tokens(
     keys: Sequence[int],
     position: int | Sequence[int],
     sampling: Sampling,
+    source: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the token of each row at its position, and its log-probability (see types.Sampling).
+    """Return the token of each draw at its position, and its log-probability (see types.Sampling).
 
-    [B, V] -> [B], [B]
+    `source` names the row of the logits that each draw is from, in ascending order; without it
+    there is one draw a row. Draws from one row share its pass of exponentials.
+
+    [B, V], [D] keys -> [D], [D]
     """
+    if source is None:
+        source = range(len(keys))
     key_array = np.array(keys, np.uint64)
     position_array = np.full(len(keys), position, np.uint64)
     uniform = torch.from_numpy(uniforms(key_array, position_array)).to(logits.device)
+    row_of_draw = np.asarray(source)
     tokens: list[Tensor] = []
     logprobs: list[Tensor] = []
-    for start in range(0, len(keys), ROWS):
-        rows = slice(start, start + ROWS)
-        token, logprob = _sample_rows(logits[rows], uniform[rows], sampling)
+    for start in range(0, len(logits), ROWS):
+        first, end = np.searchsorted(row_of_draw, (start, start + ROWS)).tolist()
+        if first == end:
+            continue
+        rows = torch.from_numpy(row_of_draw[first:end] - start).to(logits.device)
+        token, logprob = _sample_rows(
+            logits[start : start + ROWS], rows, uniform[first:end], sampling
+        )
         tokens.append(token)
         logprobs.append(logprob)
     return torch.cat(tokens), torch.cat(logprobs)
@@ -53,7 +65,10 @@ def check_finite(logprobs: Sequence[float], sampling: Sampling) -> None:
         )
 
 
-def _sample_rows(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def _sample_rows(
+    logits: Tensor, rows: Tensor, uniform: Tensor, sampling: Sampling
+) -> tuple[Tensor, Tensor]:
+    """Return a token of each draw and its log-probability.   [B, V], [D], [D] -> [D], [D]"""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     scaled = logits.to(dtype)
     if sampling.temperature > 0:
@@ -65,27 +80,27 @@ def _sample_rows(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[T
         if allowed is not scaled:
             # The draw divides by their sum, so what is left needs no second softmax.
             weights = p.masked_fill(allowed == -torch.inf, 0)
-        token = _draw(weights, uniform)
+        token = _draw(weights, rows, uniform)
     else:
-        token = scaled.argmax(-1)
-    chosen = p.gather(1, token[:, None])
-    return token, chosen[:, 0].log()
+        token = scaled.argmax(-1)[rows]
+    return token, p[rows, token].log()
 
 
-def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
+def _draw(weights: Tensor, rows: Tensor, uniform: Tensor) -> Tensor:
     """Return the first token at which the cumulative weight passes `uniform` times the whole.
 
-    It is found by block and then within it, so that few numbers are converted to float64.
+    It is found by block and then within it, so that few numbers are converted to float64. `rows`
+    says whose weights each draw is from.
 
-    [B, V], [B] -> [B]
+    [B, V], [D], [D] -> [D]
     """
-    rows, vocabulary = weights.shape
+    count, vocabulary = weights.shape
     padding = -vocabulary % BLOCK
     padded = F.pad(weights, (0, padding))
-    blocks = padded.view(rows, -1, BLOCK)
+    blocks = padded.view(count, -1, BLOCK)
 
     # In which block the sum passes.
-    cumulative = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
+    cumulative = blocks.sum(-1).cumsum(-1, dtype=torch.float64)[rows]
     total = cumulative[:, -1:]
     wanted = uniform[:, None] * total
     block = torch.searchsorted(cumulative, wanted, right=True)
@@ -93,8 +108,7 @@ def _draw(weights: Tensor, uniform: Tensor) -> Tensor:
     block = block.clamp(max=last_block)
 
     # At which token of that block.
-    index = block[:, :, None].expand(-1, -1, BLOCK)
-    chosen = blocks.gather(1, index)[:, 0]
+    chosen = blocks[rows, block[:, 0]]
     inside = chosen.double().cumsum(-1)
     block_weight = inside[:, -1:]
     through_block = cumulative.gather(1, block)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from rlvr.models.kv_cache import SharedPromptCache
+from rlvr.models.kv_cache import DecodingStep
 from rlvr.models.packed_attention import PackedAttention
 from rlvr.models.packing import Rows
 
@@ -46,36 +46,54 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     rows: Rows | None = None,
-    prompts: SharedPromptCache | None = None,
+    prompts: Sequence[int] | None = None,
+    step: DecodingStep | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as transformers asks; `rows` and `prompts` come from our own calls through the model.
+    """Attend as transformers asks; `rows`, `prompts` and `step` come from our own calls through the model.
 
-    Packed rows attend each within itself, one decoded token to its prompt and its row, and all else
-    is plain causal or masked.
+    Packed rows attend each within itself, as do prompts of the lengths `prompts` that lie end to end;
+    the tokens of a decoding step attend to their prompt and their branch; all else is plain causal
+    or masked.
 
     [B, H, L, d], [B, K, S, d] twice -> [B, L, H, d]
     """
     if rows is not None:
         return _attend_rows(query, key, value, rows, scaling), None
-    if query.shape[2] > 1:
+    if prompts is not None:
+        return _attend_each(query, key, value, prompts, scaling), None
+    batch, heads, length, size = query.shape
+    if step is not None:
+        # The query heads that share a key head lie beside each other, so no key is repeated.
+        grouped = query.view(batch, key.shape[1], -1, length, size)
+        out = step.attend(module.layer_idx, grouped * (scaling or size**-0.5), key, value)
+        return out.flatten(1, 2).transpose(1, 2), None
+    if length > 1:
         return _attend_fused(query, key, value, attention_mask, scaling), None
-    batch, heads, _length, size = query.shape
-    key_heads = key.shape[1]
-    # The query heads that share a key head become its query positions, so no key is repeated.
-    grouped = query.view(batch, key_heads, heads // key_heads, size)
-    if prompts is not None and attention_mask is not None:
-        scaled = grouped * (scaling or size**-0.5)
-        out = prompts.attend(module.layer_idx, scaled, attention_mask)
-    else:
-        out = F.scaled_dot_product_attention(
-            grouped,
-            key,
-            value,
-            attn_mask=attention_mask,
-            scale=scaling,
-        )
+    # Here they become the query positions of that key head.
+    grouped = query.view(batch, key.shape[1], -1, size)
+    out = F.scaled_dot_product_attention(
+        grouped,
+        key,
+        value,
+        attn_mask=attention_mask,
+        scale=scaling,
+    )
     return out.reshape(batch, 1, heads, -1), None
+
+
+def _attend_each(
+    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scaling: float | None
+) -> Tensor:
+    """Attend within each of the texts that lie end to end, by itself: no text sees its neighbours,
+    in its last digit neither.
+
+    [1, H, T, d], [1, K, T, d] twice -> [1, T, H, d]
+    """
+    texts = zip(
+        query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True
+    )
+    return torch.cat([_attend_fused(*text, None, scaling) for text in texts], 1)
 
 
 def _attend_rows(

@@ -42,6 +42,7 @@ from transformers import (
 from rlvr import seeds
 from rlvr.engines import decoder as decoding
 from rlvr.engines import sampling as sampling_
+from rlvr.engines import wave
 from rlvr.engines.decoder import Decoder
 from rlvr.engines.packed_linear import PackedLinear
 from rlvr.engines.sampling import sample_tokens
@@ -277,11 +278,11 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = list[int]()
-    attend = kv_cache.SharedPromptCache.attend
+    attend = kv_cache.DecodingStep.attend
     monkeypatch.setattr(
-        kv_cache.SharedPromptCache,
+        kv_cache.DecodingStep,
         "attend",
-        lambda self, *x: (kept.append(len(self.mask)), attend(self, *x))[1],
+        lambda self, *x: (kept.append(len(self.cache.lengths)), attend(self, *x))[1],
     )
     engine, asked = decoder(ends=ENDS), requests(3)
     kept.clear()
@@ -300,37 +301,63 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(
 def test_attention_in_parts_is_that_over_the_whole(
     owner: list[int], dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Padded prompts, blocks that fill up and move, and rows that leave: as if each row had all its
-    keys to itself.
+    """Prompts of other lengths, blocks that fill up and move, several tokens at a time, branches that
+    part and leave: as if each branch had all its keys to itself.
     """
     draw = torch.Generator().manual_seed(0)
-    heads, each, size, steps, mine = 2, 3, 8, kv_cache.BLOCK_TOKENS + 5, torch.tensor(owner)
-    tokens = torch.tensor([[True] * 5, [False] * 4 + [True], [False] * 2 + [True] * 3])
-    asked = [(3, heads, 5, size)] * 2 + [(6, heads, each, size)] + [(6, heads, steps, size)] * 2
-    lowered = [torch.randn(n, generator=draw, dtype=torch.float64).mul(2).to(dtype) for n in asked]
+    heads, each, size, lengths = 2, 3, 8, [5, 1, 3]
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64).mul(2).to(dtype)
+
     # keys that all lie far off, as large biases make them
-    lowered[0], lowered[3] = lowered[0] + 9, lowered[3] + 9
-    first, said, query, key, value = (part.double() for part in lowered)
+    first, said = random(1, heads, 9, size) + 9, random(1, heads, 9, size)
     layer = kv_cache.KvCacheLayer()
-    layer.update(*lowered[:2])
-    shared, alive = kv_cache.SharedPromptCache.build([layer], tokens, mine), torch.arange(6)
-    for step in range(steps):
-        layer.update(lowered[3][alive, :, step : step + 1], lowered[4][alive, :, step : step + 1])
-        if step in (3, kv_cache.BLOCK_TOKENS + 1):
-            left = torch.arange(1, len(alive))
-            shared, alive = shared.keep_rows(left), alive[left]
-        if step % 3:
-            continue
-        found = shared.attend(0, lowered[2][alive] * 0.5, shared.step_mask(step + 1))
-        left_of_each = Counter(owner[row] for row in alive.tolist())
-        assert found.dtype is dtype and shared.even == (len({*left_of_each.values()}) == 1)
-        for row, answer in zip(alive.tolist(), found.double(), strict=True):
-            keys = torch.cat([first[owner[row]][:, tokens[owner[row]]], key[row, :, : step + 1]], 1)
-            values = torch.cat(
-                [said[owner[row]][:, tokens[owner[row]]], value[row, :, : step + 1]], 1
+    layer.update(first, said)
+    shared = kv_cache.SharedPromptCache.start([layer], lengths)
+    shared = shared.take_branches(torch.tensor(owner))
+    prompts = [
+        (keys.double(), values.double())
+        for keys, values in zip(first[0].split(lengths, 1), said[0].split(lengths, 1), strict=True)
+    ]
+    histories = [prompts[number] for number in owner]
+    counts, owners, distances = [0] * len(owner), list(owner), list[float]()
+    for turn in range(2 * kv_cache.BLOCK_TOKENS):
+        length = 1 + turn % 3
+        key = random(len(counts), heads, length, size) + 9
+        value = random(len(counts), heads, length, size)
+        query = random(len(counts), heads, each, length, size)
+        step = shared.open_step(counts, length)
+        found = step.attend(0, query * 0.5, key, value)
+        assert found.dtype is dtype
+        assert shared.even == (len({*Counter(owners).values()}) == 1)
+        for row, answer in enumerate(found.double()):
+            keys = torch.cat([histories[row][0], key[row].double()], 1)
+            values = torch.cat([histories[row][1], value[row].double()], 1)
+            for number in range(length):
+                seen = keys.shape[1] - length + number + 1
+                scores = 0.5 * query[row, :, :, number].double() @ keys[:, :seen].mT
+                whole = scores.softmax(-1) @ values[:, :seen]
+                distances.append(float((answer[:, :, number] - whole).norm() / whole.norm()))
+        # Each branch keeps some of the tokens; the others are written over.
+        kept = [1 + (turn + row) % length for row in range(len(counts))]
+        for row, number in enumerate(kept):
+            past_keys, past_values = histories[row]
+            new_keys, new_values = key[row, :, :number], value[row, :, :number]
+            histories[row] = (
+                torch.cat([past_keys, new_keys.double()], 1),
+                torch.cat([past_values, new_values.double()], 1),
             )
-            whole = (0.5 * query[row] @ keys.mT).softmax(-1) @ values
-            assert (answer - whole).norm() <= tolerance * whole.norm()
+            counts[row] += number
+        if turn in (3, kv_cache.BLOCK_TOKENS + 1):
+            # The first leaves, the second parts in two.
+            parents = [1, *range(1, len(counts))]
+            shared = shared.take_branches(torch.tensor(parents))
+            histories, counts, owners = (
+                [column[parent] for parent in parents] for column in (histories, counts, owners)
+            )
+    assert len(distances) > 500 and np.mean(distances) < tolerance / 2
+    assert max(distances) < 2 * tolerance
 
 
 def test_responses_of_one_batch_end_at_different_steps() -> None:
@@ -373,7 +400,7 @@ def test_a_sample_does_not_depend_on_when_the_finished_leave(
 ) -> None:
     engine, asked = decoder(ends=ENDS), requests(4)
     whole = engine.generate(asked, SAMPLING)
-    monkeypatch.setattr(decoding, "FINISHED_SHARE", share)
+    monkeypatch.setattr(wave, "FINISHED_SHARE", share)
     assert same(engine.generate(asked, SAMPLING), whole)
 
 
@@ -447,9 +474,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *rows: Sequence[int]) -> None:
     """Make the sampler answer with the given tokens, one row for each key 0, 1, …"""
 
     def answer(
-        logits: Tensor, keys: Sequence[int], position: int, sampling: Sampling
+        logits: Tensor,
+        keys: Sequence[int],
+        positions: Sequence[int],
+        sampling: Sampling,
+        source: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
-        return torch.tensor([rows[key][position] for key in keys]), torch.zeros(len(keys))
+        tokens = [rows[key][position] for key, position in zip(keys, positions, strict=True)]
+        return torch.tensor(tokens), torch.zeros(len(keys))
 
     monkeypatch.setattr(decoding, "sample_tokens", answer)
 
@@ -721,7 +753,9 @@ def test_the_drawn_token_is_where_the_cumulative_weight_passes(
     if weights.sum() == 0:
         weights[-1] = 1.0
     token = int(
-        sampling_._draw(torch.tensor(weights)[None], torch.tensor([u], dtype=torch.float64))[0]
+        sampling_._draw(
+            torch.tensor(weights)[None], torch.tensor([0]), torch.tensor([u], dtype=torch.float64)
+        )[0]
     )
     assert weights[token] > 0
     total, slack = weights.sum(), 1e-9 * weights.sum()
