@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.lexer import lex
 from rlvr.grading.normal_form import choose_sign
+from rlvr.grading.notation import RELATIONS
 from rlvr.grading.parser import MAX_LENGTH, parse
 from rlvr.grading.points import have_same_values
 from rlvr.grading.precision import Undecided
@@ -28,6 +29,12 @@ from rlvr.grading.words import PUNCTUATION, is_only_words
 __all__ = ["Match", "canonical", "compare", "same"]
 
 _INTEGER = re.compile(r"-?[0-9]{1,60}")
+
+# What parts the cells of an environment such as `cases`.
+_CELL_EDGE = re.compile(r"(\\(?:begin|end) *\{ *[a-z]+\*? *\}|\\\\|&)")
+
+# Relations of which one sign is as good as another, unlike `\sim` and `\approx`.
+_RELATIONS = {sign: name for sign, name in RELATIONS.items() if name != "~"}
 
 # What evaluating raises where there is no value.
 _NO_VALUE = (Undecided, ArithmeticError, ValueError, TypeError)
@@ -120,8 +127,24 @@ def canonical(text: str) -> str:
     (True, False)
     """
     tokens = lex(text)
+    if tokens is None and "\\begin" in text:
+        return _canonical_cells(text)
     if tokens is None:
         return f"\0{' '.join(text.split())}"  # never the same as what has tokens
     if tokens and all(token.kind == "text" for token in tokens):
         return " ".join(token.text.strip(PUNCTUATION) for token in tokens).casefold()
-    return "\0".join(token.text for token in tokens)
+    return "\0".join(_RELATIONS.get(token.text, token.text) for token in tokens)
+
+
+def _canonical_cells(text: str) -> str:
+    r"""Return the canonical texts of the cells of an environment, and what stands between them.
+
+    >>> short = _canonical_cells(r"\begin{cases}x&x\le 0\\-x&x>0\end{cases}")
+    >>> short == _canonical_cells(r"\begin{cases} x & x \leq 0 \\ -x & x > 0 \end{cases}")
+    True
+    """
+    pieces: list[str] = []
+    for number, piece in enumerate(_CELL_EDGE.split(text)):
+        is_edge = number % 2 == 1
+        pieces.append("".join(piece.split()) if is_edge else canonical(piece))
+    return "\0".join(["", *pieces])

@@ -45,9 +45,9 @@ _OPENING = "{(["
 _CLOSING = "})]"
 _BRACKET = re.compile(r"[{(\[]|[})\]]")
 _FRACTION = re.compile(r"\\[dt]?frac|\\sqrt")
-# Layout that the library does not know, and braces around the side of a limit.
+# Layout that the library does not know, and the side of a limit, which it knows in braces alone.
 _LAYOUT = re.compile(r"\\(?:limits|nolimits)(?![A-Za-z])")
-_BRACED_SIDE = re.compile(r"\^ *\{ *([+-]) *\}")
+_SIDE = re.compile(r"\^ *(?:\{ *([+-]) *\}|([+-])(?= *\}))")
 # The ends of sums and integrals, whose marks are no powers and whose sign makes no equation.
 _ENDS = re.compile(
     r"(\\(?:int|iint|oint|sum|prod)(?![A-Za-z])) *"
@@ -209,7 +209,7 @@ def ask(gold: str, answer: str, seconds: float = SECONDS) -> Future[Any]:
 
 def _spell(text: str) -> str:
     """Return a text as the library spells limits."""
-    return _BRACED_SIDE.sub(r"^\1", _LAYOUT.sub("", text))
+    return _SIDE.sub(r"^{\1\2}", _LAYOUT.sub("", text))
 
 
 def ask_about_response(gold: str, response: str, seconds: float = SECONDS) -> Future[Any]:
@@ -272,7 +272,23 @@ def _verify_answer(gold: str, answer: str) -> bool:
     parsed_answer = parse(_box(answer))
     if not parsed_gold or not parsed_answer:
         return False
-    return bool(verify(parsed_gold, parsed_answer, strict=True, timeout_seconds=None))
+    if verify(parsed_gold, parsed_answer, strict=True, timeout_seconds=None):
+        return True
+    # A product over the first n numbers is equal to n! only once it is computed.
+    computed = _compute(parsed_gold)
+    return computed is not None and bool(
+        verify(computed, parsed_answer, strict=True, timeout_seconds=None)
+    )
+
+
+def _compute(parsed: Sequence[Any]) -> list[Any] | None:
+    """Return what was parsed with its sums, products and limits computed; None where it has none."""
+    from sympy import Basic, Integral, Limit, Product, Sum
+
+    expressions = [part for part in parsed if isinstance(part, Basic)]
+    if any(part.has(Sum, Product, Limit, Integral) for part in expressions):
+        return [part.doit() for part in expressions]
+    return None
 
 
 def _get_untimed_parser() -> Callable[..., Any]:

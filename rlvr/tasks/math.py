@@ -17,6 +17,7 @@ from rlvr.grading.compare import Match, canonical, compare, same
 from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.extract import Form, extract_answers, find_last_box
 from rlvr.grading.lexer import strip_punctuation
+from rlvr.grading.logarithms import Base, write_bases
 from rlvr.grading.parser import parse
 from rlvr.grading.tolerance import is_near
 from rlvr.grading.traversal import walk
@@ -50,13 +51,15 @@ def math(
     extract: Forms = ("box",),
     tolerance: Share = 0.0,
     counted: bool = True,
+    logarithm: Base = "field",
     seconds: Seconds = math_verify.SECONDS,
 ) -> Verdict | Future[Verdict]:
     r"""Compare the answer of the first form that is present with the gold answer.
 
     `tolerance` is a relative error that each number may have (0.01 for physics), `counted` takes
-    `12 red apples` for 12 where the gold is a bare number, `seconds` is the processor time of the
-    symbolic library. The few answers that need it come as a future.
+    `12 red apples` for 12 where the gold is a bare number, `logarithm` is the base of `\log 100` (`field`: e where
+    question or gold are calculus, else 10), `seconds` is the processor time of the symbolic library. The few answers
+    that need it come as a future.
 
     >>> math(Problem("p", "math", "7 + 8?", "15"), Response(r"7 + 8 = \boxed{15}")).rule
     'box:exact'
@@ -72,15 +75,16 @@ def math(
         return Verdict(get_unanswered_status(response), None, formatted, rule)
 
     given = _GivenAnswer(answer, form, formatted, response.truncated, start)
-    match = _compare(problem, answer, tolerance, counted=counted)
+    gold, answer = write_bases(logarithm, problem.question, problem.answer, answer)
+    match = _compare(problem, gold, answer, tolerance, counted=counted)
     if match.same is not None:
         status = Status.UNPARSEABLE if match.rule == "unparseable" else Status.WRONG
         return given.judge(match.same, match.rule, status)
-    refusal = math_verify.guard(problem.answer, answer)
+    refusal = math_verify.guard(gold, answer)
     if refusal:
         return given.judge(False, f"guard:{refusal}", Status.UNPARSEABLE)
     verdict: Future[Verdict] = Future()
-    symbolic = math_verify.ask(problem.answer, answer, seconds)
+    symbolic = math_verify.ask(gold, answer, seconds)
     symbolic.add_done_callback(lambda done: _pass_on(done, verdict, given))
     return verdict
 
@@ -130,12 +134,12 @@ def _settle(done: Future[bool], given: _GivenAnswer) -> Verdict:
     return given.judge(False, f"symbolic:{error}", Status.ERROR)
 
 
-def _compare(problem: Problem, answer: str, tolerance: float, *, counted: bool) -> Match:
+def _compare(problem: Problem, gold: str, answer: str, tolerance: float, *, counted: bool) -> Match:
     """Compare an answer with the gold, as texts where the gold has no meaning."""
     if problem.meta.get(STRING_ONLY):
-        return Match(canonical(problem.answer) == canonical(answer), "string only")
-    match = compare(problem.answer, answer)
-    gold_tree = parse(problem.answer)
+        return Match(canonical(gold) == canonical(answer), "string only")
+    match = compare(gold, answer)
+    gold_tree = parse(gold)
     answer_tree = parse(answer)
     if match.same is not False or gold_tree is None or answer_tree is None:
         return match

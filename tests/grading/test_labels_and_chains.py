@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -270,3 +272,74 @@ def test_towers_are_not_handed_to_the_library(text: str) -> None:
 )  # fmt: skip
 def test_ends_of_sums_and_powers_in_a_row_are_no_towers(text: str) -> None:
     assert math_verify.guard(text, text) == ""
+
+
+# gold, answer, whether it is right
+COMPUTED = (
+    (r"\prod_{j=1}^{n} j", "n!", True), (r"\prod_{j=1}^{n} j", "(n-1)!", False), (r"\prod_{j=1}^{n} j", "n^2", False),
+    (r"\lim_{y \to 2^{+}} y", r"\lim_{y \to 2^+} y", True), (r"\lim_{y \to 2^+} y", "2", True),
+    (r"\lim_{y \to 2^+} y", "3", False),
+    (r"\lim_{y \to 0^{-}} \frac{|y|}{y}", "-1", True), (r"\lim_{y \to 0^{-}} \frac{|y|}{y}", "1", False),
+    (r"\lim_{y \to 0^-} \frac{|y|}{y}", r"\lim_{y \to 0^{+}} \frac{|y|}{y}", False),
+)  # fmt: skip
+
+
+def test_products_and_limits_from_one_side_are_computed() -> None:
+    asked = []
+    for gold, answer, _ in COMPUTED:
+        problem = Problem("p", "math", "", gold)
+        asked.append(judge_safely(math, problem, Response(rf"\boxed{{{answer}}}")))
+    found = [verdict.correct for verdict in wait_all(asked)]
+    assert found == [is_right for _, _, is_right in COMPUTED]
+
+
+CASES = r"\begin{cases} x & x>0 \\ -x & x\le0\end{cases}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right"),
+    [
+        (r"\begin{cases}x & x > 0\\-x & x \leq 0\end{cases}", True),
+        (r"\begin{cases}x&x>0\\ -x&x\leqslant 0 \end{cases}", True),
+        (r"\begin{cases}x, & x > 0\\ -x, & x \leq 0.\end{cases}", True),
+        (r"\begin{cases}x & x > 0\\ x & x \leq 0\end{cases}", False),
+        (r"\begin{cases}x & x \ge 0\\ -x & x \leq 0\end{cases}", False),
+        (r"\begin{cases}-x & x > 0\\ x & x \leq 0\end{cases}", False),
+        (r"\begin{cases}x & x > 0\end{cases}", False),
+    ],
+)
+def test_cases_are_compared_cell_by_cell_whatever_their_spaces(answer: str, is_right: bool) -> None:
+    assert bool(compare(CASES, answer).same) is is_right
+
+
+# question, gold, answer, and whether it is right where the field decides, with base 10 and with base e
+LOGARITHMS = (
+    ("Solve.", "2", r"\log 100", (True, True, False)),
+    ("Solve.", "2", r"\log(e^2)", (False, False, True)),
+    ("Solve.", r"\log 2", r"\log_{10} 2", (True, True, False)),
+    ("Solve.", r"\log 2", r"\ln 2", (False, False, True)),
+    ("Solve.", r"\ln 2", r"\log 2", (True, False, True)),
+    ("Solve.", r"\ln 2", r"\log_{10} 2", (False, False, False)),
+    ("Find the derivative.", r"\log x", r"\ln x", (True, False, True)),
+    (r"Compute $\int_1^2 1/x\,dx$.", r"\log 2", "0.693147", (True, False, True)),
+    ("Solve.", r"\log 2", "0.30102999566", (True, True, False)),
+    ("Solve.", r"\log_2 8", "3", (True, True, True)),
+    ("Solve.", r"\log _{2} 8", r"\log 1000", (True, True, False)),
+    ("Solve.", r"\log^2 x", r"\log_{10}^2 x", (True, True, False)),
+    ("Solve.", r"\operatorname{log} 5", "log(5)", (True, True, True)),
+    ("Solve.", "logarithm", "logarithm", (True, True, True)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("question", "gold", "answer", "are_right"), LOGARITHMS)
+def test_a_logarithm_without_a_base_has_that_of_its_field(
+    question: str, gold: str, answer: str, are_right: tuple[bool, ...]
+) -> None:
+    problem = Problem("p", "math", question, gold)
+    response = Response(rf"\boxed{{{answer}}}")
+    found = [
+        judge_safely(math, problem, response).correct,
+        judge_safely(functools.partial(math, logarithm="10"), problem, response).correct,
+        judge_safely(functools.partial(math, logarithm="e"), problem, response).correct,
+    ]
+    assert tuple(found) == are_right
