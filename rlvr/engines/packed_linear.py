@@ -38,7 +38,7 @@ def replace_linears(module: nn.Module, compute: torch.dtype) -> list[PackedLinea
     There are none where oneDNN has no fast product for the dtype.
     """
     device = next(module.parameters()).device
-    if not _has_fast_product(compute, device):
+    if not has_fast_product(compute, device):
         return []
     layers: list[PackedLinear] = []
     for layer in module.modules():
@@ -49,7 +49,8 @@ def replace_linears(module: nn.Module, compute: torch.dtype) -> list[PackedLinea
     return layers
 
 
-def _has_fast_product(compute: torch.dtype, device: torch.device) -> bool:
+def has_fast_product(compute: torch.dtype, device: torch.device) -> bool:
+    """Return whether oneDNN multiplies the dtype natively there."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if compute is torch.bfloat16:

@@ -12,6 +12,7 @@ from support import tiny
 from rlvr import seeds
 from rlvr.engines.decoder import Decoder
 from rlvr.engines.drafts import DraftLength, DraftTable, Guess, PassCosts
+from rlvr.engines.local import local
 from rlvr.models.kv_cache import DecodingStep
 from rlvr.types import Generation, Request, Sampling
 
@@ -226,3 +227,13 @@ def test_guesses_that_are_not_read_are_counted_too() -> None:
     for _ in range(2000):
         length.count([Guess(1, 0)] * 3, [1])
     assert length.choose([[Guess(1, 0)] * 5]) == 5
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_by_itself_an_engine_guesses_where_no_bit_depends_on_it(dtype: torch.dtype) -> None:
+    """A guess is read or not by the clock, and a resumed run is the same to the bit."""
+    module = tiny.model(0, torch.float32)
+    made = local(module, tiny.tokenizer(), dtype)
+    is_exact = dtype is torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()
+    assert made.draft_length.most == (7 if is_exact else 0)
+    assert local(module, tiny.tokenizer(), dtype, drafts=3).draft_length.most == 3
