@@ -2,12 +2,14 @@
 and some that use up the time of the symbolic library, for which a stand-in spins.
 
     python bench/verify.py [--golds FILE.jsonl] [--problems 200]
+    python bench/verify.py --against TREE [--rounds 7]
 
 Each problem has eight responses of about 1.8 KB, 45 % of them right in another spelling, the others
 near misses. Both sides run in this process, math-verify on the main thread with its own time
 limits, so it is at its best; rlvr starts helper processes where it needs them. They take turns and
 medians are compared. `--golds` takes the golds of a file of JSON lines with `answer` (MATH-500,
-say) in place of the shipped ones.
+say) in place of the shipped ones. `--against` compares with the rlvr in another folder instead, such
+as a worktree of an earlier commit: verdicts on the same responses, in turns, in processor time.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -39,7 +42,9 @@ FILLER = (
 GOLD_OF_SLOW = r"\int_0^1 x dx"
 # No text here is slow in itself: the stand-in spins where it finds the mark.
 SLOW = (r"\int_0^1 x dx + S", r"\int_0^1 S dx")
-STAND_IN = Path(__file__).resolve().parent / "sides" / "slow_library.py"
+SIDES = Path(__file__).resolve().parent / "sides"
+STAND_IN = SIDES / "slow_library.py"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -49,6 +54,7 @@ def main() -> None:
     parser.add_argument("--golds", type=Path)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=Path)
     args = parser.parse_args()
     golds = (
         [json.loads(line)["answer"] for line in args.golds.open()] if args.golds else list(GOLDS)
@@ -58,6 +64,10 @@ def main() -> None:
         "integers": responses(numbers, args.problems),
         "math_like": responses(golds, args.problems),
     }
+    if args.against:
+        for name, pairs in mixes.items():
+            print(name, json.dumps(compared(pairs, args.against, args.rounds)))
+        return
     result = {name: measured(pairs, args.rounds) for name, pairs in mixes.items()}
     # The key under which stored results have had it from the start.
     result["hostile"] = with_slow_answers(mixes["math_like"])
@@ -119,6 +129,55 @@ def measured(pairs: list[tuple[str, str]], rounds: int) -> dict[str, float]:
         "ours_p99_ms": round(statistics.quantiles(latency, n=100)[98], 3),
         "ours_max_ms": round(max(latency), 1),
     }
+
+
+def compared(pairs: list[tuple[str, str]], other: Path, rounds: int) -> dict[str, object]:
+    """Best and median of this tree and another one, which take turns, and what this one takes of the other."""
+    sides = {"this": Tree(ROOT, pairs), "other": Tree(other.resolve(), pairs)}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, tree in sides.items():
+            figures = tree.ask()
+            if number:  # the first round is for warming up
+                found[name].append(figures)
+    rows: dict[str, object] = {}
+    for figure in ("seconds", "p99_ms"):
+        best = {name: min(row[figure] for row in found[name]) for name in sides}
+        median = {name: statistics.median(row[figure] for row in found[name]) for name in sides}
+        rows[figure] = {
+            "best": {name: round(value, 4) for name, value in best.items()},
+            "median": {name: round(value, 4) for name, value in median.items()},
+            "ratio_of_best": round(best["this"] / best["other"], 3),
+            "ratio_of_medians": round(median["this"] / median["other"], 3),
+        }
+    rows["right"] = {name: found[name][0]["right"] for name in sides}
+    return rows
+
+
+class Tree:
+    """A process that gives verdicts by the rlvr of a folder, a round whenever it is asked."""
+
+    def __init__(self, folder: Path, pairs: list[tuple[str, str]]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SIDES / "verdicts.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
+        )
+        self.write(json.dumps(pairs))
+
+    def write(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def ask(self) -> dict[str, float]:
+        """The figures of one round."""
+        assert self.process.stdout is not None
+        self.write("again")
+        return json.loads(self.process.stdout.readline())
 
 
 def ours(pairs: list[tuple[str, str]]) -> list[float]:

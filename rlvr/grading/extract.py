@@ -16,8 +16,8 @@ MAX_ANSWER = 20_000  # a longer "answer" is a text, not an answer
 MAX_NESTED = 8  # boxes in a box
 MAX_TAGGED = 20_000  # tags also hold boards and lists of moves
 
-# What ends a turn in the chat templates of 2023 to 2026, by itself or as the user's next one. Most begin with `<|`, so
-# that a text without it is looked through once for all of those.
+# What ends a turn in the chat templates of 2023 to 2026, by itself or as the user's next one. Nearly all begin with `<`
+# or `<|`, so that a text without it is looked through once for all of those.
 _PIPED_MARKERS = (
     "<|im_end|>",
     "<|endoftext|>",
@@ -31,16 +31,15 @@ _PIPED_MARKERS = (
     "<|user|>",
     "<|observation|>",
 )
-_OTHER_MARKERS = (
+_ANGLED_MARKERS = (
     "</s>",
     "<end_of_turn>",
     "<turn|>",
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
     "<\uff5cUser\uff5c>",
-    "[e~[",
-    "[|endofturn|]",
 )
-END_MARKERS = (*_PIPED_MARKERS, *_OTHER_MARKERS, "<|end|>")
+_SQUARE_MARKERS = ("[e~[", "[|endofturn|]")
+END_MARKERS = (*_PIPED_MARKERS, *_ANGLED_MARKERS, *_SQUARE_MARKERS, "<|end|>")
 
 # Phi ends a turn with it; harmony ends its thinking so, and goes on with `<|start|>`.
 _PHI_END = re.compile(r"<\|end\|>(?!\s*<\|start\|>)")
@@ -74,7 +73,9 @@ _NUMBER = re.compile(
 
 def cut_at_end_of_turn(text: str) -> str:
     """Return the text up to the first end-of-turn marker.   cut_at_end_of_turn("4<|im_end|>User: 5") -> "4" """
-    end = _find_first(text, _OTHER_MARKERS)
+    end = _find_first(text, _SQUARE_MARKERS)
+    if "<" in text:
+        end = min(end, _find_first(text, _ANGLED_MARKERS))
     if "<|" in text:
         end = min(end, _find_first(text, _PIPED_MARKERS))
         phi_end = _PHI_END.search(text, 0, end)

@@ -150,9 +150,10 @@ def lex(text: str, *, thousands: bool = True) -> list[Token] | None:
 
 def _normalise(text: str) -> str:
     """Return the text with one spelling of each character, and without what surrounds the mathematics."""
-    if _DOUBLED_COMMAND.search(text) and _DOUBLED.fullmatch(text):
-        text = text.replace("\\\\", "\\")
-    text = _ROW_SPACING.sub(r"\\\\", text)
+    if "\\\\" in text:
+        if _DOUBLED_COMMAND.search(text) and _DOUBLED.fullmatch(text):
+            text = text.replace("\\\\", "\\")
+        text = _ROW_SPACING.sub(r"\\\\", text)
     text = strip_punctuation(write_as_latex(text))
     if text.count("$") == 1:
         text = mark_dollars(text)

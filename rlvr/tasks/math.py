@@ -5,6 +5,7 @@ It is found in a box, in tags, after `####` or last.
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ STRING_ONLY = "string_only"
 
 # What zero may be added to without changing its meaning.
 _SCALAR = frozenset({"number", "add", "mul", "div", "pow", "call", "percent"})
+
+# What every noun has, in any script.
+_LETTER = re.compile(r"[^\W\d_]")
 
 _UNREADABLE = "it is no expression that can be read"
 
@@ -139,11 +143,14 @@ def _compare(problem: Problem, gold: str, answer: str, tolerance: float, *, coun
     if problem.meta.get(STRING_ONLY):
         return Match(canonical(gold) == canonical(answer), "string only")
     match = compare(gold, answer)
+    may_be_counted = counted and _LETTER.search(answer) is not None
+    if match.same is not False or not (may_be_counted or tolerance):
+        return match
     gold_tree = parse(gold)
     answer_tree = parse(answer)
-    if match.same is not False or gold_tree is None or answer_tree is None:
+    if gold_tree is None or answer_tree is None:
         return match
-    number = _read_count(gold_tree, answer_tree) if counted else None
+    number = _read_count(gold_tree, answer_tree) if may_be_counted else None
     if number is not None:
         answer_tree = number
         match = Match(same(gold_tree, number), "counted")
