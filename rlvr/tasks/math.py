@@ -143,14 +143,24 @@ def _compare(problem: Problem, gold: str, answer: str, tolerance: float, *, coun
     if problem.meta.get(STRING_ONLY):
         return Match(canonical(gold) == canonical(answer), "string only")
     match = compare(gold, answer)
-    may_be_counted = counted and _LETTER.search(answer) is not None
-    if match.same is not False or not (may_be_counted or tolerance):
+    if match.same is not False:
         return match
+    # Nearly all wrong answers end here, before their tree is asked for again.
+    may_count = counted and _LETTER.search(answer) is not None
+    if may_count or tolerance:
+        return _compare_leniently(gold, answer, match, may_count, tolerance)
+    return match
+
+
+def _compare_leniently(
+    gold: str, answer: str, match: Match, may_count: bool, tolerance: float
+) -> Match:
+    """Compare the number in an answer that says what it counts, and numbers up to the tolerance."""
     gold_tree = parse(gold)
     answer_tree = parse(answer)
     if gold_tree is None or answer_tree is None:
         return match
-    number = _read_count(gold_tree, answer_tree) if may_be_counted else None
+    number = _read_count(gold_tree, answer_tree) if may_count else None
     if number is not None:
         answer_tree = number
         match = Match(same(gold_tree, number), "counted")
