@@ -71,7 +71,10 @@ class JsonLines:
     @staticmethod
     def read_numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield all records with the numbers of their lines, from 1; raises UserError as `read`."""
-        lines = Path(path).read_bytes().rstrip().split(b"\n")
+        try:
+            lines = Path(path).read_bytes().rstrip().split(b"\n")
+        except IsADirectoryError:
+            raise UserError(f"{path}: is a folder where a file should be; move it away") from None
         for number, line in enumerate(lines, start=1):
             record = _parse(line)
             if record is not None:
