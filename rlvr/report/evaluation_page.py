@@ -51,6 +51,8 @@ def _read_results(folder: Path) -> list[EvalRecord]:
     path = folder / "results.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise WrongShape("is no list of objects")
         return [EvalRecord.parse_row(row) for row in rows]
     except WrongShape as error:
         raise UserError(f"{path}: {error}") from None

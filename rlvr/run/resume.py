@@ -21,6 +21,7 @@ from rlvr.storage import fields
 from rlvr.storage.eval_record import EvalRecord
 from rlvr.storage.fields import WrongShape
 from rlvr.storage.records import read_records
+from rlvr.storage.sample_record import SampleRecord
 from rlvr.storage.step_record import StepRecord
 
 REFERENCE = re.compile("reference-[0-9]{6,}")  # weights that a stage is measured against
@@ -194,15 +195,23 @@ def _check_checkpoints(folder: RunFolder, every: int) -> None:
 
 
 def _check_first_samples(folder: RunFolder) -> None:
-    """Raise UserError where the samples are gone that the summary compares with."""
+    """Raise UserError where samples are gone that the summary compares with."""
     if not folder.evals.is_file():
         return
     for record in read_records(folder.evals, EvalRecord):
-        samples = folder.locate_eval_samples(record.benchmark, record.step)
-        if record.step == 0 and not samples.is_file():
-            raise UserError(
-                f"{samples}: is gone, and the summary compares with it; restore it, or begin anew with --overwrite"
-            )
+        if record.step == 0:
+            path = folder.locate_eval_samples(record.benchmark, record.step)
+            _check_samples(path, record.counts.samples)
+
+
+def _check_samples(path: Path, count: int) -> None:
+    """Raise UserError where a file of samples has not as many as its evaluation counted."""
+    cure = "the summary compares with it; restore it, or begin anew with --overwrite"
+    if not path.is_file():
+        raise UserError(f"{path}: is gone, and {cure}")
+    found = len(read_records(path, SampleRecord))
+    if found != count:
+        raise UserError(f"{path}: has {found} samples where {count} were counted, and {cure}")
 
 
 def _comparable(recipe: Recipe) -> dict[str, object]:

@@ -395,6 +395,19 @@ def test_a_run_whose_checkpoints_or_samples_are_gone_is_not_resumed(
         assert (run / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("kept", [0, 1, -1])
+def test_a_run_whose_first_samples_are_cut_short_is_not_resumed(
+    begun: dict[str, Any], tmp_path: Path, kept: int
+) -> None:
+    run = tmp_path / "cut" / "r"
+    shutil.copytree(place_of(begun) / "r", run)
+    (samples,) = run.glob("samples/eval-*-000000.jsonl")
+    lines = samples.read_text().splitlines(keepends=True)
+    samples.write_text("".join(lines[:kept]))
+    with pytest.raises(UserError, match=r"samples where \d+ were counted"):
+        rlvr.train(begun, resume=True, run__folder=str(run.parent))
+
+
 def test_a_checkpoint_of_another_model_costs_one_line(
     begun: dict[str, Any], tmp_path: Path
 ) -> None:
