@@ -54,8 +54,12 @@ def _reach(row: Row, column: str) -> tuple[Any, str | None]:
     # A column whose name has a dot in it is found before a path is.
     if column in row:
         return row[column], None
-    value: Any = row
-    for part in column.split("."):
+    # Most known columns are in no row of a file: say so before a path is taken apart.
+    first, dot, rest = column.partition(".")
+    if not dot or first not in row:
+        return row, first
+    value: Any = row[first]
+    for part in rest.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
         elif isinstance(value, list | tuple) and _is_index(part, len(value)):

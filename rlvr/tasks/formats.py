@@ -51,6 +51,10 @@ KEPT: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# The keys of the rows that `to_json` writes.
+_OWN_KEYS = frozenset((*FIELDS, "task", "meta"))
+
+
 def find_columns(row: Row, columns: Mapping[str, str], where: str) -> tuple[str, str]:
     """Return the columns of the question and of the answer; raises UserError where one is missing."""
     question = columns.get("question") or find_first_column(row, QUESTIONS, "question", where)
@@ -169,7 +173,7 @@ def from_json(row: Row) -> Problem:
 
 def is_own_row(row: Row) -> bool:
     """Whether `to_json` wrote the row."""
-    if set(row) != {*FIELDS, "task", "meta"}:
+    if row.keys() != _OWN_KEYS:
         return False
     texts = [row[key] for key in ("id", "task", "question", "answer")]
     return all(isinstance(text, str) and text.strip() for text in texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,7 +55,28 @@ def build_problems(
 
     `name` is the file or data set in messages, `stem` the beginning of the ids of its problems.
     """
-    problems: dict[str, Problem] = {}
+    problems: list[Problem] = []
+    ids: set[str] | None = None  # filled once a row brings its own; numbers cannot repeat
+    for where, number_id, problem in _read_rows(rows, name, stem, layout, unanswered):
+        if ids is None and problem.id != number_id:
+            ids = {earlier.id for earlier in problems}
+        if ids is not None:
+            _add_id(ids, problem.id, layout, where)
+        problems.append(problem)
+    if not problems:
+        raise UserError(f"{name}: holds no problem")
+    return problems
+
+
+def _read_rows(
+    rows: Iterable[tuple[str, Any]],
+    name: str,
+    stem: str,
+    layout: Layout,
+    unanswered: Unanswered | None,
+) -> Iterator[tuple[str, str, Problem]]:
+    """Yield the problem of each row that is not left out, with its place and the id of its number."""
+    silent = layout.is_silent
     for index, (place, row) in enumerate(rows):
         where = f"{name}, {place}"
         if not isinstance(row, Mapping):
@@ -64,16 +85,21 @@ def build_problems(
             )
         if unanswered is not None and _is_left_out(row, layout, unanswered, where):
             continue
-        problem = _build_problem(row, where, f"{stem}/{index}", layout)
-        if problem.id in problems:
-            fix = ""
-            if "id" in layout.columns:
-                fix = "; leave 'id' out of columns, and the rows are numbered"
-            raise UserError(f"{where}: the id '{problem.id}' occurs twice{fix}")
-        problems[problem.id] = problem
-    if not problems:
-        raise UserError(f"{name}: holds no problem")
-    return list(problems.values())
+        number_id = f"{stem}/{index}"
+        if silent and is_own_row(row):
+            yield where, number_id, _read_own_row(row, where)
+        else:
+            yield where, number_id, _build_problem(row, where, number_id, layout)
+
+
+def _add_id(ids: set[str], added: str, layout: Layout, where: str) -> None:
+    """Add the id of a problem to those before it; raises UserError where it is one of them."""
+    if added in ids:
+        fix = ""
+        if "id" in layout.columns:
+            fix = "; leave 'id' out of columns, and the rows are numbered"
+        raise UserError(f"{where}: the id '{added}' occurs twice{fix}")
+    ids.add(added)
 
 
 def _is_left_out(row: Row, layout: Layout, unanswered: Unanswered, where: str) -> bool:
@@ -89,12 +115,14 @@ def _is_left_out(row: Row, layout: Layout, unanswered: Unanswered, where: str) -
     return unanswered == "drop"
 
 
+def _read_own_row(row: Row, where: str) -> Problem:
+    problem = from_json(row)
+    for field in ("id", "question", "answer"):
+        _read_text(getattr(problem, field), field, field, where)
+    return problem
+
+
 def _build_problem(row: Row, where: str, default_id: str, layout: Layout) -> Problem:
-    if layout.is_silent and is_own_row(row):
-        problem = from_json(row)
-        for field in ("id", "question", "answer"):
-            _read_text(getattr(problem, field), field, field, where)
-        return problem
     columns = layout.columns
     question_column, answer_column = find_columns(row, columns, where)
     answer = ""
@@ -141,7 +169,7 @@ def _take_gold(row: Row, column: str, layout: Layout, where: str) -> str:
 
 
 def _read_text(value: Any, field: str, column: str, where: str) -> str:
-    if isinstance(value, Mapping | list | tuple):
+    if not isinstance(value, str) and isinstance(value, Mapping | list | tuple):
         part = next(iter(list_names(value)), "0")
         raise UserError(
             f"{where}: '{column}' is not a text; reach into it with a column such as '{column}.{part}'"

@@ -20,6 +20,9 @@ from rlvr.errors import UserError
 # A place in its file, and the row there.   ("line 7", {"question": "2 + 2?", "answer": "4"})
 PlacedRow = tuple[str, Any]
 
+# How many rows of a Parquet file are Python's objects at a time.
+_BATCH_ROWS = 4096
+
 _BOM = b"\xef\xbb\xbf"
 
 # What a file is compressed by, as the end of its name says.
@@ -145,16 +148,19 @@ def _read_parquet(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     import pyarrow
     import pyarrow.parquet
 
+    index = 0
     try:
-        table = pyarrow.parquet.read_table(file)
-        rows = _round_times(table).to_pylist()
+        # A table whose rows are Python's objects is many times as large as the file.
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_BATCH_ROWS):
+            rows = _round_times(pyarrow.Table.from_batches([batch])).to_pylist()
+            for row in rows:
+                yield f"row {index}", row
+                index += 1
     except pyarrow.ArrowException as error:
         first_line = str(error).splitlines()[0]
         raise UserError(f"{name}: not a readable Parquet file: {first_line}") from None
     except ValueError as error:  # a text that is no UTF-8, a date that Python does not have
         raise UserError(f"{name}: a value cannot be read: {error}") from None
-    for index, row in enumerate(rows):
-        yield f"row {index}", row
 
 
 def _round_times(table: Any) -> Any:

@@ -20,13 +20,17 @@ class NoText(ValueError):
     """A value is no text; the message says what it is instead."""
 
 
+# A union written in place would be made anew for each value.
+_TEXTS = (str, bytes)
+
+
 def is_missing(value: Any) -> bool:
     """Return whether a value is absent: null, blank, or the NaN by which tables mark it.
 
     >>> is_missing(float("nan")), is_missing(0)
     (True, False)
     """
-    if isinstance(value, str | bytes):
+    if isinstance(value, _TEXTS):
         return not value.strip()
     return value is None or (isinstance(value, Number) and value != value)
 
@@ -37,6 +41,8 @@ def read_value(value: Any) -> str:
     >>> read_value(b"5")
     '5'
     """
+    if isinstance(value, str) and value.isascii():
+        return value
     if isinstance(value, bytes):
         try:
             value = value.decode("utf-8")
