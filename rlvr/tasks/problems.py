@@ -24,6 +24,9 @@ from rlvr.tasks.row_files import PlacedRow
 from rlvr.tasks.values import NoText, is_missing, read_value, unwrap_list
 from rlvr.types import Problem
 
+# One for all problems that have none, since a dict for each of a million takes 64 MB.
+_NO_META: Mapping[str, Any] = {}
+
 # What becomes of a row whose answer is empty; dropping renumbers no other.
 Unanswered = Literal["refuse", "drop"]
 
@@ -146,7 +149,7 @@ def _build_problem(row: Row, where: str, default_id: str, layout: Layout) -> Pro
         task=layout.task or _choose_task(layout, answer_column),
         question=question,
         answer=answer.strip(),
-        meta=meta,
+        meta=meta or _NO_META,
         solution=solution,
     )
 
