@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from rlvr.errors import UserError
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from rlvr.models.policy import Policy
+
+
+# What transformers raises over a folder that holds no model, or a configuration that none has.
+UNUSABLE = (
+    OSError,
+    ValueError,
+    ImportError,
+    TypeError,
+    RuntimeError,
+    SafetensorError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    StrictDataclassError,
+)
 
 
 def load(
@@ -38,7 +55,7 @@ def load(
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 location, dtype=dtype, trust_remote_code=False, output_loading_info=True
             )
-    except (OSError, ValueError, ImportError, TypeError, RuntimeError, SafetensorError) as error:
+    except UNUSABLE as error:
         raise UserError(f"{where}: cannot load '{name}': {_explain(error)}") from None
     model, names = loaded
     prefix = "" if with_head else f"{model.base_model_prefix}."
@@ -59,6 +76,11 @@ def _explain(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if "trust_remote_code" in str(error):
         return "it needs Python code of its own (auto_map), which is never run here"
+    if isinstance(error, StrictDataclassError):
+        return f"its config.json: {lines[-1].strip()}"
+    if isinstance(error, LookupError | AttributeError | ArithmeticError):
+        # Such an error names a value and not what is wrong with it.
+        return f"its config.json is of no model ({type(error).__name__}: {lines[0]})"
     return lines[0]
 
 

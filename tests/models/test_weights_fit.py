@@ -112,3 +112,26 @@ def test_code_that_a_model_brings_along_is_neither_run_nor_asked_for(
         loading.load(str(folder), torch.float32)
     assert not asked
     assert not list(folder.glob("*.ran"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vocab_size", 0),
+        ("num_attention_heads", 3),
+        ("num_attention_heads", 0),
+        ("hidden_size", 7),
+        ("rope_parameters", {"rope_type": "nonsense"}),
+        ("dtype", "float99"),
+        ("num_hidden_layers", -1),
+        ("model_type", "nope"),
+        ("hidden_act", "nope"),
+    ],
+)
+def test_a_configuration_of_no_model_is_one_line(tmp_path: Path, key: str, value: object) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(UserError) as caught:
+        loading.load(str(folder), torch.float32)
+    assert "\n" not in str(caught.value) and "model.name" in str(caught.value)
