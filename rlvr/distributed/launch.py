@@ -20,7 +20,7 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from rlvr.distributed.world import LOST
+from rlvr.distributed.world import LOOPBACK, LOST
 
 # A command line and how it says in one line why it failed give its exit status.
 Entry = Callable[..., int]
@@ -173,7 +173,7 @@ def _describe_world(size: int, count: int, meet: tuple[str, str] | None) -> dict
     """Return the variables of torchrun that are the same for all processes of a node."""
     environment = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(count)}
     if meet is None:
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_find_free_port())}
+        address = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(_find_free_port())}
         return environment | address
     import ray
 
@@ -265,5 +265,5 @@ def forward_interrupts(interrupt: Callable[[], Any]) -> Iterator[None]:
 
 def _find_free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]

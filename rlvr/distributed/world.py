@@ -9,6 +9,7 @@ identity, and torch is not loaded.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 
 LOST = "another process of the run has ended"
+
+
+LOOPBACK = "127.0.0.1"
 
 
 # A rank may wait for the longest response of another; what has died is seen at once, by its
@@ -138,6 +142,26 @@ def _translate_errors() -> Iterator[None]:
         raise RunError(LOST) from error
 
 
+def _open_store(size: int) -> dict[str, Any]:
+    """Return what the ranks of one machine meet by: a store that listens on the loopback alone.
+
+    PyTorch's own would listen on all addresses, without a password. Under torchrun, and between
+    machines, the store is theirs.
+    """
+    host = os.environ["MASTER_ADDR"]
+    if host != LOOPBACK or "TORCHELASTIC_RUN_ID" in os.environ:
+        return {}
+    from torch.distributed import TCPStore
+
+    rank = int(os.environ["RANK"])
+    address = host, int(os.environ["MASTER_PORT"])
+    listener = None
+    if rank == 0:
+        listener = socket.create_server(address, backlog=size).detach()
+    store = TCPStore(*address, size, rank == 0, PATIENCE, master_listen_fd=listener)
+    return {"store": store, "rank": rank, "world_size": size}
+
+
 @contextmanager
 def init_world() -> Iterator[World]:
     """Join the processes that were started together, by the variables that torchrun sets.
@@ -157,6 +181,6 @@ def init_world() -> Iterator[World]:
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=PATIENCE, **_open_store(size))
     yield World(dist.get_rank(), size)
     dist.destroy_process_group()  # not after an error, since it may wait for a rank that is gone
