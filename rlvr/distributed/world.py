@@ -142,7 +142,7 @@ def _translate_errors() -> Iterator[None]:
         raise RunError(LOST) from error
 
 
-def _open_store(size: int) -> dict[str, Any]:
+def open_store(size: int) -> dict[str, Any]:
     """Return what the ranks of one machine meet by: a store that listens on the loopback alone.
 
     PyTorch's own would listen on all addresses, without a password. Under torchrun, and between
@@ -181,6 +181,6 @@ def init_world() -> Iterator[World]:
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE, **_open_store(size))
+    dist.init_process_group(backend, timeout=PATIENCE, **open_store(size))
     yield World(dist.get_rank(), size)
     dist.destroy_process_group()  # not after an error, since it may wait for a rank that is gone

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from support.processes import assert_same, in_process
 from support.worlds import in_world
 
 from rlvr.config import loader
-from rlvr.distributed.world import SINGLE_PROCESS, World
+from rlvr.distributed.world import LOOPBACK, SINGLE_PROCESS, World, open_store
 from rlvr.errors import UserError
 from rlvr.models.packing import Tokens, split_into_passes
 
@@ -263,3 +265,26 @@ def test_world_refuses_what_cannot_be_split(
     sections["model"] = {"name": str(tiny_model), **sections["model"]}
     with pytest.raises(UserError, match=fault):
         loader.load({**tiny.recipe(tiny_model), **sections})
+
+
+def test_the_processes_of_one_machine_meet_on_the_loopback_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server((LOOPBACK, 0)) as probe:
+        port = probe.getsockname()[1]
+    for name, value in {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(port), "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    met_by = open_store(1)
+    listening: list[str] = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if Path(table).exists():
+            listening += [line.split()[1] for line in Path(table).read_text().splitlines()[1:]]
+    there = [address for address in listening if address.endswith(f":{port:04X}")]
+    assert set(there) <= {f"0100007F:{port:04X}"} and (there or sys.platform != "linux")
+    assert met_by["rank"] == 0 and met_by["world_size"] == 1
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "given")
+    assert open_store(1) == {}
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setenv("MASTER_ADDR", "node7")
+    assert open_store(1) == {}
