@@ -151,7 +151,7 @@ def open_store(size: int) -> dict[str, Any]:
     host = os.environ["MASTER_ADDR"]
     if host != LOOPBACK or "TORCHELASTIC_RUN_ID" in os.environ:
         return {}
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     rank = int(os.environ["RANK"])
     address = host, int(os.environ["MASTER_PORT"])
