@@ -33,7 +33,7 @@ from rlvr.training.learner import Learner
 from rlvr.training.objective import Objective
 from rlvr.training.optimizer import LrSchedule, OptimizerStepper
 from rlvr.training.scored import Scored
-from rlvr.training.tensors import group_deviation, group_mean
+from rlvr.training.tensors import estimate_kl, group_deviation, group_mean
 from rlvr.types import (
     Draw,
     Finish,
@@ -697,3 +697,15 @@ def test_another_seed_is_another_order() -> None:
         tuple(names(sources(20, seed=seed).draw(SourceState(0, (0,)), 20)[0])) for seed in range(5)
     }
     assert len(orders) == 5
+
+
+@pytest.mark.parametrize(
+    ("estimator", "slope"), [("k2", 1.0), ("k3", 1 - math.exp(-1)), ("k1", 1.0)]
+)
+def test_the_slopes_of_the_estimates_are_those_of_the_page_on_migration(
+    estimator: Any, slope: float
+) -> None:
+    """Where the policy is e times as likely as the reference."""
+    logprob = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    estimate_kl(logprob, torch.full((1,), -1.0, dtype=torch.float64), estimator).sum().backward()
+    assert logprob.grad is not None and logprob.grad.item() == pytest.approx(slope)
