@@ -9,7 +9,7 @@ from rlvr.grading.notation import CHARACTERS, PUNCTUATION_FORMS
 
 # What a compatibility form may be: another width, another type, a ligature. Raised, lowered and circled
 # digits and fractions are no such forms, since a plain digit in their place says something else.
-_WIDTHS_AND_TYPES = ("<wide>", "<narrow>", "<font>", "<noBreak>")
+_WIDTHS_AND_TYPES = ("<wide>", "<narrow>", "<small>", "<font>", "<noBreak>")
 _LETTERS_ONLY = ("<compat>", "<square>")
 
 

@@ -89,6 +89,27 @@ def group_solutions(items: Sequence[Node]) -> Solutions | None:
     return Solutions(tuple(sorted(names, key=rank_name)), tuples)
 
 
+def name_coordinates(gold: Node, answer: Node) -> tuple[Node, Node]:
+    """Return both, a tuple with names as a list where the other side names each: `(x,y)=(2,5)` as `x=2, y=5`."""
+    if gold.kind == "list":
+        return gold, _list_coordinates(answer) or answer
+    if answer.kind == "list":
+        return _list_coordinates(gold) or gold, answer
+    return gold, answer
+
+
+def _list_coordinates(node: Node) -> Node | None:
+    if not is_named(node):
+        return None
+    names, values = node.parts[:2]
+    if {names.kind, names.name, values.kind, values.name} != {"group", "()"}:
+        return None
+    if len(node.parts) != 2 or len(names.parts) != len(values.parts):
+        return None
+    pairs = zip(names.parts, values.parts, strict=True)
+    return Node("list", tuple(Node("relation", pair, "=") for pair in pairs), ",")
+
+
 def read_coordinates(node: Node) -> list[Node]:
     """Return the parts of a tuple, or the values of `y=-2, x=5` in the order of their names; nothing
     for anything else.

@@ -2,6 +2,7 @@ r"""Names that stand before an answer: `x=5`, `f(x)=x^2`, `\text{Area}=6`, `(p,q
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rlvr.grading.traversal import find_symbols
@@ -10,9 +11,27 @@ from rlvr.grading.units import has_plain_words
 
 # Functions whose value is named and not solved for, and the signs of geometry before letters.
 _MEASURES = frozenset(
-    {"det", "deg", "gcd", "lcm", "max", "min", "Re", "Im", "arg", "norm", "compose", "mod"}
+    {
+        "det",
+        "deg",
+        "gcd",
+        "lcm",
+        "max",
+        "max_",
+        "min",
+        "min_",
+        "Re",
+        "Im",
+        "arg",
+        "norm",
+        "compose",
+        "mod",
+    }
 )
 _FIGURES = frozenset({"\\angle", "\\measuredangle", "\\triangle"})
+_OF_FUNCTIONS = frozenset({"compose", "max", "max_", "min", "min_"})
+_RATIOS_OF_ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
+_COMBINATIONS = re.compile(r"C_[0-9a-z]+")
 _COMPLEX_NAMES = frozenset("zw")
 
 
@@ -84,13 +103,39 @@ def _is_figure(node: Node) -> bool:
 
 def is_measure(node: Node) -> bool:
     r"""Whether it has a value of its own that is no unknown: `|AB|`, `\|u\|`, `\det M`, `f^{-1}(4)`."""
-    if node.kind == "call" and node.name == "abs":
-        return _is_modulus(node.parts[0])
-    if node.kind == "call":
-        return node.name in _MEASURES
-    if node.kind == "mul" and node.parts[1].kind == "group":
-        return _is_function_of_functions(node.parts[0])
+    match node.kind:
+        case "call":
+            return _is_measuring_call(node)
+        case "pow":
+            return _COMBINATIONS.fullmatch(node.parts[0].name) is not None
+        case "group":
+            return node.name == "[]" and _is_area(node.parts[0])
+        case "mul" if node.parts[1].kind == "group":
+            return _is_function_of_functions(node.parts[0])
     return False
+
+
+def _is_measuring_call(node: Node) -> bool:
+    """Whether it is a length, a measure, or the sine of an angle."""
+    if node.name == "abs":
+        return _is_modulus(node.parts[0])
+    if node.name in _RATIOS_OF_ANGLES:
+        return _is_angle(node.parts[0])
+    return node.name in _MEASURES
+
+
+def _is_angle(node: Node) -> bool:
+    r"""Whether it is an angle and no unknown: `A`, `\theta`, `\angle ABC`."""
+    if node.kind != "symbol":
+        return _is_figure(node)
+    return node.name.startswith("\\") or (len(node.name) == 1 and node.name.isupper())
+
+
+def _is_area(node: Node) -> bool:
+    """Whether it is three corners or more, in whose square brackets an area stands: `[ABC]`."""
+    if node.kind != "mul" or not node.parts[1].name.isupper():
+        return False
+    return _is_product_of_capitals(node.parts[0]) or _is_area(node.parts[0])
 
 
 def _is_modulus(node: Node) -> bool:
@@ -98,17 +143,19 @@ def _is_modulus(node: Node) -> bool:
     if node.kind == "symbol":
         name = node.name
         return name.isupper() or name in _COMPLEX_NAMES or len(name) > 3
+    if node.kind == "setop":
+        return True
     if node.kind == "call":
         return node.name == "abs"
     return len(find_symbols(node)) > 1 and is_quantity(node)
 
 
 def _is_function_of_functions(node: Node) -> bool:
-    r"""Whether it is an inverse or composed function: `f^{-1}`, `(f \circ g)`."""
+    r"""Whether it is a function made of others: `f^{-1}`, `(f \circ g)`, `\max_x f`."""
     if node.kind == "group" and len(node.parts) == 1:
         node = node.parts[0]
     if node.kind == "call":
-        return node.name == "compose"
+        return node.name in _OF_FUNCTIONS
     return node.kind == "pow" and node.parts[0].kind == "symbol" and node.parts[1] == MINUS_ONE
 
 

@@ -28,6 +28,7 @@ from rlvr.grading.notation import (
     UNIT_WORDS,
 )
 from rlvr.grading.quantities import mark_dollars, spell_quantities
+from rlvr.grading.systems import write_moduli, write_systems
 
 _HIDDEN = re.compile(HIDDEN)
 
@@ -91,8 +92,10 @@ MIN_GLUED = len("\\quad")
 # What text type may hold beside words: a number with what it counts, a number, a variable.
 _COUNTED = re.compile(r"([0-9][0-9.,:]*) +([A-Za-z][A-Za-z ]*)")
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9., /%:]*")
+_SPACE_IN_TEXT = re.compile(r"~|\\[ ,;:!]")
 _CURRENCY = re.compile(f"[{''.join(CURRENCY_SIGNS)}]")
 _PRICED = re.compile(rf"({'|'.join(CURRENCY_SIGNS.values())}) +([0-9][0-9.,]*)")
+_PHRASE_EDGE = re.compile(r"(, and |, | and )")
 _PHRASE = re.compile(r"[A-Za-z][A-Za-z .'-]*")
 _CAPITALISED = re.compile(r"[A-Z][a-z]{2,}")
 _ONE_LETTER_WORDS = frozenset("aAI")
@@ -153,7 +156,9 @@ def _normalise(text: str) -> str:
     if "\\\\" in text:
         if _DOUBLED_COMMAND.search(text) and _DOUBLED.fullmatch(text):
             text = text.replace("\\\\", "\\")
-        text = _ROW_SPACING.sub(r"\\\\", text)
+        text = write_systems(_ROW_SPACING.sub(r"\\\\", text))
+    if "mod" in text:
+        text = write_moduli(text)
     text = strip_punctuation(write_as_latex(text))
     if text.count("$") == 1:
         text = mark_dollars(text)
@@ -261,7 +266,7 @@ def _name_currency(sign: re.Match[str]) -> str:
 
 def _read_styled(content: str, spaced: bool) -> list[Token] | None:
     r"""Return what `\text{…}` holds: a joining word, a letter or number in text type, a function, else words."""
-    content = _CURRENCY.sub(_name_currency, content).replace("~", " ").replace("\\ ", " ")
+    content = _SPACE_IN_TEXT.sub(" ", _CURRENCY.sub(_name_currency, content))
     words = " ".join(content.split())
     if words.lower() in JOINING_WORDS:
         return [Token("separator", JOINING_WORDS[words.lower()], spaced)]
@@ -283,16 +288,19 @@ def _read_styled(content: str, spaced: bool) -> list[Token] | None:
 
 
 def _read_phrase(token: Token) -> list[Token]:
-    r"""Return the words that are all of a text, of which commas part a list: `\text{Alice, Bob}`."""
-    if "," not in token.text:
+    r"""Return the words that are all of a text, of which commas and `and` part a list: `\text{Alice, Bob}`."""
+    pieces = _PHRASE_EDGE.split(token.text)
+    if len(pieces) == 1 or " or " in token.text:
         return [token]
     phrases: list[Token] = []
-    for part in token.text.split(","):
-        words = part.strip()
-        if not _PHRASE.fullmatch(words):
+    for number, piece in enumerate(pieces):
+        if number % 2:
+            phrases.append(Token("separator", JOINING_WORDS[piece.strip()], False))
+        elif not _PHRASE.fullmatch(piece):
             return [token]
-        phrases += [Token("separator", ",", False), Token("text", words, True)]
-    return phrases[1:]
+        else:
+            phrases.append(Token("text", piece, True))
+    return phrases
 
 
 def _join_words(tokens: list[Token]) -> list[Token] | None:

@@ -14,8 +14,7 @@ _WITHOUT_BASE = re.compile(
 # What a gold or a question of calculus holds.
 _CALCULUS = re.compile(
     r"\\(?:ln|int|iint|exp|lim)(?![A-Za-z])|(?<![A-Za-z\\])(?:ln|exp)(?![A-Za-z])"
-    r"|(?<![A-Za-z\\])e(?![A-Za-z])|\\frac *\{ *d|natural log|derivative|differenti|integra",
-    re.IGNORECASE,
+    r"|(?<![A-Za-z\\])e(?![A-Za-z])|\\frac *\{ *d|(?i:natural log|derivative|differenti|integra)"
 )
 
 

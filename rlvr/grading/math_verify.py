@@ -94,6 +94,8 @@ def guard(gold: str, answer: str) -> str:
     >>> guard("x", r"\int_0^1 x\,dx")
     'operators'
     """
+    gold = _spell(gold)
+    answer = _spell(answer)
     if _is_too_large(gold) or _is_too_large(answer):
         return "size"
     if not set(_OPERATOR.findall(answer)) <= set(_OPERATOR.findall(gold)):

@@ -14,6 +14,7 @@ EMPTY_SET = Node("symbol", (), "\\emptyset")
 _MATRIX_BRACKETS = ("a", "m", "b", "small")
 MAX_ROWS = 6  # and columns of matrices that are added and multiplied
 MAX_DETERMINANT = 4  # rows of one whose value is needed
+_TRANSPOSE = ("T", "\\top")
 _NO_FACTORS = frozenset({"text", "group", "set"})
 
 
@@ -29,7 +30,31 @@ def unwrap(node: Node) -> Node:
     node = _strip_brackets(node)
     if node.kind == "rows" and node.name in _MATRIX_BRACKETS:
         return replace(node, name="p")
-    return _compute_matrix(node) or node
+    return _transpose_matrix(node) or _compute_matrix(node) or node
+
+
+def unwrap_sets(gold: Node, answer: Node) -> tuple[Node, Node]:
+    r"""Return both unwrapped; beside an operation on sets a set of one stays a set, `\{2\}` beside `A\cap B`."""
+    if "setop" in (gold.kind, answer.kind):
+        gold = _combine_letters(gold) or gold
+        answer = _combine_letters(answer) or answer
+        if "set" in (gold.kind, answer.kind):
+            return gold, answer
+    return unwrap(gold), unwrap(answer)
+
+
+def _combine_letters(node: Node) -> Node | None:
+    """Return an operation on finite sets of letters as one set; None for anything else."""
+    if node.kind != "setop":
+        return None
+    sides = [_combine_letters(part) or part for part in node.parts]
+    if not all(_is_set_of_letters(side) for side in sides):
+        return None
+    left, right = (side.parts for side in sides)
+    if node.name == "|":
+        return Node("set", tuple(dict.fromkeys((*left, *right))))
+    is_kept = node.name == "&"
+    return Node("set", tuple(part for part in left if (part in right) == is_kept))
 
 
 def _is_single_element(node: Node) -> bool:
@@ -57,6 +82,24 @@ def _bracket_matrix(matrix: Node) -> Node:
     if matrix.name in ("a", "m"):
         return replace(matrix, name="p")
     return matrix
+
+
+def _is_set_of_letters(node: Node) -> bool:
+    return node.kind == "set" and all(part.kind == "symbol" for part in node.parts)
+
+
+def _transpose_matrix(node: Node) -> Node | None:
+    r"""Return a matrix with a raised T as the matrix that it is, None for anything else."""
+    if node.kind != "pow" or node.parts[1].name not in _TRANSPOSE:
+        return None
+    matrix = unwrap(node.parts[0])
+    if matrix.kind != "rows" or matrix.name != "p":
+        return None
+    if len({len(row.parts) for row in matrix.parts}) != 1:
+        return None
+    columns = zip(*(row.parts for row in matrix.parts), strict=True)
+    rows = tuple(Node("group", column, "row") for column in columns)
+    return replace(matrix, parts=rows)
 
 
 def _compute_matrix(node: Node) -> Node | None:

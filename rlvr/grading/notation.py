@@ -32,6 +32,7 @@ CHARACTERS = str.maketrans(map_to_canonical(_TABLES["characters"]))
 PUNCTUATION_FORMS = map_to_canonical(_TABLES["punctuation"])
 COMMANDS = map_to_canonical(split_values(_TABLES["commands"]))
 RELATIONS = map_to_canonical(split_values(_TABLES["relations"]))
+SET_OPERATIONS = map_to_canonical(split_values(_TABLES["set_operations"]))
 
 # Commands that only lay out, and regular expressions of commands that set a group in another type.
 LAYOUT = frozenset({*_TABLES["layout"].split(), "\\ ", "\\\n"})

@@ -19,12 +19,14 @@ The grammar, the loosest level first; each level is a method of `_Parser`:
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from rlvr.grading.cursor import NotInGrammar, TokenCursor
+from rlvr.grading.french_intervals import rewrite_french_intervals
 from rlvr.grading.lexer import Token, lex
-from rlvr.grading.notation import GREEK, OPENERS, RELATIONS
+from rlvr.grading.notation import GREEK, OPENERS, RELATIONS, SET_OPERATIONS
 from rlvr.grading.tree import (
     MINUS_ONE,
     Node,
@@ -39,14 +41,8 @@ MAX_LENGTH = 1000
 MAX_TOKENS = 800
 MAX_CHAIN = 60  # factors or signs in a row
 
-_SET_OPERATIONS = {
-    "\\cup": "|",
-    "\\bigcup": "|",
-    "\\cap": "&",
-    "\\setminus": "-",
-    "\\backslash": "-",
-}
 _RATIO_SIGNS = (":", "\\colon")
+_MINUTES = re.compile("0[0-9]")
 _PLUS_MINUS = ("+", "-")
 _SIGNS = {"+": "", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
 _TIMES = frozenset({"*", "\\cdot", "\\times", "\\ast", "**"})
@@ -91,9 +87,6 @@ _ENCLOSED = {
 # Behind a bar that closes: another bar, an operator, the end.
 _BEHIND_CLOSING_BAR = frozenset({"", "|", "+", "-", "=", ")", "}", "^", *_TIMES, *_OVER})
 MIN_NESTED_BARS = 6
-
-# The bracket that faces inwards for one that faces outwards, by whether it opens.
-_FRENCH_BRACKETS = {(True, "]"): "(", (False, "["): ")"}
 
 
 def parse(text: str, thousands: bool = True) -> Node | None:
@@ -207,18 +200,22 @@ class _Parser(TokenCursor):
     def parse_set_operation(self) -> Node:
         r"""Return unions, intersections and differences, of which the first binds first: `A \cup B \setminus C`."""
         node = self.parse_ratio()
-        while sign := self.accept_any(_SET_OPERATIONS):
-            node = Node("setop", (node, self.parse_ratio()), _SET_OPERATIONS[sign])
+        while sign := self.accept_any(SET_OPERATIONS):
+            node = Node("setop", (node, self.parse_ratio()), SET_OPERATIONS[sign])
         return node
 
     def parse_ratio(self) -> Node:
         """Return a ratio of two or more numbers: `1:2:3`."""
         parts = [self.parse_sum()]
+        name = ""
         while self.accept_any(_RATIO_SIGNS):
+            # Of a time the zero counts: 8:05 is not 8:5.
+            if _MINUTES.fullmatch(self.peek()):
+                name = "clock"
             parts.append(self.parse_sum())
         if len(parts) == 1:
             return parts[0]
-        return Node("ratio", tuple(parts))
+        return Node("ratio", tuple(parts), name)
 
     def parse_sum(self) -> Node:
         """Return terms that are added, each with its sign."""
@@ -454,6 +451,8 @@ class _Parser(TokenCursor):
             return self.parse_symbol(text)
         if text in _ELLIPSES:
             return Node("ellipsis")
+        if text in _PROBABILITIES:
+            return self.parse_symbol(text)
         if text.startswith("\\mathbb"):
             return Node("symbol", (), text)
         return self.parse_opened(text)
@@ -621,7 +620,7 @@ class _Parser(TokenCursor):
     def parse_absolute_value(self) -> Node:
         """Return an absolute value; a bar inside it closes it, unless it stands in a bracket of its own."""
         self.open_bars += 1
-        node = self.parse_sum()
+        node = self.parse_set_operation()
         self.open_bars -= 1
         if self.take().text not in ("|", "\\rvert", "\\vert"):
             raise NotInGrammar
@@ -655,34 +654,6 @@ class _Parser(TokenCursor):
         # The French write open ends as `]0, 1[`.
         name = opening.replace("]", "(") + closing.replace("[", ")")
         return Node("group", parts, name)
-
-
-def rewrite_french_intervals(tokens: Sequence[Token]) -> list[Token] | None:
-    """Return the tokens with round brackets for those that face outwards, `]2,5[` as `(2,5)`; None where none do."""
-    rewritten: list[Token] = []
-    before: Token | None = None
-    is_open = False
-    for token in tokens:
-        new = token
-        if token.kind == "sign" and token.text in ("[", "]"):
-            opens = not is_open and _is_before_item(before)
-            if is_open == opens:
-                return None
-            is_open = opens
-            bracket = _FRENCH_BRACKETS.get((opens, token.text), token.text)
-            new = token._replace(text=bracket)
-        rewritten.append(new)
-        before = token
-    if is_open or rewritten == list(tokens):
-        return None
-    return rewritten
-
-
-def _is_before_item(token: Token | None) -> bool:
-    """Whether what follows this token begins something."""
-    if token is None or token.kind == "separator":
-        return True
-    return token.text in RELATIONS or token.text in _SET_OPERATIONS
 
 
 def _is_raised_symbol(node: Node) -> bool:

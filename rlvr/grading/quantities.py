@@ -9,6 +9,9 @@ import re
 
 from rlvr.grading.notation import CURRENCY_CODES
 
+# A colon that braces or text type keep from being a relation.
+_COLON = re.compile(r"(?:\\(?:text|mathrm|mathbin) *)?\{ *: *\}")
+
 _SPACE = r"(?:\\[ ,;:!]|[ ~])*"
 
 # A clock has hours up to twelve, so that `15am` stays a product.
@@ -61,7 +64,8 @@ def spell_quantities(text: str) -> str:
     >>> spell_quantities("4:40 a.m."), spell_quantities(r"6\,\Omega"), spell_quantities("EUR 18")
     ('4:40 antemeridiem', '6\\text{ ohm}', '\\text{EUR} 18')
     """
-    text = text.replace("{:}", ":")
+    if ":" in text:
+        text = _COLON.sub(":", text)
     if "m" in text or "M" in text:
         text = _CLOCK.sub(_spell_clock, text)
         text = _STYLED_CLOCK.sub(_spell_half, text)

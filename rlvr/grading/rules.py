@@ -15,18 +15,19 @@ from rlvr.grading.items import (
     drop_names,
     find_names,
     group_solutions,
+    name_coordinates,
     read_coordinates,
     split_items,
 )
 from rlvr.grading.labels import is_label, is_measure, is_name, is_named, is_quantity
-from rlvr.grading.normal_form import expand_determinant, unwrap
+from rlvr.grading.normal_form import expand_determinant, unwrap_sets
 from rlvr.grading.points import find_constant_ratio
 from rlvr.grading.precision import Undecided
 from rlvr.grading.scalars import compare_special, is_about, is_same_scalar
 from rlvr.grading.traversal import contains, find_symbols, is_decimal
 from rlvr.grading.tree import Node
 from rlvr.grading.units import split_units
-from rlvr.grading.words import compare_words
+from rlvr.grading.words import compare_words, read_words
 
 MAX_ITEMS = 64
 
@@ -37,8 +38,7 @@ _TURNED = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 def same(gold: Node, answer: Node) -> bool:
     """Whether two trees mean the same; raises Undecided."""
-    gold = unwrap(gold)
-    answer = unwrap(answer)
+    gold, answer = unwrap_sets(gold, answer)
     if gold == answer:
         return True
     for rule in _RULES:
@@ -55,6 +55,9 @@ def _compare_several(gold: Node, answer: Node) -> bool | None:
     """Compare lists, sets and plus-minus: the same elements in any order; several for one is wrong."""
     if _are_regions(gold, answer):
         return None
+    if _are_alternatives_and_sum(gold, answer):
+        return False
+    gold, answer = name_coordinates(gold, answer)
     gold_items = split_items(gold)
     answer_items = split_items(answer)
     if gold_items is None and answer_items is None:
@@ -64,6 +67,13 @@ def _compare_several(gold: Node, answer: Node) -> bool | None:
         coordinates = read_coordinates(gold)
         return len(coordinates) > 1 and _match_in_order(coordinates, read_coordinates(answer))
     return _match_items(gold_items or [gold], answer_items or [answer], answer)
+
+
+def _are_alternatives_and_sum(gold: Node, answer: Node) -> bool:
+    """Whether one side joins words by `and` and the other by `or`; of numbers both say that they are solutions."""
+    if gold.kind != "list" or answer.kind != "list" or {gold.name, answer.name} != {"and", "or"}:
+        return False
+    return all(read_words(part) for part in (*gold.parts, *answer.parts))
 
 
 def _are_regions(gold: Node, answer: Node) -> bool:

@@ -11,7 +11,7 @@ from rlvr.grading.points import have_same_values
 from rlvr.grading.precision import Number, Undecided, get_context
 from rlvr.grading.traversal import contains, find_symbols, get_infinity_sign, is_decimal
 from rlvr.grading.tree import Node
-from rlvr.grading.units import Units, is_optional, split_units
+from rlvr.grading.units import Units, is_optional, read_letters_as_units, split_units
 
 MIN_DIGITS = 6  # a decimal with as many stands for what it approximates as well as they say
 NEAR = Fraction(1, 10**6)
@@ -22,6 +22,7 @@ YEN_OR_YUAN: Units = (("yenyuan", Fraction(1)),)
 _YEN_AND_YUAN = {YEN_OR_YUAN, (("yen", Fraction(1)),), (("yuan", Fraction(1)),)}
 _OMEGA = Node("symbol", (), "\\Omega")
 _OHM = Node("text", (), "ohm")
+MIN_COMPOUND = 2  # units, of which letters are read as such in a gold
 MAX_PLACES = 20  # behind the point, of a rounded number
 
 
@@ -32,12 +33,29 @@ def is_same_scalar(gold: Node, answer: Node) -> bool:
     given, answer_units = split_units(answer)
     if wanted is None or given is None:
         return False
+    if bool(gold_units) != bool(answer_units) and _has_letters_for_units(gold, answer):
+        return True
     if not accept_units(gold_units, answer_units):
         return False
     if wanted.kind == "percent" and given.kind != "percent":
         if answer_units:
             return False
         return _is_same_number(wanted.parts[0], given) or _is_same_number(wanted, given)
+    return _is_same_number(wanted, given)
+
+
+def _has_letters_for_units(gold: Node, answer: Node) -> bool:
+    r"""Whether one side has the other's unit in letters: `9.8\frac{m}{s^2}` for `9.8\text{ m/s}^2`."""
+    if not find_symbols(gold) and not find_symbols(answer):
+        return False
+    gold_has_text = split_units(gold)[1] != ()
+    wanted, gold_units = split_units(read_letters_as_units(gold))
+    given, answer_units = split_units(read_letters_as_units(answer))
+    if wanted is None or given is None or gold_units != answer_units:
+        return False
+    # `2h` as a gold is a formula sooner than two hours.
+    if not gold_has_text and len(gold_units) < MIN_COMPOUND:
+        return False
     return _is_same_number(wanted, given)
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.items import split_items
-from rlvr.grading.labels import is_label, is_named
+from rlvr.grading.labels import is_label
 from rlvr.grading.normal_form import unwrap
 from rlvr.grading.numeric import evaluate_constant
 from rlvr.grading.precision import Number, Undecided, get_context
@@ -32,8 +32,8 @@ def is_near(gold: Node, answer: Node, tolerance: float) -> bool:
     answer = unwrap(answer)
     if gold == answer:
         return True
-    if is_named(gold) or is_named(answer):
-        return _is_named_near(gold, answer, tolerance)
+    if _is_chain(gold) or _is_chain(answer):
+        return _is_chain_near(gold, answer, tolerance)
     gold_items = split_items(gold)
     answer_items = split_items(answer)
     if gold_items is not None or answer_items is not None:
@@ -52,22 +52,27 @@ def _is_same(gold: Node, answer: Node) -> bool:
         return False
 
 
-def _is_named_near(gold: Node, answer: Node, tolerance: float) -> bool:
-    """Whether the values are near, and the names the same where both have one."""
-    names: list[Node] = []
-    values: list[Node] = []
-    for node in (gold, answer):
-        if not is_named(node):
-            values.append(node)
-            continue
-        name, *sides = node.parts
-        if len(sides) != 1 or not is_label(name):
-            return False
-        names.append(name)
-        values.append(sides[0])
-    if len(names) == 2 and names[0] != names[1]:
+def _is_chain(node: Node) -> bool:
+    r"""Whether it gives values one after the other: `g = 9.8`, `\sqrt{96} \approx 9.8`."""
+    return node.kind == "relation" and set(node.name.split()) <= {"=", "~"}
+
+
+def _is_chain_near(gold: Node, answer: Node, tolerance: float) -> bool:
+    """Whether all values are near the gold's first, and the names the same where both have one."""
+    gold_name, gold_values = _split_name(gold)
+    answer_name, answer_values = _split_name(answer)
+    if gold_name and answer_name and gold_name != answer_name:
         return False
-    return is_near(values[0], values[1], tolerance)
+    return all(is_near(gold_values[0], value, tolerance) for value in answer_values)
+
+
+def _split_name(node: Node) -> tuple[Node | None, Sequence[Node]]:
+    """Return the name that stands first in a chain, None where none does, and the values behind it."""
+    if not _is_chain(node):
+        return None, (node,)
+    if is_label(node.parts[0]):
+        return node.parts[0], node.parts[1:]
+    return None, node.parts
 
 
 def _match_items(wanted: Sequence[Node], given: Sequence[Node], tolerance: float) -> bool:

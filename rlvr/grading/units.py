@@ -96,6 +96,8 @@ def is_optional(units: Units) -> bool:
     if len(units) > 1:
         return False
     name, power = unknown[0]
+    if name[1:] in NEVER_COUNTED:
+        return False
     return power == 1 and _PLURAL.fullmatch(name) is not None
 
 
@@ -133,13 +135,54 @@ def _list_factors(node: Node) -> list[Node]:
             factors += _list_factors(part)
         return factors
     if node.kind == "neg":
-        first, *others = _list_factors(node.parts[0])
-        return [replace(node, parts=(first,)), *others]
+        return _negate_first_number(node, _list_factors(node.parts[0]))
     if node.kind == "div":
         top, bottom = node.parts
         if _is_only_text(bottom) and not _is_only_text(top):
             return [*_list_factors(top), Node("per", (bottom,))]
     return [node]
+
+
+def _negate_first_number(minus: Node, factors: Sequence[Node]) -> list[Node]:
+    r"""Return the factors with a minus before the first that is no unit: of `-\$18` before the number."""
+    for place, factor in enumerate(factors):
+        if not _is_only_text(factor):
+            return [*factors[:place], replace(minus, parts=(factor,)), *factors[place + 1 :]]
+    return [minus]
+
+
+def read_letters_as_units(node: Node) -> Node:
+    r"""Return an expression whose letters are units: `9.8\frac{m}{s^2}` as `9.8\frac{\text{m}}{\text{s}^2}`."""
+    if node.kind == "symbol":
+        return Node("text", (), node.name)
+    if node.kind == "mul":
+        return _multiply(_join_letters(_list_all_factors(node)))
+    if node.kind in ("div", "neg", "group"):
+        return replace(node, parts=tuple(read_letters_as_units(part) for part in node.parts))
+    if node.kind == "pow":
+        base, exponent = node.parts
+        return replace(node, parts=(read_letters_as_units(base), exponent))
+    return node
+
+
+def _list_all_factors(node: Node) -> list[Node]:
+    if node.kind != "mul":
+        return [node]
+    return [factor for part in node.parts for factor in _list_all_factors(part)]
+
+
+def _join_letters(factors: Sequence[Node]) -> list[Node]:
+    """Return the factors as units, of which letters side by side may spell one: `k` and `m` the kilometre."""
+    joined: list[Node] = []
+    for factor in factors:
+        unit = read_letters_as_units(factor)
+        last = joined[-1] if joined else None
+        word = f"{last.name}{factor.name}" if last and last.kind == "text" else ""
+        if factor.kind == "symbol" and word in UNIT_SPELLINGS:
+            joined[-1] = Node("text", (), word)
+        else:
+            joined.append(unit)
+    return joined
 
 
 def _is_only_text(node: Node) -> bool:

@@ -22,11 +22,12 @@ _SPACE_IN_LINE = re.compile(r"\\q?quad\b|\\[ ,;:!]|[~$*]")
 
 # A letter that begins an answer, after what may introduce it.
 _FIRST = re.compile(
-    r"(?:(?i:(?:the )?(?:correct )?(?:answer|option|choice)(?: is)?)\W{1,4})?"
+    r"(?:(?i:(?:the |my )?(?:correct |final )?(?:answer|option|choice)(?: is)?|I (?:choose|pick|select))\W{1,4})?"
     r"[\"'(\[{ ]*(?P<letter>[A-Za-z])(?![A-Za-z])"
 )
 _STATED = re.compile(
-    r"(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?\W{0,3}(?P<letter>[A-Z])(?![A-Za-z])"
+    r"(?:(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?|答案(?:应?[是为选])?|(?<!不)[故应]选)"
+    r"\W{0,4}(?P<letter>[A-Z])(?![A-Za-z])"
 )
 _NOTHING = " )].}:,;\"'"
 _DELIMITED = re.compile(r" *(?:[)\]}][ )\]}.:,]*|[.:]|,(?= )|-(?= +[A-Za-z]{2}))")
@@ -41,9 +42,9 @@ _FORMULA = re.compile(
 # Further letters: at once behind the first, or each with its own mark. The pronoun is none of them.
 _LETTER = r"[\s(\[]*[A-HJ-Z](?![A-Za-z'])"
 _JOINED = re.compile(
-    rf"[ )\].]*(?:(?:[,;/&|-]|\\&|and\b|or\b) ?)+{_LETTER}|(?:[ )\].]*{_LETTER})+\W*$"
+    rf"[ )\].]*(?:(?:[,;/&|-]|\\&|and\b|or\b|[或和与及]) ?)+{_LETTER}|(?:[ )\].]*{_LETTER})+\W*$"
 )
-_ALTERNATIVE = re.compile(rf"\bor\b{_LETTER}|[,;/&] *\([A-Z]\)")
+_ALTERNATIVE = re.compile(rf"\bor\b{_LETTER}|[或和与及]{_LETTER}|[,;/&] *\([A-Z]\)")
 _MARKED = re.compile(rf"\([A-Z]\)|(?<![A-Za-z])[A-Z]\) |\b(?:and|or)\b{_LETTER}\W*$")
 
 _OPTION = re.compile(r"^[ \t]*\(?(?P<letter>[A-Z])[.):][ \t]+(?P<text>\S.*)$", re.MULTILINE)

@@ -234,4 +234,4 @@ def _rewrite(gold: str, node: Node | None) -> list[str]:
 def _is_scalar(node: Node) -> bool:
     if node.kind not in _SCALAR:
         return False
-    return all(part.kind not in ("text", "pm") for part in walk(node))
+    return all(part.kind not in ("text", "pm", "rows") for part in walk(node))

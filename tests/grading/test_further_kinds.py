@@ -1,0 +1,291 @@
+"""Kinds of answers beyond those in which they were first met: right spellings beside near misses."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from rlvr.tasks.choice import choice
+from rlvr.tasks.judge import judge_safely, wait_all
+from rlvr.tasks.math import gate, math
+from rlvr.types import Problem, Response
+
+# Of each kind: gold, right answers, wrong answers.
+UNITS = (
+    (
+        r"5\text{ kg}\cdot\text{m/s}^2",
+        (r"5\,\mathrm{kg\,m\,s^{-2}}", r"5\,\mathrm{kg\cdot m/s^2}"),
+        (r"5\,\mathrm{kg\,m\,s^{-1}}", r"5\,\mathrm{kg\,m^2\,s^{-2}}"),
+    ),
+    (
+        r"5\text{ m/s}",
+        (
+            r"5\ \mathrm{m\,s^{-1}}",
+            r"5\,\mathrm{m\;s^{-1}}",
+            r"5\frac{m}{s}",
+            "5 m/s",
+            r"5\,m\,s^{-1}",
+        ),
+        (r"5\ \mathrm{m\,s}", r"5\frac{s}{m}", r"5\frac{m}{t}", r"6\frac{m}{s}", r"5\frac{m}{s^2}"),
+    ),
+    (
+        r"9.8\text{ m/s}^2",
+        (r"9.8\frac{m}{s^2}", r"9.8\,\frac{\mathrm{m}}{s^2}", "9.8 m/s^2"),
+        (r"9.8\frac{m^2}{s}", r"9.8\frac{m^2}{s^2}", r"9.7\frac{m}{s^2}", "9.8ms^2"),
+    ),
+    (
+        r"9.8\frac{m}{s^2}",
+        (r"9.8\text{ m/s}^2", r"9.8\,\mathrm{m/s^2}"),
+        (r"9.8\text{ m/s}", "9.8", r"9.8\text{ m}^2/\text{s}"),
+    ),
+    (
+        r"60\text{ km/h}",
+        (r"60\frac{km}{h}", "60km/h"),
+        (r"60\frac{m}{h}", r"60\frac{km}{s}", r"60\frac{k}{h}"),
+    ),
+    (
+        r"5\text{ N}\cdot\text{m}",
+        (r"5\,\mathrm{N\,m}", r"5\,\mathrm{N\cdot m}"),
+        (r"5\,\mathrm{N/m}", r"5\,\mathrm{N\,m^2}"),
+    ),
+    (
+        r"4.18\,\mathrm{J\,g^{-1}\,K^{-1}}",
+        (r"4.18\,\mathrm{J/(g\cdot K)}", r"4.18\,\mathrm{J/(g\,K)}"),
+        (r"4.18\,\mathrm{J\,g^{-1}\,K}", r"4.18\,\mathrm{J/g}"),
+    ),
+    ("12", ("12 halls",), ("12 halves", "12 thirds", "12 tenths", "12 tens", "12 scores")),
+)
+LETTERS = (
+    ("2h", ("2h", "2 h"), (r"2\text{ hours}", r"2\text{ h}^2")),
+    (r"2\text{ h}", ("2h", "2 h", r"2\text{ hours}"), ("2m", "2h^2", "3h")),
+)
+TIMES = (
+    (
+        "9:00 a.m.",
+        (r"9\text{:}00 \text{ a.m.}", r"9{:}00\text{ AM}"),
+        (r"9\text{:}00 \text{ p.m.}", r"9\text{:}01 \text{ a.m.}"),
+    ),
+    ("8:05", ("8:05", "08:05"), ("8:5", "8:50")),
+)
+MONEY = (
+    ("-18", (r"-\$18", "-18 USD", r"-\$18.00"), (r"\$18", r"-\$19", r"-\$-18")),
+    (r"-\$18", ("-18", r"-\$18"), ("18", r"\$18", "-€18")),
+    ("18", ("￥18", "￡18", "18 EUR"), ("￥19", "-￡18")),
+)
+CHARACTERS = (
+    (r"x\le 3", ("x⩽3", "x≦3", "x≤3"), ("x⩾3", "x≧3")),
+    (r"x\ge 3", ("x⩾3", "x≧3"), ("x⩽3", "x＞3")),
+    ("-3", ("﹣3", "－3"), ("﹢3", "3")),
+    (r"\sqrt[3]{2}", ("∛2", "∛(2)", "∛{2}"), ("√2", "∜2")),
+    (r"60^\circ", ("60º", "60˚", "60°"), ("61º",)),
+    ("3:5", ("3∶5", "3：5"), ("5∶3",)),
+    (r"\{1,2\}", ("｛1，2｝", "﹛1﹐2﹜"), ("｛1，3｝",)),
+    ("|x|", ("∣x∣", "｜x｜"), ("x", "∣y∣")),
+    ("2*x", ("2∗x", "2＊x"), ("2＋x",)),
+    ("50\\%", ("50％", "50﹪"), ("51％",)),
+)
+WORDS = (
+    (
+        r"\text{Tom and Jerry}",
+        ("Tom and Jerry", r"\text{Tom} and \text{Jerry}", "Jerry and Tom"),
+        ("Tom", "Tom or Jerry", "Tom and Spike"),
+    ),
+    (
+        r"\text{Ann, Ben and Cid}",
+        ("Ann, Ben and Cid", "Ann, Ben, Cid"),
+        ("Ann, Ben", "Ann, Ben and Dan"),
+    ),
+    ("Tom and Jerry", (r"\text{Tom and Jerry}",), (r"\text{Tom}", r"\text{Tom or Jerry}")),
+)
+SYSTEMS = (
+    (
+        r"\begin{cases}x=1\\y=2\end{cases}",
+        (
+            "x=1,y=2",
+            "(1,2)",
+            r"\begin{cases} y = 2 \\ x = 1 \end{cases}",
+            r"\left\{\begin{array}{l}x=1\\y=2\end{array}\right.",
+        ),
+        ("x=2,y=1", "(2,1)", r"\begin{cases}x=1\\y=3\end{cases}", "x=1"),
+    ),
+    (
+        "x=1,y=2",
+        (r"\begin{cases}x=1,\\y=2.\end{cases}", "(x,y)=(1,2)", r"(x, y) = (1, 2)"),
+        (r"\begin{cases}x=2,\\y=1.\end{cases}", "(x,y)=(2,1)", "(a,b)=(1,2)"),
+    ),
+    ("(x,y)=(2,5)", ("x=2,y=5", "y=5, x=2", "(2,5)"), ("x=5,y=2", "a=2,b=5", "(5,2)", "x=2")),
+)
+LABELS = (
+    (
+        "0.75",
+        (
+            r"\Pr(X > 1) = 0.75",
+            r"\mathbb{P}(A|B)=\frac{3}{4}",
+            r"\mathbb{P}(A \mid B) = 0.75",
+            r"\Pr(A|B) = 0.75",
+        ),
+        (r"\Pr(X > 1) = 0.25", r"\mathbb{P}(A|B)=\frac{1}{4}"),
+    ),
+    (
+        "10",
+        (
+            r"|A\cup B| = 10",
+            r"|A \cap B| = 10",
+            "[ABC] = 10",
+            r"\max_{x} f(x) = 10",
+            "C_5^2 = 10",
+            r"\min_{x>0} g(x) = 10",
+        ),
+        (r"|A\cup B| = 11", "[ABC] = 11", r"\max_{x} f(x) = 9", "C_5^2 = 11", "[x] = 10"),
+    ),
+    (
+        r"\frac12",
+        (
+            r"\cos\theta=\frac12",
+            r"\sin A = \frac12",
+            r"\tan \angle ABC = \frac12",
+            r"\cos \alpha = 0.5",
+        ),
+        (r"\cos x=\frac12", r"\sin A = \frac13", r"\sin^2 A = \frac12", r"2\sin A = \frac12"),
+    ),
+)
+COMPUTED = (
+    (
+        r"\sum\limits_{k=1}^{5} k^2",
+        ("55", r"\sum_{k=1}^{5} k^2", r"\sum\limits_{j=1}^{5} j^2"),
+        ("54", r"\sum\limits_{k=1}^{4} k^2"),
+    ),
+    (r"\prod\limits_{k=1}^{4} k", ("24",), ("25",)),
+)
+RESIDUES = (
+    (
+        r"x\equiv3\pmod{7}",
+        (
+            r"x \equiv 3\ (\text{mod } 7)",
+            r"x \equiv 3\ (\bmod\ 7)",
+            r"x \equiv 3 (\mathrm{mod}\ 7)",
+            "x ≡ 3 (mod 7)",
+        ),
+        (r"x \equiv 3\ (\text{mod } 8)", r"x \equiv 4\ (\bmod\ 7)", "x ≡ 3 (mod 17)"),
+    ),
+)
+SETS = (
+    (
+        r"\{2\}",
+        (r"\{1,2\}\cap\{2,3\}", "2", r"\{4,2\}\setminus\{4\}"),
+        (r"\{1,2\}\cap\{1,3\}", r"\{1,2\}\cup\{2\}"),
+    ),
+    (r"\{1,2\}\cap\{2,3\}", (r"\{2\}",), (r"\{3\}", r"\{2,3\}")),
+    (
+        r"\{a,b\}",
+        (
+            r"\{a\}\cup\{b\}",
+            r"\{b,a\}\cup\{a\}",
+            r"\{a,b,c\}\setminus\{c\}",
+            r"\{a,b,c\}\cap\{b,a,d\}",
+        ),
+        (r"\{a\}\cup\{c\}", r"\{a\}\cap\{b\}", r"\{a,b\}\setminus\{b\}"),
+    ),
+    (
+        r"\begin{pmatrix}1\\2\end{pmatrix}",
+        (r"\begin{pmatrix}1&2\end{pmatrix}^T", r"\begin{bmatrix}1&2\end{bmatrix}^{\top}"),
+        (
+            r"\begin{pmatrix}1&2\end{pmatrix}",
+            r"\begin{pmatrix}2&1\end{pmatrix}^T",
+            r"\begin{pmatrix}1\\2\end{pmatrix}^T",
+        ),
+    ),
+    (
+        r"\begin{pmatrix}1\\2\end{pmatrix}+t\begin{pmatrix}1\\1\end{pmatrix}",
+        (r"\begin{pmatrix}1+t\\2+t\end{pmatrix}",),
+        (r"\begin{pmatrix}1+t\\2-t\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    ),
+)
+KINDS = {
+    "units": UNITS,
+    "letters": LETTERS,
+    "times": TIMES,
+    "money": MONEY,
+    "characters": CHARACTERS,
+    "words": WORDS,
+    "systems": SYSTEMS,
+    "labels": LABELS,
+    "computed": COMPUTED,
+    "residues": RESIDUES,
+    "sets": SETS,
+}
+
+
+def list_mistaken(golds, judge=math) -> list[tuple[str, str, bool]]:
+    """The gold, answer and verdict of whatever is judged wrongly."""
+    asked = []
+    for gold, right, wrong in golds:
+        problem = Problem("p", "math", "", gold)
+        assert gate(problem) == ""
+        for answer, is_right in [*((a, True) for a in right), *((a, False) for a in wrong)]:
+            response = Response(rf"\boxed{{{answer}}}")
+            asked.append((gold, answer, is_right, judge_safely(judge, problem, response)))
+    verdicts = wait_all([pending for *_, pending in asked])
+    return [
+        (gold, answer, verdict.correct)
+        for (gold, answer, is_right, _), verdict in zip(asked, verdicts, strict=True)
+        if verdict.correct is not is_right
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_right_ones_of_a_kind_are_accepted_and_the_near_misses_are_not(kind: str) -> None:
+    assert list_mistaken(KINDS[kind]) == []
+
+
+# With a tolerance of one part in a hundred.
+NEAR = (
+    (
+        "9.81",
+        (
+            r"g \approx 9.8",
+            r"\frac{98}{10} = 9.8",
+            r"\sqrt{96} \approx 9.8",
+            r"g = \frac{98}{10} = 9.8",
+        ),
+        (r"g \approx 9.6", r"\frac{90}{10} = 9.8", r"\sqrt{90} \approx 9.8", r"\frac{98}{10} = 9"),
+    ),
+    (
+        r"9.81\text{ N}",
+        (r"F \approx 9.8\text{ N}", r"F = 9.8"),
+        (r"F \approx 9.8\text{ J}", r"F \approx 9.6\text{ N}"),
+    ),
+    ("x=1.5", (r"x \approx 1.49", "1.49"), (r"y \approx 1.49", r"x \approx 1.4")),
+)
+
+
+def test_a_tolerance_holds_in_chains_and_behind_signs_of_approximation() -> None:
+    assert list_mistaken(NEAR, functools.partial(math, tolerance=0.01)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        ("答案：B", True),
+        ("答案是B。", True),
+        ("故选：B．", True),
+        ("不选B", False),
+        ("正确答案为（B）", True),
+        ("答案：A", False),
+        ("答案：B或C", False),
+        ("答案：B、C", False),
+        (r"\boxed{x=3} 答案：B", True),
+        (r"\boxed{A} 答案：B", False),
+        (r"\boxed{\text{I choose B}}", True),
+        (r"\boxed{\text{I choose A}}", False),
+    ],
+)
+def test_an_answer_line_in_chinese_counts(text: str, is_right: bool) -> None:
+    problem = Problem("p", "choice", "Which?", "B")
+    assert judge_safely(choice, problem, Response(text)).correct is is_right
+
+
+def test_a_point_of_that_name_makes_no_calculus() -> None:
+    problem = Problem("p", "math", "Point E lies on AB. Find $x$.", "2")
+    assert judge_safely(math, problem, Response(r"\boxed{\log 100}")).correct
