@@ -60,6 +60,7 @@ _HUGE = re.compile(r"\^ *\{? *[0-9]{5,}|![^=]*!|[0-9]{4,} *!|[0-9]{60,}")
 _STACKED = re.compile(r"\^ *(?:\\[A-Za-z]+|[0-9]+|[^\\{(\[\s]) *\^")
 _PIECE = re.compile(r"\\left|\\right|\s+|.", re.DOTALL)
 _DOTS = re.compile(r"\\[lc]?dots|\.\.\.|…")
+_WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf|textrm) *\{([^{}]*)\}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _HEDGE = re.compile(
     r"\\(?:text|mbox|mathrm|textbf) *\{|\bor\b|\\vee|\\lor|\\approx|\\pm", re.IGNORECASE
@@ -100,7 +101,7 @@ def guard(gold: str, answer: str) -> str:
         return "size"
     if not set(_OPERATOR.findall(answer)) <= set(_OPERATOR.findall(gold)):
         return "operators"
-    if _HEDGE.search(answer) and not _HEDGE.search(gold):
+    if _has_other_words(gold, answer):
         return "words"
     if _count_equations(answer) != _count_equations(gold):
         return "shape"
@@ -109,6 +110,17 @@ def guard(gold: str, answer: str) -> str:
     if _has_letter_in_both_cases(gold):
         return "case"
     return ""
+
+
+def _has_other_words(gold: str, answer: str) -> bool:
+    """Whether an answer hedges, or has words that the gold has not: the library passes over them, units among them."""
+    if _HEDGE.search(answer) and not _HEDGE.search(gold):
+        return True
+    return not _list_words(answer) <= _list_words(gold)
+
+
+def _list_words(text: str) -> set[str]:
+    return {" ".join(words.split()).casefold() for words in _WORDS.findall(text)}
 
 
 def _is_too_large(text: str) -> bool:

@@ -54,6 +54,8 @@ _REPEATS = ("\\overline", "\\dot", "\\bar")
 _CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
 _ELLIPSES = frozenset({"\\ldots", "\\dots", "\\cdots", "..."})
 
+_UNITS_AND_FUNCTIONS = frozenset({"min", "sec", "deg"})
+
 _NUMBER_WORDS = {
     "two": 2,
     "three": 3,
@@ -252,6 +254,8 @@ class _Parser(TokenCursor):
                 node = Node("percent", (node,))
             elif mixed := self.parse_mixed_number(node):
                 node = mixed
+            elif self.peek_kind() == "number" and _is_measure(node):
+                return Node("group", (node, self.parse_product()), "measures")
             elif self.is_at_factor():
                 node = join_factors(node, self.parse_unsigned_factor(node))
             else:
@@ -540,6 +544,9 @@ class _Parser(TokenCursor):
                 base = self.parse_argument(is_whole=True)
             else:
                 exponent = self.parse_argument(is_whole=True)
+        if base is None and self.is_at_unit(name):
+            unit = Node("text", (), name)
+            return Node("pow", (unit, exponent)) if exponent else unit
         arguments = self.parse_function_arguments()
         if exponent == MINUS_ONE:
             return Node("call", arguments, f"arc{name}")
@@ -549,6 +556,12 @@ class _Parser(TokenCursor):
         if exponent is None:
             return call
         return Node("pow", (call, exponent))
+
+    def is_at_unit(self, name: str) -> bool:
+        r"""Whether a name of a function is a unit, since it is applied to nothing: `20\text{ min}`."""
+        if name not in _UNITS_AND_FUNCTIONS:
+            return False
+        return not self.is_at_factor() or (name == "min" and self.peek_kind() == "number")
 
     def parse_function_arguments(self) -> tuple[Node, ...]:
         """Return what a function is applied to, in brackets or without."""
@@ -669,6 +682,11 @@ def _mix(whole: Node, fraction: Node) -> Node:
     if node.name != "mixed":
         raise NotInGrammar
     return node
+
+
+def _is_measure(node: Node) -> bool:
+    r"""Whether it is a number and its unit, behind which smaller units may follow: `3\text{ h }20\text{ min}`."""
+    return node.kind == "mul" and node.parts[0].kind == "number" and node.parts[1].kind == "text"
 
 
 def _attach_degree(node: Node) -> Node:

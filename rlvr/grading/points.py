@@ -36,6 +36,8 @@ MAX_CANCELLED_BITS = 60  # of a size that the usual digits still show
 _USUAL_DIGITS = DIGITS + EXTRA_DIGITS
 _INTEGERS = (16, 6, 9, 25, 64, 7, 100, 121, 30, 512, 2, 4)
 _ROUNDING = frozenset({"floor", "ceil"})
+# What a whole number stays in, but for a power whose exponent is negative.
+_WHOLE = frozenset({"symbol", "number", "add", "mul", "neg", "pow", "group"})
 _CORNERS = frozenset(
     {"floor", "ceil", "max", "min", "abs", "sqrt", "root", "sgn", "factorial", "binom"}
 )
@@ -145,7 +147,7 @@ def choose_points(names: Sequence[str], *expressions: Node) -> list[Point]:
     functions = [_find_functions(expression) for expression in expressions]
     start = 0
     end = NEAR_POINTS
-    if all(names_called & _ROUNDING for names_called in functions):
+    if all(_rounds_fractions(expression) for expression in expressions):
         start = NEAR_POINTS
     if any(names_called & _CORNERS for names_called in functions):
         end = POINTS
@@ -153,6 +155,18 @@ def choose_points(names: Sequence[str], *expressions: Node) -> list[Point]:
     for index in range(start, end):
         points.append({name: get_coordinate(name, index) for name in names})
     return points
+
+
+def _rounds_fractions(expression: Node) -> bool:
+    r"""Whether something is rounded that need not be a whole number at whole numbers: `\lfloor n/2\rfloor`."""
+    for part in walk(expression):
+        if part.name in _ROUNDING and any(not _is_whole(below) for below in walk(part.parts[0])):
+            return True
+    return False
+
+
+def _is_whole(node: Node) -> bool:
+    return node.kind in _WHOLE and node.name != "decimal"
 
 
 def _find_functions(expression: Node) -> set[str]:

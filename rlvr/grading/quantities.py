@@ -32,6 +32,14 @@ _OHM = re.compile(
     r"|(?<=[0-9}])(?:\\[ ,;:!]|~)[ ~]*(?P<bare>[kM]?) *\\Omega(?![A-Za-z_^'(])"
 )
 
+# A prefix in Greek before a unit, in one type with it or not; glued to a number and its letter it is a variable.
+_MICRO = re.compile(
+    r"\\(?:text|textrm|mathrm|mathsf|rm) *\{[ ~]*\\mu[ ~]*(?P<styled>[A-Za-z]{1,3})[ ~]*(?=\}|/|\^|\\)"
+    r"|\\mu[ ~]*\\(?:text|textrm|mathrm|mathsf|rm) *\{[ ~]*(?P<behind>[A-Za-z]{1,3})[ ~]*(?=\}|/|\^|\\)"
+    r"|(?<=[0-9}])(?:\\[ ,;:!]|[ ~])+\\mu[ ~]*(?P<bare>[mgsLAVWFHCNJTM]|mol)(?![A-Za-z_'(^])"
+)
+_O_CLOCK = re.compile(r"(?<=[0-9])(?:\\[ ,;:!]|[ ~])*(?:\\text *\{ *o'clock *\}|o'clock)")
+
 # What stands before a dollar sign says whose dollars they are.
 _DOLLARS = re.compile(r"(?<![A-Za-z])(?P<country>US|AU|A|CA|C|HK|NZ|SG|S) ?¤")
 _COUNTRIES = {
@@ -69,6 +77,10 @@ def spell_quantities(text: str) -> str:
     if "m" in text or "M" in text:
         text = _CLOCK.sub(_spell_clock, text)
         text = _STYLED_CLOCK.sub(_spell_half, text)
+    if "o'clock" in text:
+        text = _O_CLOCK.sub("", text)
+    if "\\mu" in text:
+        text = _MICRO.sub(_spell_micro, text)
     if "\\Omega" in text:
         text = _OHM.sub(_spell_ohm, text)
     if "¤" in text:
@@ -91,6 +103,12 @@ def _spell_half(half: re.Match[str]) -> str:
 def _spell_ohm(ohm: re.Match[str]) -> str:
     prefix = ohm["styled"] or ohm["bare"] or ""
     return f"\\text{{ {prefix}ohm}}"
+
+
+def _spell_micro(micro: re.Match[str]) -> str:
+    if micro["bare"]:
+        return f"\\text{{ micro{micro['bare']}}}"
+    return f"\\text{{micro{micro['styled'] or micro['behind']}"
 
 
 def _spell_dollars(dollars: re.Match[str]) -> str:

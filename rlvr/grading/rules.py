@@ -70,10 +70,10 @@ def _compare_several(gold: Node, answer: Node) -> bool | None:
 
 
 def _are_alternatives_and_sum(gold: Node, answer: Node) -> bool:
-    """Whether one side joins words by `and` and the other by `or`; of numbers both say that they are solutions."""
+    """Whether one side joins words or letters by `and`, the other by `or`; numbers are solutions in either way."""
     if gold.kind != "list" or answer.kind != "list" or {gold.name, answer.name} != {"and", "or"}:
         return False
-    return all(read_words(part) for part in (*gold.parts, *answer.parts))
+    return all(part.kind == "symbol" or read_words(part) for part in (*gold.parts, *answer.parts))
 
 
 def _are_regions(gold: Node, answer: Node) -> bool:

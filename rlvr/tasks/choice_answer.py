@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlvr.grading.compare import canonical
+from rlvr.grading.parser import parse
 
 MAX_OPTION = 1000  # characters of an answer that is compared with what the options say
 MAX_NESTED_STYLES = 3
@@ -26,7 +27,8 @@ _FIRST = re.compile(
     r"[\"'(\[{ ]*(?P<letter>[A-Za-z])(?![A-Za-z])"
 )
 _STATED = re.compile(
-    r"(?:(?i:answer)\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?|答案(?:应?[是为选])?|(?<!不)[故应]选)"
+    r"(?:(?i:answer|(?:correct|right) (?:option|choice))\W{0,4}(?i:is|:)\W{0,4}(?:option |choice )?"
+    r"|答案(?:应?[是为选])?|(?<!不)[故应]选)"
     r"\W{0,4}(?P<letter>[A-Z])(?![A-Za-z])"
 )
 _NOTHING = " )].}:,;\"'"
@@ -170,7 +172,10 @@ def _say_the_same(text: str, option: str) -> bool:
     if words and words == _fold(option):
         return True
     formula = canonical(text)
-    return bool(formula) and formula == canonical(option)
+    if formula and formula == canonical(option):
+        return True
+    tree = parse(text)
+    return tree is not None and tree == parse(option)
 
 
 def _fold(text: str) -> str:

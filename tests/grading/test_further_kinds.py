@@ -8,7 +8,7 @@ import pytest
 
 from rlvr.tasks.choice import choice
 from rlvr.tasks.judge import judge_safely, wait_all
-from rlvr.tasks.math import gate, math
+from rlvr.tasks.math import STRING_ONLY, gate, math
 from rlvr.types import Problem, Response
 
 # Of each kind: gold, right answers, wrong answers.
@@ -56,6 +56,33 @@ UNITS = (
     ),
     ("12", ("12 halls",), ("12 halves", "12 thirds", "12 tenths", "12 tens", "12 scores")),
 )
+MEASURES = (
+    (
+        r"3\text{ h }20\text{ min}",
+        (r"3\text{ hours }20\text{ minutes}", "3 hours 20 minutes"),
+        (
+            r"3\text{ h }21\text{ min}",
+            r"4\text{ h }20\text{ min}",
+            r"3\text{ min }20\text{ h}",
+            r"3\text{ h}",
+            "3",
+            "320",
+            "60",
+        ),
+    ),
+    (
+        r"5\text{ ft }3\text{ in}",
+        (r"5\text{ feet }3\text{ inches}",),
+        (r"5\text{ ft }4\text{ in}", r"15\text{ ft}"),
+    ),
+    (
+        r"10\,\mu\text{F}",
+        (r"10\,\mathrm{\mu F}", r"10\,\mu F", r"10\text{ }\mu\text{F}", "10 μF"),
+        (r"10\,\text{F}", r"10\,\text{mF}", r"11\,\mu\text{F}", r"10\,\mu\text{H}"),
+    ),
+    ("10", (r"10\,\mathrm{\mu F}", "5+5"), (r"10\mu",)),
+    ("5", ("5 o'clock", r"5\text{ o'clock}"), ("6 o'clock", "5 bn", r"5\text{ mn}")),
+)
 LETTERS = (
     ("2h", ("2h", "2 h"), (r"2\text{ hours}", r"2\text{ h}^2")),
     (r"2\text{ h}", ("2h", "2 h", r"2\text{ hours}"), ("2m", "2h^2", "3h")),
@@ -76,6 +103,11 @@ MONEY = (
 CHARACTERS = (
     (r"x\le 3", ("x⩽3", "x≦3", "x≤3"), ("x⩾3", "x≧3")),
     (r"x\ge 3", ("x⩾3", "x≧3"), ("x⩽3", "x＞3")),
+    (r"p\land q", ("p∧q", r"p \wedge q"), ("p∨q", "p∧r")),
+    (r"\lfloor x\rfloor", ("⌊x⌋",), ("⌈x⌉", "x")),
+    ("5", ("‖v‖ = 5",), ("‖v‖ = 6", "∣x∣ = 5")),
+    (r"\overline{AB}", (r"\bar{AB}",), (r"\bar{AC}", "AB")),
+    ("甲、乙", (r"\text{甲,乙}", "乙、甲", r"\text{甲}、\text{乙}"), ("甲、丙", "甲")),
     ("-3", ("﹣3", "－3"), ("﹢3", "3")),
     (r"\sqrt[3]{2}", ("∛2", "∛(2)", "∛{2}"), ("√2", "∜2")),
     (r"60^\circ", ("60º", "60˚", "60°"), ("61º",)),
@@ -202,9 +234,42 @@ SETS = (
         (r"\begin{pmatrix}1+t\\2-t\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     ),
 )
+TIMES_IN_UNITS = (
+    (
+        r"20\text{ min}",
+        (r"20\text{ minutes}", "20 min", "20"),
+        (r"20\text{ h}", r"20\text{ s}", r"20\text{ sec}"),
+    ),
+    (
+        r"20\text{ sec}",
+        (r"20\text{ s}", r"20\text{ seconds}", "20"),
+        (r"20\text{ min}",),
+    ),
+    (
+        r"3\,\text{L/min}",
+        (r"3\,\text{L}\,\text{min}^{-1}",),
+        (r"3\,\text{L min}", r"3\,\text{L/h}"),
+    ),
+    (
+        r"\int_0^1 2x\,dx \text{ m}",
+        (r"\int_0^1 2x\,dx \text{ m}",),
+        (r"\int_0^1 2x\,dx \text{ km}", r"1\text{ s}"),
+    ),
+)
+ROUNDED = (
+    (r"\lfloor n/2\rfloor", (r"\lceil (n-1)/2\rceil",), (r"\lceil n/2\rceil",)),
+    (
+        r"\lfloor x+1\rfloor",
+        (r"\lfloor x\rfloor+1",),
+        (r"\lceil x\rceil", r"\lceil x\rceil+1", "x+1"),
+    ),
+)
 KINDS = {
+    "times in units": TIMES_IN_UNITS,
+    "rounded": ROUNDED,
     "units": UNITS,
     "letters": LETTERS,
+    "measures": MEASURES,
     "times": TIMES,
     "money": MONEY,
     "characters": CHARACTERS,
@@ -289,3 +354,37 @@ def test_an_answer_line_in_chinese_counts(text: str, is_right: bool) -> None:
 def test_a_point_of_that_name_makes_no_calculus() -> None:
     problem = Problem("p", "math", "Point E lies on AB. Find $x$.", "2")
     assert judge_safely(math, problem, Response(r"\boxed{\log 100}")).correct
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        (r"A\subseteq B", "A⊆B", "B⊆A"),
+        (r"x\notin A", "x∉A", "x∈A"),
+        (r"AB\perp CD", "AB⊥CD", "AB∥CD"),
+        (r"\neg p", "¬p", "p"),
+        (r"p \Rightarrow q", "p⇒q", "p⇔q"),
+    ],
+)
+def test_signs_without_a_rule_are_compared_as_texts(gold: str, right: str, wrong: str) -> None:
+    problem = Problem("p", "math", "", gold, meta={STRING_ONLY: True})
+    verdicts = [judge_safely(math, problem, Response(rf"\boxed{{{a}}}")) for a in (right, wrong)]
+    assert [verdict.correct for verdict in verdicts] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        (r"\boxed{\frac12}", True),
+        (r"\boxed{0.5}", False),
+        (r"\boxed{\frac13}", False),
+        ("The correct option is B", True),
+        ("The right choice is: **B**", True),
+        ("The correct option is not B", False),
+        ("The correct option is A", False),
+    ],
+)
+def test_what_an_option_says_may_be_laid_out_otherwise(text: str, is_right: bool) -> None:
+    question = "Q?\nA) 3 apples\nB) $\\frac{1}{2}$\nC) Paris, France"
+    problem = Problem("p", "choice", question, "B")
+    assert judge_safely(choice, problem, Response(text)).correct is is_right
