@@ -274,6 +274,18 @@ def test_ends_of_sums_and_powers_in_a_row_are_no_towers(text: str) -> None:
     assert math_verify.guard(text, text) == ""
 
 
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "$y_1=x^{1/3}$\n$y_2=y_1 \\ln x+\\sum_{m=1}^9 x^m$",
+        r"$x=1$ and $y=\int_0^1 t\,dt$",
+        r"\frac{u \bullet v}{u \bullet u} u=\frac{5}{14}\begin{cases}1\\2\end{cases}",
+    ],
+)
+def test_golds_of_which_the_library_reads_one_part_are_not_handed_over(gold: str) -> None:
+    assert math_verify.guard(gold, gold.replace("1", "2")) == "parts"
+
+
 # gold, answer, whether it is right
 COMPUTED = (
     (r"\prod_{j=1}^{n} j", "n!", True), (r"\prod_{j=1}^{n} j", "(n-1)!", False), (r"\prod_{j=1}^{n} j", "n^2", False),
