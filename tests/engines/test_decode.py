@@ -59,12 +59,7 @@ ENDS = [1, *range(5, 84, 12)]  # so many ends that responses finish at different
 
 
 def sharp(seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
-    """The tiny model with weights so large that every token depends on those before it."""
-    module = tiny.model(seed, dtype)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(4 if parameter.dim() > 1 else 1)
-    return module
+    return tiny.sharpen(tiny.model(seed, dtype))
 
 
 def decoder(module: Any = None, max_sequences: int = 128, ends: Sequence[int] = (1,)) -> Decoder:

@@ -22,10 +22,8 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 
 def make_engine(dtype: torch.dtype, drafts: int = 0, max_sequences: int = 128) -> Decoder:
-    module = tiny.model(0, torch.float32 if dtype is torch.bfloat16 else dtype)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(4 if parameter.dim() > 1 else 1)
+    master = torch.float32 if dtype is torch.bfloat16 else dtype
+    module = tiny.sharpen(tiny.model(0, master))
     module.generation_config.eos_token_id = ENDS
     engine = Decoder(module, tiny.tokenizer(), dtype, max_sequences, drafts)
     engine.load(module.named_parameters(), 0)

@@ -109,11 +109,7 @@ def test_weights_of_one_kind_that_never_arrive_are_caught_before_the_first_step(
     """An engine begins with weights of its own; these are large, so that every one of them has a
     say.
     """
-    module = tiny.model()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(8 if parameter.dim() > 1 else 1)
-    module.save_pretrained(tmp_path / "model")
+    tiny.sharpen(tiny.model(), 8).save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
     loaded = load_policy(loader.load(of(tmp_path / "model", tmp_path)))
     engine = loaded.rollouts.engine

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.golden_cases import cases
+from support.rollouts import make_prompt, make_rollout
 
 from rlvr.evaluation.summary import summarise
 from rlvr.grading.compare import compare
@@ -17,7 +18,7 @@ from rlvr.metrics import statistics, text_quality, votes
 from rlvr.storage.sample_record import SampleRecord, make_sample
 from rlvr.tasks.judge import wait_all
 from rlvr.tasks.math import math
-from rlvr.types import Draw, Finish, Problem, Prompt, Response, Rollout, Status, Verdict
+from rlvr.types import Finish, Problem, Response, Status, Verdict
 
 CASES = cases("eval_metrics")
 FAMILIES = ("evaluate_zoo", "evaluate_oneshot", "maj_rm", "pass_at_k", "is_repeat", "collect_results",
@@ -48,8 +49,7 @@ def row(
     it.
     """
     words = tuple(range(len(text.split())))
-    prompt = Prompt(Draw(problem, 0), (1,), "")
-    rollout = Rollout(prompt, index, words, (0.0,) * len(words), (1,) * len(words), text, finish, 0)
+    rollout = make_rollout(make_prompt(problem), index, words, text=text, finish=finish)
     return make_sample(0, rollout, verdict)
 
 

@@ -6,11 +6,12 @@ import doctest
 from itertools import combinations
 
 import pytest
+from support.rollouts import make_prompt, make_rollout
 
 from rlvr.evaluation.summary import summarise
 from rlvr.metrics import statistics, text_quality, votes
 from rlvr.storage.sample_record import make_sample
-from rlvr.types import Draw, Finish, Problem, Prompt, Rollout, Status, Verdict
+from rlvr.types import Problem, Rollout, Status, Verdict
 
 
 def test_the_examples_in_the_docstrings_are_true() -> None:
@@ -30,8 +31,7 @@ def test_pass_at_k_is_the_share_of_the_subsets_that_hold_a_right_answer() -> Non
 
 
 def rollout(name: str, index: int, text: str) -> Rollout:
-    prompt = Prompt(Draw(Problem(name, "math", "?", "5"), 0), (1,), "")
-    return Rollout(prompt, index, (1, 2), (0.0, 0.0), (1, 1), text, Finish.STOP, 0)
+    return make_rollout(make_prompt(Problem(name, "math", "?", "5")), index, text=text)
 
 
 def test_an_evaluation_with_several_samples_has_pass_at_k_and_the_majority() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from support import tiny
+from support.rollouts import make_prompt, make_rollout
 from support.rows import verl, write
 
 import rlvr
@@ -23,13 +24,9 @@ from rlvr.rewards.adapters import adapt_signature, checked_reward
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.types import (
     Context,
-    Draw,
-    Finish,
     Problem,
-    Prompt,
     Reward,
     RewardedGroup,
-    Rollout,
     Status,
     Verdict,
     VerifiedGroup,
@@ -43,11 +40,8 @@ META = {"data_source": "sums", "extra_info": {"index": 124, "split": "train"}, "
 def group(*texts: str, answer: str = "15", meta: dict[str, Any] | None = None) -> VerifiedGroup:
     """Samples of one problem whose prompt ends in an opened tag."""
     problem = Problem("p", "math", "7 + 8?", answer, META if meta is None else meta)
-    prompt = Prompt(Draw(problem, 0), (5,), "user: 7 + 8? model: <think>", "<think>")
-    rollouts = [
-        Rollout(prompt, i, (1, 2), (0.0, 0.0), (1, 1), text, Finish.STOP, 0)
-        for i, text in enumerate(texts)
-    ]
+    prompt = make_prompt(problem, (5,), "user: 7 + 8? model: <think>", "<think>")
+    rollouts = [make_rollout(prompt, i, text=text) for i, text in enumerate(texts)]
     return VerifiedGroup(
         problem, tuple(VerifiedSample(rollout, Verdict(Status.WRONG)) for rollout in rollouts)
     )

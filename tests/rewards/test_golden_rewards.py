@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import pytest
 from support.places import GOLDEN
+from support.rollouts import make_prompt, make_rollout
 
 from rlvr.errors import UserError
 from rlvr.grading.compare import compare
@@ -26,10 +27,7 @@ from rlvr.tasks.knights import check_knights
 from rlvr.tasks.math import math
 from rlvr.types import (
     Context,
-    Draw,
-    Finish,
     Problem,
-    Prompt,
     Response,
     Rollout,
     Status,
@@ -229,10 +227,8 @@ def test_answers_are_extracted_as_the_reference_does_where_it_reads_a_box() -> N
 
 
 def rollout(tokens: int, *, ids: tuple[int, ...] | None = None) -> Rollout:
-    ids = ids or tuple(range(tokens))
-    zeros = (0.0,) * len(ids)
-    draw = Draw(Problem("p", "math", "", "5"), 0)
-    return Rollout(Prompt(draw, (), ""), 0, ids, zeros, (1,) * len(ids), "", Finish.STOP, 0)
+    prompt = make_prompt(Problem("p", "math", "", "5"))
+    return make_rollout(prompt, 0, ids or tuple(range(tokens)))
 
 
 def test_length_and_repetition_penalties_against_the_references() -> None:

@@ -10,19 +10,9 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from rlvr.types import (
-    Draw,
-    Finish,
-    Problem,
-    Prompt,
-    Reward,
-    RewardedGroup,
-    Rollout,
-    Sample,
-    Status,
-    Verdict,
-)
+from rlvr.types import Problem, RewardedGroup
 from support import tiny
+from support.rollouts import give_reward, make_prompt, make_rollout
 
 PROMPTS = [4, 11, 2, 7]
 
@@ -64,11 +54,7 @@ class Recorder:
 
 def sharp(seed: int, dtype: torch.dtype = torch.float64) -> Any:
     """The tiny model with weights so large that every token depends on those before it."""
-    module = tiny.model(seed, dtype)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(6 if parameter.dim() > 1 else 1)
-    return module
+    return tiny.sharpen(tiny.model(seed, dtype), 6)
 
 
 def groups_of(
@@ -79,7 +65,7 @@ def groups_of(
     groups = []
     for g, size in enumerate(PROMPTS):
         problem = Problem(f"p{g}", "math", "q", "a")
-        prompt = Prompt(Draw(problem, 0), tokens(size, draw), "q")
+        prompt = make_prompt(problem, tokens(size, draw))
         samples = []
         for i, length in enumerate(LENGTHS[g]):
             length = 5 if equal_lengths else length
@@ -87,9 +73,10 @@ def groups_of(
                 (1,) * length if equal_lengths or length < 8 else (1, 1, 0, 0, *(1,) * (length - 4))
             )
             logprobs = tuple((-torch.rand(length, generator=draw)).tolist())
-            rollout = Rollout(prompt, i, tokens(length, draw), logprobs, mask, "", Finish.STOP, 0)
+            ids = tokens(length, draw)
             value = rewards[g][i] if rewards else float(torch.rand((), generator=draw))
-            samples.append(Sample(rollout, Verdict(Status.WRONG), Reward(value, {})))
+            rollout = make_rollout(prompt, i, ids, logprobs=logprobs, mask=mask)
+            samples.append(give_reward(rollout, value))
         groups.append(RewardedGroup(problem, tuple(samples)))
     return groups
 

@@ -15,20 +15,10 @@ from rlvr.config import loader, schema
 from rlvr.distributed.world import World, full_tensor
 from rlvr.metrics.mergeable import Metrics
 from rlvr.training.batch import Batch
-from rlvr.types import (
-    Draw,
-    Finish,
-    Problem,
-    Prompt,
-    Reward,
-    RewardedGroup,
-    Rollout,
-    Sample,
-    Status,
-    Verdict,
-)
+from rlvr.types import Problem, RewardedGroup
 from support import tiny
 from support.processes import Ended, facts, in_process, rows
+from support.rollouts import give_reward, make_prompt, make_rollout
 
 PPO: dict[str, Any] = {
     "advantage": "gae",
@@ -77,16 +67,13 @@ def scripted(equal: tuple[int, ...] = ()) -> list[RewardedGroup]:
     dice, groups = random.Random(3), []
     for number in range(5):
         problem = Problem(f"p/{number}", "math", "?", "1")
-        prompt = Prompt(
-            Draw(problem, 0), tuple(dice.randrange(3, 80) for _ in range(4 + number)), ""
-        )
+        prompt = make_prompt(problem, tuple(dice.randrange(3, 80) for _ in range(4 + number)))
         samples = []
         for index in range(3):
             ids = tuple(dice.randrange(3, 80) for _ in range(dice.randrange(1, 10)))
             logprobs = tuple(-dice.random() for _ in ids)
-            rollout = Rollout(prompt, index, ids, logprobs, (1,) * len(ids), "", Finish.STOP, 0)
-            reward = Reward(1.0 if number in equal else dice.random(), {})
-            samples.append(Sample(rollout, Verdict(Status.WRONG), reward))
+            value = 1.0 if number in equal else dice.random()
+            samples.append(give_reward(make_rollout(prompt, index, ids, logprobs=logprobs), value))
         groups.append(RewardedGroup(problem, tuple(samples), trained=number != 2))
     return groups
 
@@ -192,10 +179,10 @@ class CtrlC:
 '''
 
 
-ADD = {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 6}
+ADD = {**tiny.SUMS, "count": 6}
 
 
-MUL = {"name": "arithmetic", "kinds": ["mul"], "levels": [1], "count": 5}
+MUL = {**tiny.SUMS, "kinds": ["mul"], "count": 5}
 
 
 RUNS: dict[str, dict[str, Any]] = {

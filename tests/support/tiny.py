@@ -55,6 +55,14 @@ def model(seed: int = 0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM
     return LlamaForCausalLM(config).to(dtype)
 
 
+def sharpen(module: LlamaForCausalLM, factor: float = 4) -> LlamaForCausalLM:
+    """Make the weights so large that every token depends on those before it."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(factor if parameter.dim() > 1 else 1)
+    return module
+
+
 def save(folder: Path, seed: int = 0) -> Path:
     """The tiny model as a folder that a recipe names."""
     model(seed).save_pretrained(folder)
@@ -75,8 +83,8 @@ def recipe(folder: Path, **sections: object) -> dict[str, object]:
         "model": {"name": str(folder), "compute": "float32"},
         "train": [
             {
-                "data": {"name": "arithmetic", "kinds": ["add"], "levels": [1], "count": 16},
-                "task": {"name": "math", "extract": ["number"]},
+                "data": {**SUMS, "count": 16},
+                "task": NUMBER,
             }
         ],
         "rollout": {"problems": 2, "samples": 4, "max_tokens": 6},
@@ -87,14 +95,8 @@ def recipe(folder: Path, **sections: object) -> dict[str, object]:
             "sets": [
                 {
                     "name": "heldout",
-                    "data": {
-                        "name": "arithmetic",
-                        "kinds": ["add"],
-                        "levels": [1],
-                        "count": 8,
-                        "split": "test",
-                    },
-                    "task": {"name": "math", "extract": ["number"]},
+                    "data": {**SUMS, "count": 8, "split": "test"},
+                    "task": NUMBER,
                 }
             ],
         },

@@ -711,10 +711,7 @@ def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def both() -> tuple[bool, bool]:
-        module = tiny.model(0, torch.float32)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.mul_(4 if parameter.dim() > 1 else 1)
+        module = tiny.sharpen(tiny.model(0, torch.float32))
         body, head = (
             copy.deepcopy(module).model,
             value_head(module.config.hidden_size, torch.float32, module.device, 0),

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny
+from support.rollouts import give_reward, make_prompt, make_rollout
 from torch import Tensor
 
 from rlvr.data.sources import Sources, SourceState
@@ -36,15 +36,8 @@ from rlvr.training.scored import Scored
 from rlvr.training.tensors import estimate_kl, group_deviation, group_mean
 from rlvr.types import (
     Draw,
-    Finish,
     Problem,
-    Prompt,
-    Reward,
     RewardedGroup,
-    Rollout,
-    Sample,
-    Status,
-    Verdict,
 )
 
 WORLD = World()
@@ -555,12 +548,9 @@ def test_names_with_a_slash_are_nested() -> None:
 
 def group(rewards: Sequence[float], name: str = "p", trained: bool = True) -> RewardedGroup:
     problem = Problem(name, "math", "q", "a")
-    rollout = Rollout(
-        Prompt(Draw(problem, 0), (1,), "q"), 0, (5, 6), (0.0, 0.0), (1, 1), "", Finish.STOP, 0
-    )
+    prompt = make_prompt(problem)
     samples = tuple(
-        Sample(replace(rollout, index=i), Verdict(Status.WRONG), Reward(r, {}))
-        for i, r in enumerate(rewards)
+        give_reward(make_rollout(prompt, i, (5, 6)), reward) for i, reward in enumerate(rewards)
     )
     return RewardedGroup(problem, samples, trained)
 
