@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import dis
 import importlib
-import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Iterable
 from typing import Any
-
-_PACKAGE = str(Path(__file__).parent)
 
 
 class UserError(Exception):
@@ -24,57 +18,6 @@ class RunError(Exception):
 
 class Interrupted(Exception):
     """The user asked to stop; everything is saved."""
-
-
-class ForeignExit(Exception):
-    """Code that is not ours asked the process to end."""
-
-
-class ContainedCode:
-    """Code of a user's file, which may neither end the process nor leave its working folder.
-
-    It is a `with` block: what would end the process is a ForeignExit there. The user's own Ctrl-C
-    passes.
-    """
-
-    __slots__ = ("_folder",)
-
-    def __enter__(self) -> None:
-        self._folder = os.getcwd()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        os.chdir(self._folder)
-        if error is None or isinstance(error, Exception):
-            return
-        if isinstance(error, SystemExit):
-            raise ForeignExit(f"it ended the process by sys.exit({error.code!r})") from None
-        if not isinstance(error, KeyboardInterrupt) or _is_raised_by_foreign_code(traceback):
-            raise ForeignExit(f"it raised {type(error).__name__}") from None
-
-
-def is_foreign(function: Callable[..., Any]) -> bool:
-    """Return whether a function, or what a partial of it calls, lies outside of this package."""
-    called = getattr(function, "func", function)
-    return not str(getattr(called, "__module__", "")).startswith("rlvr.")
-
-
-def _is_raised_by_foreign_code(traceback: TracebackType | None) -> bool:
-    """Return whether a `raise` outside of this package made an exception.
-
-    An exception of a signal comes between two instructions, or from a handler of ours.
-    """
-    if traceback is None:
-        return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code
-    instruction = dis.opname[code.co_code[traceback.tb_lasti]]
-    return instruction == "RAISE_VARARGS" and not code.co_filename.startswith(_PACKAGE)
 
 
 def import_optional(module: str, fault: str) -> Any:

@@ -22,7 +22,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from rlvr.errors import ContainedCode, RunError, UserError, suggest
+from rlvr.errors import UserError, suggest
+from rlvr.foreign import guard, run_foreign
 
 # Where the built-ins of each kind live; a package is searched whole, so adding a file to it is
 # enough.
@@ -77,11 +78,12 @@ class Plugin:
     schema: type[BaseModel]
 
     def bind(self, params: Mapping[str, Any], where: str) -> Callable[..., Any]:
-        """Return the function with its parameters fixed.
+        """Return the function with its parameters fixed, guarded where it is of a user's file.
 
         Raises UserError naming `where` for an unknown key or a wrong type.
         """
-        return functools.partial(self.function, **self.check(params, where))
+        bound = functools.partial(self.function, **self.check(params, where))
+        return guard(bound, self.kind, self.name)
 
     def check(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return all parameters, those that are left out with their defaults; raises UserError."""
@@ -286,15 +288,3 @@ def _load_file(source: str, where: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def run_foreign(call: Callable[[], Any], complaint: str) -> Any:
-    """Call a user's own code; whatever it raises is a UserError that begins with the complaint."""
-    try:
-        with ContainedCode():
-            return call()
-    except (UserError, RunError):
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{complaint}: {type(error).__name__}: {reason}") from None

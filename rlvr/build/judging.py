@@ -37,12 +37,13 @@ def bind_rewarder(recipe: Recipe, given: Callable[..., Any] | None) -> Rewarder:
     """Return the sum of the recipe's rewards; `given` takes their place."""
     if given is not None:
         name = getattr(given, "__name__", "reward")
-        return Rewarder([(name, 1.0, checked_reward(name, given))])
+        return Rewarder([(name, 1.0, checked_reward(name, given, recipe.reward_timeout))])
     rewards = []
     for spec in recipe.reward:
         name = spec.name.rpartition(":")[2]
         function = bind_plugin("reward", spec.without("weight"))
-        rewards.append((name, read_weight(spec), checked_reward(name, function)))
+        checked = checked_reward(name, function, recipe.reward_timeout)
+        rewards.append((name, read_weight(spec), checked))
     return Rewarder(rewards)
 
 

@@ -323,7 +323,11 @@ class CheckpointConfig(Section):
 
 
 class Recipe(Section):
-    """A whole training run; see `rlvr show` for every key and its value."""
+    """A whole training run; see `rlvr show` for every key and its value.
+
+    `reward_timeout`: for how many seconds a reward of a user's file may work on the answers to one
+    problem; null for ever.
+    """
 
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
@@ -334,6 +338,7 @@ class Recipe(Section):
     reward: tuple[Spec, ...] = (Spec(name="correct"),)
     reward_scale: Literal["none", "running"] = "none"
     reward_kl: RewardKlConfig | None = None
+    reward_timeout: PositiveFloat | None = 600.0
     gather: Spec = Spec(name="once")
     filter: tuple[Spec, ...] = ()
     advantage: Spec = Spec(name="grpo")

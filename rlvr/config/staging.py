@@ -20,6 +20,7 @@ STAGED = (
     "reward",
     "reward_scale",
     "reward_kl",
+    "reward_timeout",
     "gather",
     "filter",
     "advantage",

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from rlvr.errors import ContainedCode, RunError, UserError, suggest
+from rlvr.errors import RunError, UserError, suggest
+from rlvr.foreign import ContainedCode, is_foreign, name_place
 from rlvr.rewards.returned import check_count, check_finite, read_columns, read_reward, read_score
 from rlvr.types import Context, Problem, Reward, VerifiedGroup, VerifiedSample
 
@@ -42,17 +43,19 @@ VERL_NAMES = frozenset({"solution_str", "data_source"})
 
 
 def checked_reward(
-    name: str, function: Callable[..., Any]
+    name: str, function: Callable[..., Any], seconds: float | None = None
 ) -> Callable[[VerifiedGroup, Context], list[Reward]]:
     """Return a reward of any supported signature as one of whole groups.
 
-    Its failures are a RunError that names the reward and the problem.
+    Its failures are a RunError that names the reward and the problem, and so is one of a user's
+    file that has not answered for `seconds`.
     """
     adapted = adapt_signature(function, name)
+    limit = seconds if is_foreign(function) else None
 
     def call(group: VerifiedGroup, context: Context) -> list[Reward]:
         try:
-            with ContainedCode():
+            with ContainedCode(limit):
                 rewards = list(map(read_reward, adapted(group, context)))
             check_count(rewards, len(group.members), name)
             check_finite(rewards, group.problem, name)
@@ -60,7 +63,7 @@ def checked_reward(
             raise
         # A reward may be anybody's code; the run ends with its name and the problem's.
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}{name_place(error)}"
             raise RunError(
                 f"reward '{name}' raised {reason} (problem '{group.problem.id}')"
             ) from error

@@ -26,7 +26,15 @@ from rlvr.storage.step_record import StepRecord
 
 REFERENCE = re.compile("reference-[0-9]{6,}")  # weights that a stage is measured against
 # What may differ between two starts of a run.
-CHANGEABLE = {"run.name", "run.folder", "run.steps", "run.threads", "checkpoint", "trackers"}
+CHANGEABLE = {
+    "run.name",
+    "run.folder",
+    "run.steps",
+    "run.threads",
+    "reward_timeout",
+    "checkpoint",
+    "trackers",
+}
 
 
 def restore(session: Session) -> State:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rlvr.errors import UserError, is_foreign
-from rlvr.registry import run_foreign
+from rlvr.errors import UserError
+from rlvr.foreign import is_foreign, run_foreign
 from rlvr.types import Problem
 
 _TEXTS = ("id", "task", "question", "answer")

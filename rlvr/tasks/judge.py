@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from rlvr import registry
-from rlvr.errors import ContainedCode, is_foreign
+from rlvr.foreign import ContainedCode, is_foreign
 from rlvr.types import Problem, Response, Status, Verdict
 
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.

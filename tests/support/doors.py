@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rlvr"
 # Every room may import these files; they import no room.
-BASE = {"errors", "types", "seeds", "registry", "resources"}
+BASE = {"errors", "foreign", "types", "seeds", "registry", "resources"}
 # Lower rooms come first; a room imports only rooms above it in this table. Files beside the rooms are rooms of one.
 DOORS: dict[str, tuple[str, ...]] = {
     "grading": (),

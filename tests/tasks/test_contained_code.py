@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from rlvr import registry
-from rlvr.errors import ContainedCode, ForeignExit, RunError, UserError
+from rlvr.errors import RunError, UserError
+from rlvr.foreign import ContainedCode, ForeignExit
 from rlvr.rewards.adapters import checked_reward
 from rlvr.tasks.given import read_given
 from rlvr.tasks.judge import judge_by_task, judge_safely
