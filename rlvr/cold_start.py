@@ -29,6 +29,7 @@ class ColdStart:
     render: Renderer
     rollouts: Rollouts
     learner: Learner
+    turn_end: int | None = None  # by which the chat template ends a turn
 
 
 def cold_step(cold: ColdStart, state: State) -> StepResult:
@@ -36,7 +37,7 @@ def cold_step(cold: ColdStart, state: State) -> StepResult:
     draws, after = cold.sources.draw(state.source, cold.problems)
     sequences: list[Tokens] = []
     for prompt in cold.render(draws):
-        solution = tokenise_solution(prompt, cold.render.tokenizer)
+        solution = tokenise_solution(prompt, cold.render.tokenizer, cold.turn_end)
         sequences.append(Tokens(prompt.token_ids, solution))
     batch = make_batch(sequences, cold.learner)
     metrics = cold.learner.update(batch)
@@ -44,13 +45,17 @@ def cold_step(cold: ColdStart, state: State) -> StepResult:
     return StepResult(State(state.step + 1, after), metrics, (), ())
 
 
-def tokenise_solution(prompt: Prompt, tokenizer: Any) -> tuple[int, ...]:
+def tokenise_solution(
+    prompt: Prompt, tokenizer: Any, turn_end: int | None = None
+) -> tuple[int, ...]:
     """Return the solution as the model should have written it: without what the prompt already
-    opened, with the end of text.
+    opened, with the end of the turn in a chat and the end of text elsewhere.
     """
     solution = prompt.problem.solution or ""
     unopened = solution.removeprefix(prompt.prefill.strip())
     ids = tokenizer(unopened, add_special_tokens=False)["input_ids"]
+    if prompt.is_chat and turn_end is not None:
+        return (*ids, turn_end)
     return (*ids, tokenizer.eos_token_id)
 
 

@@ -82,6 +82,7 @@ class Prompt:
     token_ids: tuple[int, ...]
     text: str
     prefill: str = ""
+    is_chat: bool = False
 
     @property
     def problem(self) -> Problem:

@@ -19,6 +19,7 @@ from rlvr.cold_start import ColdStart, check_solutions
 from rlvr.config import staging
 from rlvr.config.plugins import collect_needs
 from rlvr.config.schema import EvalSetConfig, Recipe, RolloutConfig
+from rlvr.data.chat_template import find_turn_ends
 from rlvr.data.controls import check_controls
 from rlvr.data.gate import RejectedGold
 from rlvr.data.prompts import Renderer
@@ -266,4 +267,12 @@ def _make_cold_start(recipe: Recipe, run: Run) -> ColdStart | None:
         render=run.render,
         rollouts=run.rollouts,
         learner=learner,
+        turn_end=_find_turn_end(recipe, run.render),
     )
+
+
+def _find_turn_end(recipe: Recipe, render: Renderer) -> int | None:
+    """Return the token by which the chat template ends a turn, where responses end at it."""
+    if recipe.rollout.turn_ends != "template":
+        return None
+    return next(iter(find_turn_ends(render.tokenizer)), None)

@@ -51,6 +51,11 @@ def add_eval(commands: Commands) -> None:
         help="ends an answer; may be repeated",
     )
     parser.add_argument(
+        "--bos",
+        choices=["auto", "add", "none"],
+        help="whether a prompt begins with the token that begins a text, as rollout.bos",
+    )
+    parser.add_argument(
         "--seed", default="0", metavar="S[,S]", help="several are pooled and shown apart"
     )
     parser.add_argument(
@@ -96,6 +101,7 @@ def run_eval(options: Namespace) -> None:
         top_p=options.top_p,
         max_tokens=options.max_tokens,
         stop=options.stop,
+        bos=options.bos,
         limit=options.limit,
         data=options.data,
         batch=options.batch,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rlvr.cli.arguments import add_recipe
+from rlvr.cli.arguments import add_recipe, print_line
 from rlvr.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -143,6 +143,12 @@ def add_show(commands: Commands) -> None:
         metavar="GIB",
         help="refuse what cannot fit into so much for a process",
     )
+    parser.add_argument(
+        "--prompts",
+        action="store_true",
+        help="also print the first prompts with their special tokens, and who opens the thinking;"
+        " reads the data and the tokenizer",
+    )
     parser.set_defaults(run=run_show)
 
 
@@ -154,8 +160,12 @@ def run_show(options: Namespace) -> None:
     recipe = loader.load(options.recipe, options.overrides)
     lines = estimate(recipe, options.nproc * options.nodes, options.memory)
     print(loader.dump(recipe), end="")
+    if options.prompts:
+        from rlvr.build.first_prompts import show_first_prompts
+
+        lines += show_first_prompts(recipe)
     for line in lines:
-        print(f"# {line}")
+        print_line(f"# {line}")
 
 
 def add_sweep(commands: Commands) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError
 
 from rlvr.errors import UserError
+from rlvr.tasks.formats import join_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +33,12 @@ FAULTS = (
     TypeError,
     ValueError,
 )
+
+# The date that templates write which ask for today's: a prompt is the same on every day, so that a
+# run or evaluation goes on where it ended. It is the date that those of Llama fall back on.
+TODAY = date(2024, 7, 26)
+
+_DATE_DIRECTIVES = [f"%{letter}" for letter in "aAbBdFHIjmMpSyY"]
 
 _OPENED_THINKING = re.compile(r"<think>\s*\Z")
 
@@ -55,8 +63,6 @@ class ChatTemplate:
 
     def describe(self) -> Iterator[str]:
         """Yield what is worth knowing before a run begins."""
-        if self.opens_thinking:
-            yield "the chat template opens <think>"
         if self.drops_thinking:
             yield "the chat template drops the thinking of earlier turns"
         if not self.takes_system:
@@ -93,16 +99,14 @@ def join_parts(message: Message) -> Message:
     content = message.get("content")
     if not isinstance(content, list | tuple):
         return message
-    texts: list[str] = []
-    for part in content:
-        text = part.get("text") if isinstance(part, Mapping) else part
-        if not isinstance(text, str):
-            raise UserError(
-                f"prompt 'chat': a message of the role '{message.get('role')}' has a part that is no text"
-                f" ({_name_part(part)}); leave it out of the row"
-            )
-        texts.append(text)
-    return {**message, "content": "".join(texts)}
+    text = join_texts(content)
+    if text is None:
+        kinds = ", ".join(_name_part(part) for part in content if join_texts([part]) is None)
+        raise UserError(
+            f"prompt 'chat': a message of the role '{message.get('role')}' has a part that is no text"
+            f" ({kinds or 'none at all'}); leave it out of the row"
+        )
+    return {**message, "content": text}
 
 
 def _name_part(part: object) -> str:
@@ -169,9 +173,33 @@ def _apply(
     tokenizer: PreTrainedTokenizerBase,
     options: Mapping[str, Any],
 ) -> str:
-    settings: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True, **options}
+    settings: dict[str, Any] = {
+        "tokenize": False,
+        "add_generation_prompt": True,
+        **_fix_date(tokenizer),
+        **options,
+    }
     text: Any = tokenizer.apply_chat_template(list(messages), **settings)  # type: ignore[arg-type]
     return text
+
+
+def _fix_date(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return the template in which today is always the same day, where it asks for today.
+
+    A function cannot be handed to a template (transformers makes a text of it), but a template can
+    define one.
+    """
+    template: Any = tokenizer.chat_template
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    if not isinstance(template, str) or "strftime_now" not in template:
+        return {}
+    written = "format"
+    for directive in _DATE_DIRECTIVES:
+        written += f" | replace('{directive}', '{TODAY.strftime(directive)}')"
+    # the empty expression keeps a line break with which the template may begin
+    macro = f"{{% macro strftime_now(format) %}}{{{{ {written} }}}}{{% endmacro %}}{{{{ '' }}}}"
+    return {"chat_template": macro + template}
 
 
 def _explain(

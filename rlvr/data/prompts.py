@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlvr.data.chat_template import (
+    ChatTemplate,
     find_opened_thinking,
     inspect_template,
     open_answer,
@@ -203,12 +204,10 @@ class Renderer:
     def describe(self, draw: Draw) -> str:
         """Return in one line what a prompt begins with, who opens the thinking, and what ends a turn."""
         (prompt,) = self([draw])
-        thinking = "the response opens its own thinking, if any"
-        if "<think>" in prompt.prefill:
-            thinking = "the prompt opens <think>, so that the response begins inside the thinking"
-        begins = self.tokenizer.decode(list(prompt.token_ids[:1]))
-        said = [f"special tokens: the prompt begins with {begins!r}", thinking]
         facts = inspect_template(self.tokenizer)
+        begins = self.tokenizer.decode(list(prompt.token_ids[:1]))
+        thinking = _say_who_opens_thinking(prompt, facts)
+        said = [f"special tokens: the prompt begins with {begins!r}", thinking]
         if facts is not None:
             said += facts.describe()
         return "; ".join(said)
@@ -226,7 +225,7 @@ class Renderer:
             )
         # a template of the user's own may say nothing of what its text opens
         prefill = rendered.prefill or find_opened_thinking(rendered.text)
-        return Prompt(draw, token_ids, rendered.text, prefill)
+        return Prompt(draw, token_ids, rendered.text, prefill, rendered.is_chat)
 
     def _begin(
         self, token_ids: tuple[int, ...], leading: tuple[int, ...], is_chat: bool
@@ -251,6 +250,15 @@ class Renderer:
                 "rollout.bos: the model's tokenizer has no token that begins a text; leave it at auto"
             )
         return ()
+
+
+def _say_who_opens_thinking(prompt: Prompt, facts: ChatTemplate | None) -> str:
+    if "<think>" not in prompt.prefill:
+        return "the response opens its own thinking, if any"
+    who = "the recipe's prompt"
+    if prompt.is_chat and facts is not None and facts.opens_thinking:
+        who = "the chat template"
+    return f"{who} opens <think>, so that the response begins inside the thinking"
 
 
 def find_leading_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -45,12 +45,12 @@ def load(
     no model, or where its weights do not have the names of its class: what is missing would be
     random numbers. Without `with_head` those of the body alone are looked at.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     location = locate(name, where)
+    tokenizer = load_tokenizer(name, where)
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
             # A pair, where the loading info is asked for; the annotation of transformers has the model alone.
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 location, dtype=dtype, trust_remote_code=False, output_loading_info=True
@@ -64,11 +64,24 @@ def load(
         raise UserError(
             f"{where}: the weights of '{name}' are not those of its config.json: {fault}"
         )
+    return model, tokenizer
+
+
+def load_tokenizer(name: str, where: str = "model.name") -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model alone; raises UserError where there is none that can be used."""
+    from transformers import AutoTokenizer
+
+    location = locate(name, where)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    except UNUSABLE as error:
+        raise UserError(f"{where}: cannot load '{name}': {_explain(error)}") from None
     if tokenizer.chat_template is None and tokenizer.eos_token_id is None:
         raise UserError(
             f"{where}: the tokenizer of '{name}' has neither a chat template nor an end-of-text token"
         )
-    return model, tokenizer
+    return tokenizer
 
 
 def _explain(error: Exception) -> str:

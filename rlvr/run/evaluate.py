@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -49,6 +50,7 @@ def evaluate(
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
     max_prompt_tokens: int = 4096,
+    bos: Bos | None = None,
     seed: int | Sequence[int] = 0,
     limit: int | None = None,
     data: str | Path | None = None,
@@ -62,7 +64,8 @@ def evaluate(
 
     A benchmark is the name of a registered one, a data file, a YAML file of rows, or a row `{name,
     data, task, prompt}` itself; what is given here goes before what its row says. `checkpoints`
-    ("all" or steps, 0 the model before) asks those of a run's folder. With `out`, `samples.jsonl`
+    ("all" or steps, 0 the model before) asks those of a run's folder. `bos` is as rollout.bos of a
+    recipe: `auto`, or for checkpoints as their run has it. With `out`, `samples.jsonl`
     is written there as it goes and `results.json` at the end; the same call goes on where an
     earlier one was ended. Raises UserError for bad input.
     """
@@ -86,13 +89,33 @@ def evaluate(
         if out is not None:
             stack.enter_context(lock_folder(Path(out), "an evaluation"))
         progress = stack.enter_context(Progress(f"evaluating {model}", 0))
-        versions, held_out = _prepare(model, rows, steps, max_prompt_tokens, progress)
+        prompts = _PromptOptions(max_prompt_tokens, _choose_bos(bos, model, steps))
+        versions, held_out = _prepare(model, rows, steps, prompts, progress)
         settings = _collect_settings(model, steps, rows, held_out, seeds)
         folder = _open_folder(out, settings, overwrite)
         results = Evaluator(seeds, folder, batch, progress).evaluate(versions, held_out)
         if folder is not None:
             _finish(folder, results, progress, draws_curves=checkpoints is not None)
     return [record.dump_row() for record in results]
+
+
+@dataclass(frozen=True, slots=True)
+class _PromptOptions:
+    """How long a prompt may be, and whether it begins with the token that begins a text."""
+
+    max_tokens: int
+    bos: Bos
+
+
+def _choose_bos(asked: Bos | None, model: str, steps: Checkpoints) -> Bos:
+    """Return what the caller asks for, else what the run of the checkpoints has."""
+    if asked is not None:
+        if asked not in get_args(Bos):
+            raise UserError(f"bos: should be one of {', '.join(get_args(Bos))}, not {asked!r}")
+        return asked
+    if steps:
+        return loader.load(Path(model) / "recipe.yaml").rollout.bos
+    return "auto"
 
 
 def _list_seeds(seed: int | Sequence[int]) -> tuple[int, ...]:
@@ -157,17 +180,14 @@ def _prepare(
     model: str,
     rows: Sequence[EvalSetConfig],
     steps: Checkpoints,
-    max_prompt_tokens: int,
+    prompts: _PromptOptions,
     progress: Progress,
 ) -> tuple[list[Version], list[Benchmark]]:
     """Return the weights and the benchmarks to ask, and say how each benchmark is asked."""
     problems = [read_problems(row, f"benchmark {row.name}") for row in rows]
     progress.stage(f"loading {model}")
     versions = _load_versions(model, steps)
-    bos: Bos = "auto"
-    if steps:
-        bos = loader.load(Path(model) / "recipe.yaml").rollout.bos
-    benchmarks = _make_benchmarks(rows, problems, versions[0], max_prompt_tokens, bos)
+    benchmarks = _make_benchmarks(rows, problems, versions[0], prompts)
     for benchmark in benchmarks:
         for line in _describe(benchmark).split("\n"):
             progress.note(line)
@@ -178,14 +198,15 @@ def _make_benchmarks(
     rows: Sequence[EvalSetConfig],
     problems: Sequence[Sequence[Problem]],
     version: Version,
-    max_prompt_tokens: int,
-    bos: Bos,
+    prompts: _PromptOptions,
 ) -> list[Benchmark]:
     tokenizer = version.rollouts.tokenizer
     default = Sampling(1, MAX_TOKENS, 0.0)
     benchmarks: list[Benchmark] = []
     for row, own_problems in zip(rows, problems, strict=True):
-        benchmark = make_benchmark(row, own_problems, tokenizer, max_prompt_tokens, default, bos)
+        benchmark = make_benchmark(
+            row, own_problems, tokenizer, prompts.max_tokens, default, prompts.bos
+        )
         benchmarks.append(benchmark)
     return benchmarks
 

@@ -110,8 +110,30 @@ def _get_first_value(row: Row, columns: tuple[str, ...]) -> Any:
 def _get_last_text(value: Any) -> Any:
     value = _read_messages(value)
     if _is_chat(value):
-        return value[-1]["content"]
+        return _join_or_keep(value[-1]["content"])
     return value
+
+
+def join_texts(parts: object) -> str | None:
+    """Return the texts of a content in parts as one text; None where a part is no text, such as an image.
+
+    >>> join_texts(["What is ", {"type": "text", "text": "2+2?"}])
+    'What is 2+2?'
+    """
+    if not isinstance(parts, list | tuple) or not parts:
+        return None
+    texts: list[str] = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(text, str):
+            return None
+        texts.append(text)
+    return "".join(texts)
+
+
+def _join_or_keep(content: Any) -> Any:
+    joined = join_texts(content)
+    return content if joined is None else joined
 
 
 def split_turns(value: Any, column: str, where: str) -> tuple[list[Row], Any]:
@@ -127,7 +149,7 @@ def split_turns(value: Any, column: str, where: str) -> tuple[list[Row], Any]:
         raise UserError(
             f"{where}: the last message of '{column}' is not the user's but of the role '{last['role']}'"
         )
-    return before, last["content"]
+    return before, _join_or_keep(last["content"])
 
 
 def _read_messages(value: Any) -> Any:

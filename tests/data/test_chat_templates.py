@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+import rlvr
 from rlvr.build.models import add_turn_ends
+from rlvr.cli import main as cli
+from rlvr.cold_start import tokenise_solution
 from rlvr.data import prompts
 from rlvr.data.chat_template import find_turn_ends, inspect_template
 from rlvr.data.prompts import Renderer
@@ -340,6 +347,119 @@ KINDS = {
     ),
 }
 
+# Eight more: branches that a question of ours does not take, and what they do to one that it does.
+MORE = {
+    "tools have a branch of their own": Kind(
+        "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}<|im_end|>\n{% endif %}"
+        + LOOP
+        + "{% if m.role == 'tool' %}<|im_start|>user\n<tool_response>{{m.content}}</tool_response><|im_end|>\n"
+        + "{% else %}<|im_start|>{{m.role}}\n{{m.content}}{% if m.tool_calls %}{% for call in m.tool_calls %}"
+        + "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{% endif %}<|im_end|>\n{% endif %}"
+        + "{% endfor %}"
+        + ASKED
+        + "<|im_start|>assistant\n{% endif %}",
+        CHATML_TURN,
+        CHATML_MARKS,
+        ends="<|im_end|>",
+    ),
+    "a switch that thinks by itself": Kind(
+        LOOP
+        + DROP
+        + "<|im_start|>{{m.role}}\n{{c}}<|im_end|>\n{% endfor %}"
+        + ASKED
+        + "<|im_start|>assistant\n{% if enable_thinking is defined and enable_thinking is false %}"
+        + "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}",
+        CHATML_TURN + "<think>\n",
+        CHATML_MARKS,
+        opens="<think>\n",
+        ends="<|im_end|>",
+        drops=True,
+    ),
+    "reasoning_content of the last turn alone": Kind(
+        "{% set ns = namespace(last=-1) %}"
+        + LOOP
+        + "{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+        + LOOP
+        + "{% set r = '' %}{% set c = m.content %}{% if m.role == 'assistant' %}"
+        + "{% if m.reasoning_content is string %}{% set r = m.reasoning_content %}"
+        + "{% elif '</think>' in c %}{% set r = c.split('</think>')[0].split('<think>')[-1].strip() %}"
+        + "{% set c = c.split('</think>')[-1].lstrip() %}{% endif %}{% endif %}"
+        + "<|im_start|>{{m.role}}\n{% if r and loop.index0 > ns.last %}<think>\n{{r}}\n</think>\n\n{% endif %}"
+        + "{{c}}<|im_end|>\n{% endfor %}"
+        + ASKED
+        + "<|im_start|>assistant\n{% endif %}",
+        CHATML_TURN,
+        CHATML_MARKS,
+        ends="<|im_end|>",
+        drops=True,
+    ),
+    "no generation prompt at all": Kind(
+        "{{bos_token}}"
+        + LOOP
+        + "{% if m.role == 'user' %}### Instruction:\n{{m.content}}\n\n### Response:\n"
+        + "{% elif m.role == 'system' %}{{m.content}}\n\n{% else %}{{m.content}}{{eos_token}}\n\n{% endif %}"
+        + "{% endfor %}",
+        "<s>### Instruction:\n2+2?\n\n### Response:\n",
+        ("</s>",),
+        begins="<s>",
+        ends="</s>",
+        eos="</s>",
+        bos="<s>",
+    ),
+    "a default system prompt": Kind(
+        "{% if messages[0].role == 'system' %}<|im_start|>system\n{{messages[0].content}}<|im_end|>\n"
+        + "{% else %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
+        + "{% for m in messages %}{% if not (loop.first and m.role == 'system') %}"
+        + "<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endif %}{% endfor %}"
+        + ASKED
+        + "<|im_start|>assistant\n{% endif %}",
+        "<|im_start|>system\nYou are helpful.<|im_end|>\n" + CHATML_TURN,
+        CHATML_MARKS,
+        ends="<|im_end|>",
+    ),
+    "the date of today": Kind(
+        "{{bos_token}}{% if not date_string is defined %}{% if strftime_now is defined %}"
+        + "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = 'never' %}{% endif %}"
+        + "{% endif %}"
+        + f"{HEADER}system{HEADER_END}Today Date: {{{{ date_string }}}}<|eot_id|>"
+        + LOOP
+        + f"{HEADER}{{{{m.role}}}}{HEADER_END}{{{{m.content|trim}}}}<|eot_id|>{{% endfor %}}"
+        + ASKED
+        + f"{HEADER}assistant{HEADER_END}{{% endif %}}",
+        f"<|begin_of_text|>{HEADER}system{HEADER_END}Today Date: 26 Jul 2024<|eot_id|>"
+        f"{HEADER}user{HEADER_END}2+2?<|eot_id|>{HEADER}assistant{HEADER_END}",
+        (HEADER, "<|end_header_id|>", "<|eot_id|>"),
+        begins="<|begin_of_text|>",
+        ends="<|eot_id|>",
+        bos="<|begin_of_text|>",
+    ),
+    "any role but two is refused": Kind(
+        LOOP
+        + "{% if m.role == 'user' %}<|im_start|>user\n{{m.content}}<|im_end|>\n{% elif m.role == 'assistant' %}"
+        + "<|im_start|>assistant\n{{m.content}}<|im_end|>\n{% else %}"
+        + "{{ raise_exception('Only user and assistant roles are supported, got ' + m.role) }}{% endif %}"
+        + "{% endfor %}"
+        + ASKED
+        + "<|im_start|>assistant\n{% endif %}",
+        CHATML_TURN,
+        CHATML_MARKS,
+        ends="<|im_end|>",
+        system=False,
+    ),
+    "a first token in the loop, which the tokenizer adds too": Kind(
+        "{% for m in messages %}{% if loop.first %}{{ bos_token }}{% endif %}"
+        + "<start_of_turn>{{m.role}}\n{{m.content|trim}}<end_of_turn>\n{% endfor %}"
+        + ASKED
+        + "<start_of_turn>model\n{% endif %}",
+        "<bos><start_of_turn>user\n2+2?<end_of_turn>\n<start_of_turn>model\n",
+        ("<start_of_turn>", "<end_of_turn>"),
+        begins="<bos>",
+        ends="<end_of_turn>",
+        bos="<bos>",
+    ),
+}
+KINDS |= MORE
+
 
 def words(kind: Kind, adds_bos: bool = False) -> PreTrainedTokenizerFast:
     """The tiny tokenizer with the template and the tokens of a kind."""
@@ -433,6 +553,18 @@ def test_a_plain_prompt_begins_as_the_tokenizer_would() -> None:
 def test_a_tokenizer_that_has_no_first_token_cannot_be_made_to_add_one() -> None:
     with pytest.raises(UserError, match=r"rollout\.bos"):
         Renderer([prompts.plain], tiny.tokenizer(), 99, "add")([Draw(QUESTION, 0)])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_cold_start_ends_its_target_as_the_template_ends_a_turn(name: str) -> None:
+    made = words(KINDS[name])
+    solved = Problem("p", "math", "2+2?", "4", solution="4")
+    (prompt,) = Renderer([prompts.chat], made, 1024)([Draw(solved, 0)])
+    (end,) = find_turn_ends(made)
+    assert tokenise_solution(prompt, made, end)[-2:] == (made.convert_tokens_to_ids("4"), end)
+    assert tokenise_solution(prompt, made)[-1] == made.eos_token_id  # rollout.turn_ends: config
+    (plain,) = Renderer([prompts.plain], made, 1024)([Draw(solved, 0)])
+    assert tokenise_solution(plain, made, end)[-1] == made.eos_token_id
 
 
 OPENS = "{% for m in messages %}<{{m['role']}}>{{m['content']}}\n{% endfor %}<assistant><think>\n"
@@ -530,6 +662,46 @@ def test_parts_of_text_are_joined_and_others_are_named() -> None:
         prompts.chat(shown, made)
 
 
+@pytest.mark.parametrize("kwargs", [{"enable_thinking": False}, {"enable_thinking": True}, None])
+def test_a_switch_of_the_recipe_decides_who_opens_the_thinking(kwargs: dict[str, bool]) -> None:
+    made = words(KINDS["a switch that thinks by itself"])
+    asks = partial(prompts.chat, chat_template_kwargs=kwargs)
+    line = Renderer([asks], made, 99).describe(Draw(QUESTION, 0))
+    thinks = kwargs != {"enable_thinking": False}
+    assert ("the chat template opens <think>" in line) == thinks
+    assert ("the response opens its own thinking" in line) == (not thinks)
+
+
+def test_who_opens_the_thinking_is_the_template_or_the_recipe() -> None:
+    for name, who in [
+        ("qwen3.5", "the chat template opens"),
+        ("chatml", "the recipe's prompt opens"),
+    ]:
+        render = Renderer([prompts.think_answer], words(KINDS[name]), 999)
+        assert who in render.describe(Draw(QUESTION, 0))
+
+
+def test_a_prompt_with_a_date_is_the_same_every_day_and_takes_the_recipe_s() -> None:
+    made = words(KINDS["the date of today"])
+    assert prompts.chat(QUESTION, made) == prompts.chat(QUESTION, made)
+    given = prompts.chat(QUESTION, made, chat_template_kwargs={"date_string": "1 May 1999"})
+    assert "Today Date: 1 May 1999" in given.text
+
+
+def test_reasoning_of_earlier_turns_is_dropped_and_said() -> None:
+    made = words(KINDS["reasoning_content of the last turn alone"])
+    before = [
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "2", "reasoning_content": "one more than one"},
+    ]
+    asked = Problem("p", "math", "2+2?", "4", {"before": before})
+    text = prompts.chat(asked, made).text
+    assert "one more" not in text
+    assert "assistant\n2<|im_end|>" in text
+    facts = inspect_template(made)
+    assert facts is not None and facts.drops_thinking
+
+
 @pytest.mark.parametrize("mark", ["<|im_end|>", "<end_of_turn>", "<|user|>", "[e~["])
 def test_a_second_turn_that_the_model_invents_never_decides(mark: str) -> None:
     made = tiny.tokenizer()
@@ -602,3 +774,45 @@ def test_the_log_says_what_the_template_does(name: str, said: str) -> None:
     line = render.describe(Draw(QUESTION, 0))
     assert said in line
     assert "\n" not in line
+
+
+def test_show_prints_the_first_prompts_without_the_model(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).write_bytes((tiny_model / name).read_bytes())
+    (model / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    (model / "chat_template.jinja").write_text(KINDS["qwen3.5"].template)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"model: {model}\ntrain: {{data: {{name: inline, rows: [{{question: '2+2?', answer: '4'}}]}}, prompt: chat}}\n"
+    )
+    assert cli.main(["show", str(recipe), "--prompts"]) == 0
+    said = capsys.readouterr().out
+    assert yaml.safe_load(said)["train"][0]["prompt"]["name"] == "chat"
+    shown = "\n".join(line.removeprefix("# ") for line in said.splitlines())
+    assert f"the first prompt of train.0:\n{CHATML_TURN}<think>\n" in shown
+    assert "the chat template opens <think>" in shown
+    assert cli.main(["show", str(recipe)]) == 0
+    assert "first prompt" not in capsys.readouterr().out
+
+
+def test_an_evaluation_takes_the_first_token_that_it_is_told(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    made = tiny.tokenizer()
+    made.add_special_tokens({"bos_token": "<end>"})
+    made.save_pretrained(model)
+    row = {
+        "name": "sums",
+        "data": {"name": "inline", "rows": [{"question": "1+1?", "answer": "2"}]},
+    }
+    for bos, begins in [("add", "<end>1"), ("none", "1"), (None, "1")]:
+        rlvr.evaluate(str(model), [{**row, "prompt": "plain"}], max_tokens=1, bos=bos)
+        assert f"the first prompt:\n{begins}+1?" in capsys.readouterr().out
+    with pytest.raises(UserError, match="bos: should be one of auto, add, none"):
+        rlvr.evaluate(str(model), [row], bos="yes")  # type: ignore[arg-type]

@@ -374,3 +374,23 @@ def test_a_parquet_file_with_a_column_of_empty_mappings_is_read(tmp_path: Path) 
     )
     pq.write_table(table, tmp_path / "a.parquet")
     assert file(path=str(tmp_path / "a.parquet"))[0].answer == "1"
+
+
+PARTS = [{"type": "text", "text": "What is "}, {"type": "text", "text": "2 + 2?"}]
+
+
+@pytest.mark.parametrize("content", [PARTS, ["What is ", "2 + 2?"], [PARTS[0], "2 + 2?"]])
+def test_the_parts_of_a_last_message_are_one_question(content: list[Any]) -> None:
+    said = [{"role": "system", "content": PARTS}, {"role": "user", "content": content}]
+    for prompt in (said, json.dumps(said)):
+        (problem,) = inline(rows=(verl("", prompt=prompt),))
+        assert problem.question == "What is 2 + 2?"
+        assert len(problem.meta["before"]) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [[], [{"type": "image"}], [*PARTS, {"type": "image_url", "image_url": "x"}], [1]]
+)
+def test_a_part_that_is_no_text_is_no_question(content: list[Any]) -> None:
+    with pytest.raises(UserError):
+        inline(rows=(verl("", prompt=[{"role": "user", "content": content}]),))
