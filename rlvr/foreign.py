@@ -49,13 +49,14 @@ class ContainedCode:
     """Code of a user's file, which may neither end the process nor leave its working folder.
 
     It is a `with` block: what would end the process is a ForeignExit there. The user's own Ctrl-C
-    passes. With `seconds` what has not ended by then is a ForeignTimeout, in the main thread alone,
-    which is the one that signals reach.
+    passes. With `seconds` (of the recipe's `key`) what has not ended by then is a ForeignTimeout,
+    in the main thread alone, which is the one that signals reach.
     """
 
-    __slots__ = ("_folder", "_watch")
+    __slots__ = ("_folder", "_key", "_watch")
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None = None, key: str = "reward_timeout") -> None:
+        self._key = key
         self._watch: _Watch | None = None
         if seconds is not None and threading.current_thread() is threading.main_thread():
             self._watch = _Watch(seconds)
@@ -85,7 +86,7 @@ class ContainedCode:
         if isinstance(error, _OutOfTime):
             assert self._watch is not None
             return ForeignTimeout(
-                f"it has not answered for {self._watch.seconds:g} seconds (reward_timeout)"
+                f"it has not answered for {self._watch.seconds:g} seconds ({self._key})"
             )
         if isinstance(error, SystemExit):
             return ForeignExit(f"it ended the process by sys.exit({error.code!r})")
@@ -200,6 +201,11 @@ class GuardedFunction:
             wanted, is_wanted = _RETURNS[self.kind]
             if not is_wanted(returned, arguments):
                 raise RunError(f"{what} returned {_describe(returned)}; it should return {wanted}")
+        if self.kind == "filter" and len(returned) != len(arguments[0]):
+            raise RunError(
+                f"{what} returned {len(returned)} of {len(arguments[0])} groups; one that is not to"
+                f" be trained on stays, with trained=False"
+            )
         return returned
 
 
@@ -207,7 +213,7 @@ class GuardedObject:
     """An object that a plug-in of a user's file made: each of its methods is guarded."""
 
     def __init__(self, made: Any, kind: str, name: str) -> None:
-        self._made = made
+        self.made = made
         self._kind = kind
         self._name = name
         for method in _METHODS[kind]:
@@ -215,7 +221,7 @@ class GuardedObject:
                 raise RunError(f"{kind} '{name}': {_describe(made)} has no method '{method}'")
 
     def __getattr__(self, attribute: str) -> Any:
-        value = getattr(self._made, attribute)
+        value = getattr(self.made, attribute)
         if not inspect.ismethod(value):
             return value
         complaint = f"{self._kind} '{self._name}': {attribute} raised"
@@ -225,16 +231,21 @@ class GuardedObject:
 
 
 def guard(function: Callable[..., Any], kind: str, name: str) -> Callable[..., Any]:
-    """Return a bound plug-in of a user's file, guarded unless its callers do so.
+    """Return a bound plug-in, guarded where it is of a user's file, or of a library that is not ours.
 
-    These name the row, problem or response that was asked for.
+    Callers that name the row, problem or response that was asked for guard it themselves.
     """
-    if kind in _GUARDED_BY_CALLERS or not is_foreign(function):
+    if kind in _GUARDED_BY_CALLERS:
+        return function
+    if kind not in _OF_LIBRARIES and not is_foreign(function):
         return function
     return GuardedFunction(function, kind, name)
 
 
 _GUARDED_BY_CALLERS = ("data", "task", "reward")
+
+# Ours of these kinds hand everything to a library, which may find no disk, no network, no account.
+_OF_LIBRARIES = ("tracker",)
 
 # The methods of what these kinds make.
 _METHODS: Mapping[str, Sequence[str]] = {

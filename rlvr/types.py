@@ -150,6 +150,7 @@ class Rollout:
     text: str  # the response only, never the prompt
     finish: Finish
     version: int  # how many updates the sampling policy had seen
+    end: str = ""  # the special token that ended it, which `text` leaves out
 
     @property
     def response(self) -> Response:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import textwrap
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +21,24 @@ from support import tiny
 import rlvr
 from rlvr import registry
 from rlvr.errors import RunError, UserError
-from rlvr.foreign import ContainedCode, ForeignTimeout, GuardedFunction
+from rlvr.foreign import ContainedCode, ForeignTimeout, GuardedFunction, guard
 from rlvr.rewards.adapters import checked_reward
-from rlvr.types import Context, Problem, Rendered
+from rlvr.rollouts.generate import Rollouts
+from rlvr.tasks.judge import judge_in_time, judge_safely
+from rlvr.types import (
+    Context,
+    Draw,
+    Finish,
+    Generation,
+    Problem,
+    Prompt,
+    Rendered,
+    Response,
+    RewardedGroup,
+    Sampling,
+    Status,
+    Verdict,
+)
 
 PROBLEM = Problem("p", "math", "1 + 1?", "2")
 GROUP = SimpleNamespace(problem=PROBLEM, members=(1,))
@@ -245,6 +262,69 @@ def test_an_alarm_of_the_reward_s_own_still_rings() -> None:
         return 1.0
 
     assert call(alarmed, 30.0)[0].value == 0.5
+
+
+def hang(problem: Problem, response: Response) -> Verdict:
+    time.sleep(20)
+    return Verdict(Status.CORRECT)
+
+
+def test_a_verifier_that_hangs_is_a_timeout_that_is_counted() -> None:
+    start = time.monotonic()
+    verdict = judge_safely(partial(judge_in_time, hang, 0.1), PROBLEM, Response("2"))
+    assert isinstance(verdict, Verdict)
+    assert verdict.status is Status.TIMEOUT
+    said = r"it has not answered for 0\.1 seconds \(verify\.time_limit\) \(test_user_code\.py, line \d+\)"
+    assert re.fullmatch(said, verdict.rule)
+    assert time.monotonic() - start < 10
+
+
+def test_a_filter_that_drops_groups_is_told_how_to_leave_them_out() -> None:
+    group = RewardedGroup(PROBLEM, ())
+    guarded = GuardedFunction(lambda groups: list(groups)[1:], "filter", "mine.py:f")
+    with pytest.raises(
+        RunError, match=r"^filter 'mine.py:f' returned 1 of 2 groups; .* trained=False$"
+    ):
+        guarded([group, group])
+
+
+def test_a_tracker_of_ours_that_fails_is_one_line() -> None:
+    class Full:
+        def log(self, record: object, kind: str) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None: ...
+
+    tracker = guard(Full, "tracker", "tensorboard")()
+    with pytest.raises(RunError, match=r"^tracker 'tensorboard': log raised: OSError: .*No space"):
+        tracker.log({}, "step")
+
+
+class Short:
+    """Gives one generation less than asked, or one log-probability less."""
+
+    version = 0
+
+    def __init__(self, samples: int, logprobs: int) -> None:
+        self.generation = Generation((1, 2), (0.0,) * logprobs, Finish.STOP)
+        self.samples = samples
+
+    def generate(self, requests: object, sampling: object) -> list[Generation]:
+        return [self.generation] * self.samples
+
+
+@pytest.mark.parametrize(
+    ("samples", "logprobs", "said"),
+    [
+        (1, 2, r"engine 'Short' gave 1 generations for 2 samples"),
+        (3, 2, r"engine 'Short' gave 3 generations for 2 samples"),
+        (2, 1, r"engine 'Short' gave 1 log-probabilities for 2 tokens \(sample 0\)"),
+    ],
+)
+def test_an_engine_that_gives_too_little_is_named(samples: int, logprobs: int, said: str) -> None:
+    prompt = Prompt(Draw(PROBLEM, 0), (1,), "1 + 1?")
+    with pytest.raises(RunError, match=f"^{said}$"):
+        Rollouts(Short(samples, logprobs), None)([prompt], Sampling(2, 4))
 
 
 def test_a_limit_inside_a_limit_is_its_own() -> None:

@@ -27,14 +27,18 @@ def make_benchmark(
     max_prompt_tokens: int,
     default: Sampling,
     bos: Bos = "auto",
+    time_limit: float | None = None,
 ) -> Benchmark:
-    """Return a held-out set with what asks and judges it; `default` is how sets are sampled."""
+    """Return a held-out set with what asks and judges it.
+
+    `default` is how sets are sampled; `time_limit` is `verify.time_limit`, in seconds.
+    """
     marked, _ = check_golds(problems, "mark")
     template = bind_plugin("prompt", row.prompt)
     return Benchmark(
         name=row.name,
         problems=tuple(marked),
-        judge=bind_judge(row.task),
+        judge=bind_judge(row.task, time_limit),
         render=Renderer([template], tokenizer, max_prompt_tokens, bos),
         sampling=resolve_sampling(row, default),
     )

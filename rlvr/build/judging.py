@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rlvr.build.binding import bind_plugin
@@ -11,7 +12,7 @@ from rlvr.config.schema import Recipe, Spec
 from rlvr.rewards.adapters import checked_reward
 from rlvr.rewards.rewarder import Rewarder
 from rlvr.rollouts.verify import Verifier
-from rlvr.tasks.judge import Judge, judge_by_task
+from rlvr.tasks.judge import Judge, judge_by_task, judge_in_time
 from rlvr.types import RewardedGroup, Status
 
 Filter = Callable[[Sequence[RewardedGroup]], Sequence[RewardedGroup]]
@@ -19,7 +20,7 @@ Filter = Callable[[Sequence[RewardedGroup]], Sequence[RewardedGroup]]
 
 def bind_verifier(recipe: Recipe) -> Verifier:
     """Return the verifier with a judge for each source."""
-    judges = [bind_judge(source.task) for source in recipe.train]
+    judges = [bind_judge(source.task, recipe.verify.time_limit) for source in recipe.train]
     masked: set[Status] = set()
     if recipe.verify.error == "mask":
         masked.add(Status.ERROR)
@@ -28,9 +29,14 @@ def bind_verifier(recipe: Recipe) -> Verifier:
     return Verifier(judges, frozenset(masked), recipe.verify.stop_above)
 
 
-def bind_judge(task: Spec | None) -> Judge:
-    """Return the judge of a task; without one each problem is judged by its own."""
-    return judge_by_task if task is None else bind_plugin("task", task)
+def bind_judge(task: Spec | None, seconds: float | None) -> Judge:
+    """Return the judge of a task; without one each problem is judged by its own.
+
+    One of a user's file may take so many seconds for a response.
+    """
+    if task is None:
+        return partial(judge_by_task, seconds=seconds)
+    return partial(judge_in_time, bind_plugin("task", task), seconds)
 
 
 def bind_rewarder(recipe: Recipe, given: Callable[..., Any] | None) -> Rewarder:

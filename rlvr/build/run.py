@@ -155,7 +155,9 @@ def _make_benchmarks(recipe: Recipe, held_out: HeldOut, loaded: Loaded) -> tuple
     bos = recipe.rollout.bos
     benchmarks = []
     for row, problems in held_out:
-        benchmarks.append(make_benchmark(row, problems, tokenizer, limit, default, bos))
+        benchmarks.append(
+            make_benchmark(row, problems, tokenizer, limit, default, bos, recipe.verify.time_limit)
+        )
     return tuple(benchmarks)
 
 

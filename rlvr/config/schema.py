@@ -159,8 +159,9 @@ class RolloutConfig(Section):
 
 class VerifyConfig(Section):
     """What a failure of the verifier itself counts as, the share of failures at which the run
-    stops, what becomes of golds that cannot be compared by meaning, and on which share of problems
-    an echo may happen to be right.
+    stops, what becomes of golds that cannot be compared by meaning, on which share of problems
+    an echo may happen to be right, and for how many seconds a verifier of a user's file may work
+    on one response (null: for ever).
     """
 
     error: Literal["mask", "wrong"] = "mask"
@@ -168,6 +169,7 @@ class VerifyConfig(Section):
     stop_above: PositiveShare = 0.2
     gate: Literal["mark", "drop", "off"] = "mark"
     echo_limit: Share = 0.15
+    time_limit: PositiveFloat | None = 600.0
 
 
 class OptimizerConfig(Section):

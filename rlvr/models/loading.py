@@ -64,7 +64,21 @@ def load(
         raise UserError(
             f"{where}: the weights of '{name}' are not those of its config.json: {fault}"
         )
+    _say_whether_head_is_tied(model)
     return model, tokenizer
+
+
+def _say_whether_head_is_tied(model: PreTrainedModel) -> None:
+    """Write into the configuration that a head has weights of its own, where a file says otherwise.
+
+    transformers (5.23) leaves a head as it was saved, whatever `tie_word_embeddings` says; a copy
+    made from that configuration, a shard or an engine would tie it and lose it.
+    """
+    head = model.get_output_embeddings()
+    if head is None or head.weight is model.get_input_embeddings().weight:
+        return
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False
 
 
 def load_tokenizer(name: str, where: str = "model.name") -> PreTrainedTokenizerBase:

@@ -13,7 +13,14 @@ from typing import Any
 
 from rlvr.errors import RunError, UserError, suggest
 from rlvr.foreign import ContainedCode, is_foreign, name_place
-from rlvr.rewards.returned import check_count, check_finite, read_columns, read_reward, read_score
+from rlvr.rewards.returned import (
+    check_count,
+    check_finite,
+    count_rewards,
+    read_columns,
+    read_reward,
+    read_score,
+)
 from rlvr.types import Context, Problem, Reward, VerifiedGroup, VerifiedSample
 
 GroupReward = Callable[[VerifiedGroup, Context], Sequence[Reward]]
@@ -37,6 +44,9 @@ RESPONSE_NAMES = (
 
 # What it may ask for as lists, of all samples of a problem (OpenRLHF).
 LIST_NAMES = ("queries", "prompts", "labels")
+
+# What verl adds to `extra_info` (0.9.1, NaiveRewardManager): a question and its answer are two turns.
+VERL_EXTRAS: Mapping[str, Any] = {"num_turns": 2, "rollout_reward_scores": {}}
 
 # Who asks for one of these may return a mapping with `score`.
 VERL_NAMES = frozenset({"solution_str", "data_source"})
@@ -114,11 +124,24 @@ def _adapt_group(function: Callable[..., Any], names: Sequence[str]) -> GroupRew
 def _adapt_lists(
     function: Callable[..., Any], parameters: Sequence[inspect.Parameter], name: str
 ) -> GroupReward:
-    """Adapt a function of OpenRLHF, which sees all samples of a problem at once."""
+    """Adapt a function of OpenRLHF, which sees all samples of a problem at once.
+
+    One that answers with a single reward is written for a single sample, with which OpenRLHF calls
+    it since its version 0.10 (`SingleTurnAgentExecutor.execute`), and is asked once for each.
+    """
     ask = _bind_by_name(function, parameters, LIST_NAMES, name)
 
     def call(group: VerifiedGroup, _: Context) -> list[Reward]:
-        return read_columns(ask(_offer_lists(group)), len(group.members), name)
+        offered = _offer_lists(group)
+        returned = ask(offered)
+        count = len(group.members)
+        if count == 1 or count_rewards(returned) != 1:
+            return read_columns(returned, count, name)
+        rewards: list[Reward] = []
+        for index in range(count):
+            alone = {key: values[index : index + 1] for key, values in offered.items()}
+            rewards += read_columns(ask(alone), 1, name)
+        return rewards
 
     return call
 
@@ -196,7 +219,7 @@ def _offer_response(member: VerifiedSample, context: Context) -> Mapping[str, An
     problem = rollout.prompt.problem
     extra_info = problem.meta.get("extra_info", problem.meta)
     if isinstance(extra_info, Mapping):
-        extra_info = dict(extra_info)
+        extra_info = {**extra_info, **VERL_EXTRAS}
     return {
         "response": rollout.text,
         "completion": rollout.text,
@@ -220,7 +243,8 @@ def _offer_lists(group: VerifiedGroup) -> Mapping[str, list[Any]]:
     prompts: list[str] = []
     for member in group.members:
         prompt = member.rollout.prompt.text
-        queries.append(prompt + member.rollout.text)
+        # With the token that ends the turn, as OpenRLHF decodes what it gives.
+        queries.append(prompt + member.rollout.text + member.rollout.end)
         prompts.append(prompt)
     labels = [_get_raw_gold(group.problem)] * len(prompts)
     return {"queries": queries, "prompts": prompts, "labels": labels}

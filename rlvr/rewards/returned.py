@@ -67,6 +67,15 @@ def read_columns(value: Any, count: int, name: str) -> list[Reward]:
     return read
 
 
+def count_rewards(value: Any) -> int | None:
+    """Return how many rewards a function of lists has given; None where that cannot be seen."""
+    rewards = value.get("rewards") if isinstance(value, Mapping) else value
+    try:
+        return len(_read_numbers(rewards))
+    except (TypeError, ValueError):
+        return None
+
+
 def _read_logged(values: Any, count: int, key: str, name: str) -> list[float]:
     """Return one number for each sample; one alone is that of all samples."""
     column = _read_numbers(values)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr.engines.base import Engine
+from rlvr.errors import RunError
 from rlvr.metrics.timing import timed
 from rlvr.seeds import key_of
 from rlvr.tasks.answer_forms import TURN_ENDS
@@ -48,12 +49,14 @@ class Rollouts:
             numbers = _number_samples(prompt, sampling)
             keys = tuple(key_of(*seed, prompt.problem.id, number) for number in numbers)
             requests.append(Request(prompt.token_ids, keys))
-        generations = iter(self.engine.generate(requests, sampling))
-        turn_ends = _find_turn_ends(self.tokenizer)
+        generated = self.engine.generate(requests, sampling)
+        _check_generations(generated, len(prompts) * sampling.samples, self.engine)
+        generations = iter(generated)
+        special = _list_special_tokens(self.tokenizer)
         rollouts: list[Rollout] = []
         for prompt in prompts:
             for number in _number_samples(prompt, sampling):
-                rollout = self._make_rollout(prompt, number, next(generations), sampling, turn_ends)
+                rollout = self._make_rollout(prompt, number, next(generations), sampling, special)
                 rollouts.append(rollout)
         return rollouts
 
@@ -63,9 +66,11 @@ class Rollouts:
         number: int,
         generation: Generation,
         sampling: Sampling,
-        turn_ends: Mapping[int, str],
+        special: Mapping[int, str],
     ) -> Rollout:
+        turn_ends = _find_turn_ends(special)
         text = _decode_turns(generation.token_ids, self.tokenizer, turn_ends)
+        last = generation.token_ids[-1:]
         return Rollout(
             prompt=prompt,
             index=number,
@@ -75,6 +80,7 @@ class Rollouts:
             text=_cut_at_stop(text, sampling.stop),
             finish=generation.finish,
             version=self.engine.version,
+            end=special.get(last[0], "") if last else "",
         )
 
     @timed("load")
@@ -84,18 +90,42 @@ class Rollouts:
         self.proof(self.engine)
 
 
+def _check_generations(generated: Sequence[Generation], wanted: int, engine: Engine) -> None:
+    """Raise RunError unless an engine gave a generation for each key it was asked for."""
+    if len(generated) != wanted:
+        raise RunError(
+            f"engine '{type(engine).__name__}' gave {len(generated)} generations for {wanted} samples"
+        )
+    for number, generation in enumerate(generated):
+        tokens = len(generation.token_ids)
+        if len(generation.logprobs) != tokens:
+            raise RunError(
+                f"engine '{type(engine).__name__}' gave {len(generation.logprobs)} log-probabilities"
+                f" for {tokens} tokens (sample {number})"
+            )
+
+
 def _number_samples(prompt: Prompt, sampling: Sampling) -> range:
     """Return the numbers of a prompt's samples, which go on where a problem is drawn again."""
     start = prompt.draw.copy * sampling.samples
     return range(start, start + sampling.samples)
 
 
-def _find_turn_ends(tokenizer: Any) -> dict[int, str]:
-    """Return the text of each token that ends a turn."""
-    turn_ends: dict[int, str] = {}
+def _list_special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Return the text of each token that decoding leaves out."""
+    special: dict[int, str] = {}
     for token_id, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
-        if str(token) in TURN_ENDS:
-            turn_ends[token_id] = str(token)
+        if token.special or str(token) in TURN_ENDS:
+            special[token_id] = str(token)
+    return special
+
+
+def _find_turn_ends(special: Mapping[int, str]) -> dict[int, str]:
+    """Return those tokens that end a turn."""
+    turn_ends: dict[int, str] = {}
+    for token_id, text in special.items():
+        if text in TURN_ENDS:
+            turn_ends[token_id] = text
     if "<|return|>" in turn_ends.values():
         # harmony ends its thinking with <|end|>, its turn with <|return|>
         turn_ends = {key: text for key, text in turn_ends.items() if text != "<|end|>"}

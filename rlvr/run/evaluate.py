@@ -18,7 +18,7 @@ from rlvr.build.benchmarks import make_benchmark
 from rlvr.build.models import load_engine, load_policy
 from rlvr.build.problems import read_problems
 from rlvr.config import loader
-from rlvr.config.schema import EvalSetConfig, ModelConfig, Spec
+from rlvr.config.schema import EvalSetConfig, ModelConfig, Spec, VerifyConfig
 from rlvr.data.prompts import Bos
 from rlvr.errors import UserError
 from rlvr.evaluation.ask import Benchmark
@@ -205,7 +205,13 @@ def _make_benchmarks(
     benchmarks: list[Benchmark] = []
     for row, own_problems in zip(rows, problems, strict=True):
         benchmark = make_benchmark(
-            row, own_problems, tokenizer, prompts.max_tokens, default, prompts.bos
+            row,
+            own_problems,
+            tokenizer,
+            prompts.max_tokens,
+            default,
+            prompts.bos,
+            VerifyConfig().time_limit,
         )
         benchmarks.append(benchmark)
     return benchmarks

@@ -32,6 +32,7 @@ CHANGEABLE = {
     "run.steps",
     "run.threads",
     "reward_timeout",
+    "verify.time_limit",
     "checkpoint",
     "trackers",
 }

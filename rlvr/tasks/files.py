@@ -7,6 +7,7 @@ how a row becomes a problem in `problems.py`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, Literal
 
 from rlvr.errors import UserError, import_optional
 from rlvr.registry import register
+from rlvr.tasks.arrow_rows import iterate_rows
 from rlvr.tasks.problems import Layout, Unanswered, build_problems
-from rlvr.tasks.row_files import expand_path, read_rows, read_stem
+from rlvr.tasks.row_files import BATCH_ROWS, expand_path, read_rows, read_stem
 from rlvr.types import Problem
 
 DATA_DIR = "RLVR_DATA_DIR"
@@ -80,11 +82,14 @@ def hub(
     )
     files = {"data_files": data_files} if data_files else {}
     try:
-        rows = datasets.load_dataset(dataset, subset, split=split, **files)
+        loaded = datasets.load_dataset(dataset, subset, split=split, **files)
     # No network, no such set or split, a fault in the set: each library has its own kinds.
     except Exception as error:
         reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise UserError(f"data set '{dataset}': cannot be loaded: {reason}") from None
+    # As Arrow's tables: the library's own rows have lost what a gold of mixed types was written as.
+    tables = loaded.with_format("arrow").iter(batch_size=BATCH_ROWS)
+    rows = itertools.chain.from_iterable(map(iterate_rows, tables))
     placed_rows = ((f"row {index}", row) for index, row in enumerate(rows))
     layout = Layout(columns, answer_after, answer_in, choices, task)
     return build_problems(placed_rows, dataset, f"{dataset}/{split}", layout, unanswered)

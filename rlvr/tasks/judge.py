@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from rlvr import registry
-from rlvr.foreign import ContainedCode, is_foreign
+from rlvr.foreign import ContainedCode, ForeignTimeout, is_foreign, name_place
 from rlvr.types import Problem, Response, Status, Verdict
 
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.
@@ -20,34 +20,41 @@ Judge = Callable[[Problem, Response], Pending]
 MAX_REASON_LENGTH = 200
 
 
-def judge_by_task(problem: Problem, response: Response) -> Pending:
+def judge_by_task(problem: Problem, response: Response, seconds: float | None = None) -> Pending:
     """Return the verdict by the task that the problem itself names."""
     judge = registry.find("task", problem.task, problem.id).function
-    return _call(judge, problem, response)
+    return judge_in_time(judge, seconds, problem, response)
+
+
+def judge_in_time(
+    judge: Judge, seconds: float | None, problem: Problem, response: Response
+) -> Pending:
+    """Return what a verifier gives; one that is not ours is contained and its verdict checked.
+
+    Raises ForeignTimeout where that one has not answered after so many seconds.
+    """
+    if not is_foreign(judge):
+        return judge(problem, response)
+    with ContainedCode(seconds, "verify.time_limit"):
+        return _check_verdict(judge(problem, response))
 
 
 def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
     """Return the verdict with its time, or the future of one.
 
-    An exception of the verifier becomes the status `error`.
+    An exception of the verifier becomes the status `error`, and the end of its time `timeout`.
     """
     start = time.perf_counter()
     try:
-        verdict = _call(judge, problem, response)
+        verdict = judge_in_time(judge, None, problem, response)
+    except ForeignTimeout as error:
+        verdict = Verdict(Status.TIMEOUT, rule=f"{error}{name_place(error)}")
     # A verifier may be anybody's code; it is counted, and stops the run when frequent.
     except Exception as error:
         verdict = _report_error(error)
     if isinstance(verdict, Future):
         return verdict
     return replace(verdict, ms=1000 * (time.perf_counter() - start))
-
-
-def _call(judge: Judge, problem: Problem, response: Response) -> Pending:
-    """Return what a verifier gives; one that is not ours is contained and its verdict checked."""
-    if not is_foreign(judge):
-        return judge(problem, response)
-    with ContainedCode():
-        return _check_verdict(judge(problem, response))
 
 
 def _check_verdict(verdict: Pending) -> Pending:

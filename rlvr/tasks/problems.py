@@ -156,9 +156,11 @@ def _build_problem(row: Row, where: str, default_id: str, layout: Layout) -> Pro
 
 def _take_gold(row: Row, column: str, layout: Layout, where: str) -> str:
     """Return the gold of a row, taken from its column as the layout says."""
-    text = _read_text(lookup(row, column, where), "answer", column, where)
+    value = lookup(row, column, where)
     if layout.task in (None, "math") and not layout.choices:
-        text = _unwrap(text, column, where)
+        text = _read_one_of_list(value, column, where)
+    else:
+        text = _read_text(value, "answer", column, where)
     if layout.after is not None:
         _, mark, text = text.rpartition(layout.after)
         if not mark or not text.strip():
@@ -185,7 +187,11 @@ def _read_text(value: Any, field: str, column: str, where: str) -> str:
         raise UserError(f"{where}: '{column}' {fault}") from None
 
 
-def _unwrap(text: str, column: str, where: str) -> str:
+def _read_one_of_list(value: Any, column: str, where: str) -> str:
+    """Return an answer that may stand alone in a list, or in one that is written as text."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    text = _read_text(value, "answer", column, where)
     try:
         return unwrap_list(text)
     except NoText as fault:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from rlvr.errors import UserError
+from rlvr.tasks.arrow_rows import iterate_rows
 
 # A place in its file, and the row there.   ("line 7", {"question": "2 + 2?", "answer": "4"})
 PlacedRow = tuple[str, Any]
 
-# How many rows of a Parquet file are Python's objects at a time.
-_BATCH_ROWS = 4096
+# How many rows of a table are Python's objects at a time.
+BATCH_ROWS = 4096
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -151,9 +152,8 @@ def _read_parquet(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     index = 0
     try:
         # A table whose rows are Python's objects is many times as large as the file.
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(_BATCH_ROWS):
-            rows = _round_times(pyarrow.Table.from_batches([batch])).to_pylist()
-            for row in rows:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(BATCH_ROWS):
+            for row in iterate_rows(pyarrow.Table.from_batches([batch])):
                 yield f"row {index}", row
                 index += 1
     except pyarrow.ArrowException as error:
@@ -161,18 +161,6 @@ def _read_parquet(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
         raise UserError(f"{name}: not a readable Parquet file: {first_line}") from None
     except ValueError as error:  # a text that is no UTF-8, a date that Python does not have
         raise UserError(f"{name}: a value cannot be read: {error}") from None
-
-
-def _round_times(table: Any) -> Any:
-    """Return a table without nanoseconds, which Python's times do not have."""
-    import pyarrow
-
-    for index, field in enumerate(table.schema):
-        if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns":
-            microseconds = pyarrow.timestamp("us", field.type.tz)
-            rounded = table.column(index).cast(microseconds, safe=False)
-            table = table.set_column(index, field.name, rounded)
-    return table
 
 
 _READERS: Mapping[str, Callable[[io.BufferedIOBase, str], Iterator[PlacedRow]]] = {

@@ -219,7 +219,7 @@ def test_world_in_which_one_rank_fails_says_why_in_one_line(place: Place) -> Non
     ended = place.train("grpo", "raised", 2, fail="raised 1 2")
     assert ended.status == 1
     assert ended.err.startswith(
-        "rlvr: reward 'digits' raised ValueError: no digits today (problem '"
+        "rlvr: reward 'digits' raised ValueError: no digits today (plugins.py, line "
     )
     assert ended.err.count("\n") == 1
 

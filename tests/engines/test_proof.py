@@ -112,7 +112,8 @@ def test_weights_of_one_kind_that_never_arrive_are_caught_before_the_first_step(
     tiny.sharpen(tiny.model(), 8).save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
     loaded = load_policy(loader.load(of(tmp_path / "model", tmp_path)))
-    engine = loaded.rollouts.engine
+    guarded: Any = loaded.rollouts.engine
+    engine = guarded.made
     assert isinstance(engine, Apart)
     with torch.no_grad():
         for parameter in engine.parameters.values():
@@ -148,7 +149,7 @@ def test_the_local_engine_is_asked_no_probe(tiny_model: Path) -> None:
 def _stale_on_one_rank(world: World, recipe: dict[str, Any]) -> str:
     loaded = load_policy(loader.load(recipe), world)
     engine: Any = loaded.rollouts.engine
-    engine.until = 1 if world.rank == 1 else 1000
+    engine.made.until = 1 if world.rank == 1 else 1000
     with torch.no_grad():
         for parameter in loaded.policy.master:
             parameter.mul_(1.01)

@@ -11,10 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import tiny
+from support.worlds import in_world
 from torch import Tensor
 
+from rlvr.distributed.world import SINGLE_PROCESS, World
 from rlvr.errors import UserError
 from rlvr.models import loading
+from rlvr.models.export import export
+from rlvr.models.lora import add_lora
+from rlvr.models.policy import Policy
 
 Weights = dict[str, Tensor]
 
@@ -135,3 +140,37 @@ def test_a_configuration_of_no_model_is_one_line(tmp_path: Path, key: str, value
     with pytest.raises(UserError) as caught:
         loading.load(str(folder), torch.float32)
     assert "\n" not in str(caught.value) and "model.name" in str(caught.value)
+
+
+def untie(weights: Weights) -> Weights:
+    """Save a head of its own, as some trainers do under a configuration that says it is tied."""
+    generator = torch.Generator().manual_seed(5)
+    head = torch.randn(weights["model.embed_tokens.weight"].shape, generator=generator)
+    return weights | {"lm_head.weight": head}
+
+
+def export_again(world: World, folder: Path, lora: bool) -> None:
+    """Load a model, with adapters that say nothing yet and in shards where there are several ranks."""
+    module, tokenizer = loading.load(str(folder), torch.float32)
+    if lora:
+        add_lora(module, rank=2, alpha=4, targets=["q_proj"], seed=0)
+    policy = Policy(module, torch.float32, 1024, tokenizer, shard=world.size > 1)
+    policy.distribute(world)
+    export(policy, folder.parent / "out")
+
+
+@pytest.mark.parametrize(("size", "lora"), [(1, False), (1, True), (2, False)])
+def test_a_head_saved_apart_stays_apart(tmp_path: Path, size: int, lora: bool) -> None:
+    folder = tiny.save(tmp_path / "tiny")
+    rename(folder, untie)
+    ids = torch.arange(3, 20)[None]
+    wanted = loading.load(str(folder), torch.float32)[0](ids).logits
+    if size > 1:
+        in_world(size, export_again, folder, lora)
+    else:
+        export_again(SINGLE_PROCESS, folder, lora)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    again, _ = loading.load(str(tmp_path / "out"), torch.float32)
+    assert again.get_output_embeddings().weight is not again.get_input_embeddings().weight
+    torch.testing.assert_close(again(ids).logits, wanted, rtol=0, atol=0)

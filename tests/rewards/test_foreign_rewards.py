@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,31 @@ def test_a_function_of_queries_prompts_and_labels_sees_all_samples_of_a_problem_
     assert seen == ([prompt + "yes", prompt + "no"], [prompt] * 2, ["15", "15"])
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda value: [value],
+        torch.tensor,
+        lambda value: {"rewards": torch.tensor([value]), "scores": [value]},
+    ],
+)
+def test_a_function_of_one_sample_is_asked_once_for_each(wrap: Callable[[float], Any]) -> None:
+    def score(queries, prompts, labels):
+        return wrap(float(len(queries[0]) - len(prompts[0])))
+
+    assert values(score, "yes", "no", "maybe") == [3.0, 2.0, 5.0]
+
+
+def test_a_query_ends_in_the_token_that_ended_the_turn() -> None:
+    asked = group("yes", "no")
+    ended = replace(asked.members[0], rollout=replace(asked.members[0].rollout, end="<|im_end|>"))
+    asked = replace(asked, members=(ended, asked.members[1]))
+    SEEN.clear()
+    checked_reward("mine", remember)(asked, CONTEXT)
+    prompt = "user: 7 + 8? model: <think>"
+    assert SEEN[0][0] == [f"{prompt}yes<|im_end|>", f"{prompt}no"]
+
+
 def test_its_parameters_may_come_in_any_order_and_with_more_behind() -> None:
     assert values(lambda labels, queries: [len(labels), len(queries[0])], "ab", "c") == [2.0, 29.0]
     assert values(lambda queries, prompts, labels, **kwargs: [len(kwargs)] * 2, "a", "b") == [
@@ -165,7 +191,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     assert (data_source, ground_truth, extra_info) == (
         "sums",
         "15",
-        {"index": 124, "split": "train"},
+        {"index": 124, "split": "train", "num_turns": 2, "rollout_reward_scores": {}},
     )
     return float(solution_str == ground_truth)
 
@@ -178,7 +204,7 @@ def test_a_problem_that_is_not_from_verl_has_its_task_as_data_source_and_its_met
     None
 ):
     def score(data_source, solution_str, ground_truth, extra_info):
-        return {"score": data_source == "math" and extra_info == {"level": 3}}
+        return {"score": data_source == "math" and extra_info["level"] == 3}
 
     assert values(score, "x", meta={"level": 3}) == [1.0]
 
@@ -211,10 +237,7 @@ def test_a_mapping_of_parts_is_still_added_up() -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda queries: [1.0], "reward 'mine' returned 1 values for 2 responses"),
         (lambda queries: [1.0] * 3, "reward 'mine' returned 3 values for 2 responses"),
-        (lambda queries: torch.tensor(1.0), "reward 'mine' returned 1 values for 2 responses"),
-        (lambda queries: {"rewards": [1.0]}, "reward 'mine' returned 1 values for 2 responses"),
         (
             lambda queries: {"rewards": [1.0, 2.0], "scores": [1.0, 2.0, 3.0]},
             "reward 'mine' returned 3 values of 'scores' for 2 responses",
@@ -332,7 +355,8 @@ def custom_reward_function(response, ground_truth):
 
 def reward_func(queries, prompts, labels):
     """As in the examples of OpenRLHF."""
-    lengths = [len(query) - len(prompt) for query, prompt in zip(queries, prompts)]
+    responses = [query.removesuffix("<end>") for query in queries]
+    lengths = [len(response) - len(prompt) for response, prompt in zip(responses, prompts)]
     assert labels == ["4"] * len(queries), labels
     assert all(query.startswith(prompt) for query, prompt in zip(queries, prompts))
     reward = torch.tensor([2.0 + length for length in lengths])

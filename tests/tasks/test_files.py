@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.rows import NESTED, refuse_nested, refused, write
@@ -187,33 +188,91 @@ def test_parameters_of_the_recipe(tmp_path: Path) -> None:
         find("data", "file", "data").bind({}, "data")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("datasets") is not None, reason="the package datasets is installed"
-)
-def test_the_hub_needs_its_package() -> None:
+def test_the_hub_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"data set 'openai/gsm8k': needs the package datasets"):
         hub(dataset="openai/gsm8k", subset="main")
 
 
-class _Fake:
-    """Stands for the package datasets."""
+@pytest.fixture
+def data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that `datasets` reads as it does one of the hub."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    return folder
 
-    @staticmethod
-    def load_dataset(name: str, subset: str | None, split: str) -> list:
-        if name == "gone":
-            raise ConnectionError("Couldn't reach 'gone' on the Hub\nand more")
-        return [{"question": f"{subset} {split}", "answer": "steps\n#### 5"}]
+
+def test_the_hub_is_read_like_a_file(data_set: Path) -> None:
+    write(data_set / "test.jsonl", [{"question": "2+3?", "answer": "steps\n#### 5"}])
+    problem = hub(dataset=str(data_set), split="test", answer_after="####")[0]
+    assert (problem.id, problem.question, problem.answer) == (f"{data_set}/test/0", "2+3?", "5")
 
 
-def test_the_hub_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "datasets", _Fake)
-    problem = hub(dataset="openai/gsm8k", subset="main", split="test", answer_after="####")[0]
-    assert (problem.id, problem.question, problem.answer) == (
-        "openai/gsm8k/test/0",
-        "main test",
-        "5",
+def test_a_set_that_is_not_there_is_one_line(data_set: Path) -> None:
+    with pytest.raises(UserError, match=r"^data set '.*gone': cannot be loaded: [^\n]+$"):
+        hub(dataset=str(data_set / "gone"))
+
+
+# Rows as verl has them, of several sets in one file: what stands under a name differs in type.
+MIXED_ROWS = [
+    {
+        "data_source": "sums",
+        "prompt": [{"role": "user", "content": "1+1?"}],
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        "extra_info": {"index": 0, "split": "train"},
+    },
+    {
+        "data_source": "lists",
+        "prompt": [{"role": "user", "content": "1+2?"}],
+        "reward_model": {"style": "rule", "ground_truth": 3},
+        "extra_info": {"index": "x", "more": {"a": 1}},
+    },
+]
+
+
+@pytest.mark.parametrize("way", ["hub", "hub of parquet", "parquet"])
+def test_mixed_types_are_read_as_they_were_written(data_set: Path, way: str) -> None:
+    from datasets import load_dataset
+
+    path = write(data_set / "train.jsonl", MIXED_ROWS)
+    if way != "hub":
+        rows = load_dataset("json", data_files=path, split="train")
+        rows.to_parquet(str(data_set / "train.parquet"))
+        Path(path).unlink()
+    problems = (
+        file(path=str(data_set / "train.parquet"))
+        if way == "parquet"
+        else hub(dataset=str(data_set))
     )
-    with pytest.raises(
-        UserError, match=r"^data set 'gone': cannot be loaded: Couldn't reach 'gone' on the Hub$"
-    ):
-        hub(dataset="gone")
+    assert [(problem.question, problem.answer) for problem in problems] == [
+        ("1+1?", "2"),
+        ("1+2?", "3"),
+    ]
+    extras = [problem.meta["extra_info"] for problem in problems]
+    assert extras == [row["extra_info"] for row in MIXED_ROWS]
+
+
+@pytest.mark.parametrize("way", ["hub", "parquet"])
+def test_golds_beside_a_number_keep_their_digits(data_set: Path, way: str) -> None:
+    """`datasets` 5.2 itself reads them as 7, 0.1, 100000.0, None and [1, 2]."""
+    from datasets import load_dataset
+
+    golds: list[Any] = ["007", "0.10", "1e5", "null", "(1,2)", r"\frac{1}{2}", 12]
+    path = write(data_set / "train.jsonl", [{"question": "?", "answer": gold} for gold in golds])
+    if way == "parquet":
+        rows = load_dataset("json", data_files=path, split="train")
+        rows.to_parquet(str(data_set / "golds.parquet"))
+        problems = file(path=str(data_set / "golds.parquet"))
+    else:
+        problems = hub(dataset=str(data_set))
+    assert [problem.answer for problem in problems] == list(map(str, golds))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_a_gold_alone_in_a_list_is_the_gold(tmp_path: Path, name: str) -> None:
+    rows = [{"question": "1 + 1?", "answer": ["2"]}]
+    assert file(path=write(tmp_path / name, rows))[0].answer == "2"
+    rows[0]["answer"].append("3")
+    with pytest.raises(UserError, match=r"'answer' is not a text; reach into it with .*answer\.0"):
+        file(path=write(tmp_path / name, rows))
