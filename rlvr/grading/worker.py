@@ -13,13 +13,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 START_SECONDS = 120.0  # importing a large library on a busy machine
 PATIENCE = 10.0  # the clock may show so many times the processor seconds, and this many more
+REMEMBERED = 1024  # questions whose answer is known or on its way
 
 _ROOT = str(Path(__file__).parents[2])
 
@@ -179,11 +182,31 @@ class HelperPool:
         self._helpers = [Killable(script, environment) for _ in range(size + 1)]
         for helper in self._helpers:
             self._ready.put(helper)
+        self._recent: OrderedDict[str, Future[Any]] = OrderedDict()  # by question
+        self._lock = threading.Lock()
         _call_before_threads_are_joined(self.close)
 
     def ask(self, request: Any, seconds: float) -> Future[Any]:
-        """Return the future answer to a request; its exception is Late or Died."""
-        return self._askers.submit(self._ask, request, seconds)
+        """Return the future answer to a request; its exception is Late or Died.
+
+        The same question again is not worked on again, while it is among the last ones: an answer
+        that many samples of a problem have in common takes its time once, also where it is late.
+        """
+        answer: Future[Any] = Future()
+        self._submit_once(request, seconds).add_done_callback(partial(_copy_outcome, answer))
+        return answer
+
+    def _submit_once(self, request: Any, seconds: float) -> Future[Any]:
+        """Return the future of a question, which may have been asked before."""
+        question = json.dumps([seconds, request])
+        with self._lock:
+            known = self._recent.pop(question, None)
+            if known is None or _has_failed(known):
+                known = self._askers.submit(self._ask, request, seconds)
+            self._recent[question] = known
+            if len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
+        return known
 
     def close(self) -> None:
         """End the helpers and give up all questions that wait."""
@@ -209,6 +232,25 @@ class HelperPool:
         with contextlib.suppress(Late, Died):
             helper.start()
         self._ready.put(helper)
+
+
+def _copy_outcome(answer: Future[Any], known: Future[Any]) -> None:
+    """Settle a future as another one was, unless whoever waited for it has given it up."""
+    if not answer.set_running_or_notify_cancel():
+        return
+    if known.cancelled():
+        answer.set_exception(Died("the helper process was stopped"))
+        return
+    error = known.exception()
+    if error is None:
+        answer.set_result(known.result())
+    else:
+        answer.set_exception(error)
+
+
+def _has_failed(known: Future[Any]) -> bool:
+    """Return whether a question got no answer through no fault of its own."""
+    return known.cancelled() or (known.done() and isinstance(known.exception(), Died))
 
 
 def _call_before_threads_are_joined(close: Callable[[], None]) -> None:

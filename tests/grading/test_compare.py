@@ -29,10 +29,11 @@ from rlvr.grading import (
     precision,
     rules,
     scalars,
+    worker,
 )
 from rlvr.grading.compare import compare
 from rlvr.grading.parser import parse
-from rlvr.grading.worker import HelperPool
+from rlvr.grading.worker import Died, HelperPool, Late
 from rlvr.tasks.judge import judge_safely, wait_all
 from rlvr.tasks.math import STRING_ONLY, gate, math
 from rlvr.types import Problem, Response, Status, Verdict
@@ -185,6 +186,56 @@ def test_what_uses_up_its_processor_time_is_a_timeout_and_delays_no_other_thread
         thread.join()
     assert {v.status for v in found} == {Status.TIMEOUT, Status.WRONG}
     assert [v.rule for v in found if v.status is Status.TIMEOUT] == ["box:symbolic:timeout"]
+
+
+# Stands for the helper of the library: it writes down what it is asked.
+NOTING_LIBRARY = """
+import os, sys, time
+from rlvr.grading.worker import serve
+
+def handle(request):
+    if request != "ready?":
+        with open(os.environ["NOTES"], "a") as notes: print(request, file=notes)
+    if request == "die": os._exit(1)
+    end = time.process_time() + 5.0
+    while request == "slow" and time.process_time() < end: pass
+    return [request]
+
+serve(handle)
+"""
+
+
+def test_the_same_question_again_takes_no_time(tmp_path: Path) -> None:
+    script = tmp_path / "library.py"
+    script.write_text(NOTING_LIBRARY, encoding="utf-8")
+    notes = tmp_path / "notes"
+    helpers = HelperPool(str(script), {"NOTES": str(notes)}, 2)
+    asked = [helpers.ask("slow", 0.2) for _ in range(20)]
+    assert all(isinstance(future.exception(), Late) for future in asked)
+    assert [helpers.ask("quick", 0.2).result() for _ in range(20)] == [["quick"]] * 20
+    assert isinstance(helpers.ask("slow", 0.2).exception(), Late)
+    assert notes.read_text().split() == ["slow", "quick"]
+    # More time is another question, and what died is asked again.
+    assert isinstance(helpers.ask("slow", 0.3).exception(), Late)
+    for _ in range(2):
+        assert isinstance(helpers.ask("die", 0.2).exception(), Died)
+    assert notes.read_text().split() == ["slow", "quick", "slow", "die", "die"]
+    assert len({id(future) for future in asked}) == 20  # whoever gives one up takes it from nobody
+    helpers.close()
+
+
+def test_only_the_last_questions_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "REMEMBERED", 2)
+    script = tmp_path / "library.py"
+    script.write_text(NOTING_LIBRARY, encoding="utf-8")
+    notes = tmp_path / "notes"
+    helpers = HelperPool(str(script), {"NOTES": str(notes)}, 1)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        helpers.ask(name, 1.0).result()
+    assert notes.read_text().split() == ["a", "b", "c", "b"]
+    helpers.close()
 
 
 @pytest.mark.parametrize(
