@@ -34,6 +34,9 @@ GRACE = 5.0
 # The first Ctrl-C ends the step, the second the run, this one the processes that did not listen.
 ENDING_INTERRUPT = 3
 
+# The exit status of a launcher that SIGTERM has ended, as shells have it.
+TERMINATED = 128 + signal.SIGTERM
+
 
 # Ray takes about 15 seconds to see that a node is gone, while the processes of the others see it at
 # once.
@@ -165,8 +168,11 @@ def launch(count: int, argv: Sequence[str], entry: Entry) -> tuple[int, str]:
     why
     """
     launcher = LocalLauncher()
-    with forward_interrupts(launcher.interrupt):
-        return launcher.run(count, argv, entry)
+    try:
+        with forward_interrupts(launcher.interrupt):
+            return launcher.run(count, argv, entry)
+    finally:
+        _end_processes([one.process for one in launcher.started])
 
 
 def _describe_world(size: int, count: int, meet: tuple[str, str] | None) -> dict[str, str]:
@@ -255,12 +261,17 @@ def _end_with_the_launcher() -> None:
 
 @contextmanager
 def forward_interrupts(interrupt: Callable[[], Any]) -> Iterator[None]:
-    """Call `interrupt` on Ctrl-C instead of ending the launcher."""
-    before = signal.signal(signal.SIGINT, lambda *_: interrupt())
+    """Call `interrupt` on Ctrl-C instead of ending the launcher, which SIGTERM ends in good order."""
+    handlers = {
+        signal.SIGINT: lambda *_: interrupt(),
+        signal.SIGTERM: lambda *_: sys.exit(TERMINATED),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _find_free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -148,7 +149,7 @@ def _build_problem(row: Row, where: str, default_id: str, layout: Layout) -> Pro
         id=_read_id(row, columns, where, default_id),
         task=layout.task or _choose_task(layout, answer_column),
         question=question,
-        answer=answer.strip(),
+        answer=sys.intern(answer.strip()),  # golds repeat, and a million of them take 64 MB
         meta=meta or _NO_META,
         solution=solution,
     )

@@ -26,16 +26,24 @@ BATCH_ROWS = 4096
 
 _BOM = b"\xef\xbb\xbf"
 
+
+def _open_zstd(path: Path) -> io.BufferedReader:
+    """Open a file of Zstandard, which Python reads from version 3.14 on, and Arrow always."""
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+
+
 # What a file is compressed by, as the end of its name says.
 _DECOMPRESSORS: Mapping[str, Callable[[Path], io.BufferedIOBase]] = {
     ".gz": gzip.GzipFile,
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
+    ".zst": _open_zstd,
 }
 
 # Files of other kinds that come in people's way, and what to do with them.
 _HINTS = {
-    ".zst": "decompress it first: zstd -d",
     ".zip": "unpack it first",
     ".csv": "convert it: pandas.read_csv(…).to_parquet(…)",
     ".tsv": "convert it: pandas.read_csv(…, sep='\\t').to_parquet(…)",
@@ -150,6 +158,8 @@ def _read_parquet(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     import pyarrow.parquet
 
     index = 0
+    if not file.seekable():
+        file = io.BytesIO(file.read())
     try:
         # A table whose rows are Python's objects is many times as large as the file.
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(BATCH_ROWS):

@@ -1,11 +1,17 @@
-"""The third Ctrl-C ends the processes of a run, also those that hear no signal."""
+"""The third Ctrl-C ends the processes of a run, also those that hear no signal, and SIGTERM the launcher
+with them.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +55,52 @@ def test_the_third_ctrl_c_ends_all_processes(
     finally:
         for one in launcher.started:
             one.process.kill()
+
+
+LAUNCHING = """
+import sys, time
+from pathlib import Path
+from rlvr.distributed.launch import launch
+
+def work(argv, say):
+    Path(argv[0], str(__import__("os").getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    sys.exit(launch(2, sys.argv[1:], work)[0])
+"""
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_sigterm_ends_the_launcher_and_its_processes_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "started").mkdir()
+    script = tmp_path / "launching.py"
+    script.write_text(LAUNCHING, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "started")],
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+        cwd=tmp_path,
+    )
+    try:
+        until = time.monotonic() + 120
+        while len(list((tmp_path / "started").iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        started = [int(path.name) for path in (tmp_path / "started").iterdir()]
+        assert len(started) == 2
+        assert list((tmp_path / "temporary").glob("pymp-*"))  # where the processes are asked for
+        process.terminate()
+        assert process.wait(30) == launch.TERMINATED
+        assert list((tmp_path / "temporary").glob("pymp-*")) == []
+        assert not any(is_alive(number) for number in started)
+    finally:
+        process.kill()

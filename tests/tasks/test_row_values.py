@@ -9,6 +9,7 @@ import lzma
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -118,7 +119,7 @@ def test_a_broken_line_of_json_lines_called_json_is_named(tmp_path: Path) -> Non
         ("a.txt", LINES, "it looks as if it should be called a.txt.jsonl"),
         ("rows", "[]", "it looks as if it should be called rows.json"),
         ("a.csv", "question,answer", "to_parquet"),
-        ("a.jsonl.zst", "", "zstd -d"),
+        ("a.jsonl.zip", "", "unpack it first"),
     ],
 )
 def test_a_file_of_another_name_is_told_what_to_be_called(
@@ -129,8 +130,21 @@ def test_a_file_of_another_name_is_told_what_to_be_called(
     assert "should end in .json, .jsonl, .parquet" in message and hint in message
 
 
+def compress_zstd(content: bytes) -> bytes:
+    buffer = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(buffer, "zstd") as stream:
+        stream.write(content)
+    return buffer.getvalue().to_pybytes()
+
+
 @pytest.mark.parametrize(
-    ("ending", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+    ("ending", "compress"),
+    [
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".xz", lzma.compress),
+        (".zst", compress_zstd),
+    ],
 )
 def test_compressed_files(tmp_path: Path, ending: str, compress: Any) -> None:
     plain = Path(write(tmp_path / "p.parquet", ROWS[:1])).read_bytes()
