@@ -52,7 +52,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[Any]:
 
 
 def same_weights(run: Run) -> bool:
-    engine = run.rollouts.engine.parameters
+    engine = run.rollouts.engine.reader.parameters
     return all(
         torch.equal(engine[name], weight.to(engine[name].dtype))
         for name, weight in run.learner.weights()
@@ -223,17 +223,19 @@ def test_no_stage_writes_into_the_tensors_of_another(
 def test_new_weights_reach_the_engine(tiny_model: Path, compute: str) -> None:
     run = made(tiny_model, model={"name": str(tiny_model), "compute": compute}).run
     engine = run.rollouts.engine
-    assert set(engine.parameters) == {name for name, _ in run.learner.weights()}
+    assert set(engine.reader.parameters) == {name for name, _ in run.learner.weights()}
     assert engine.version == 0 and same_weights(run)
-    before = {name: weight.clone() for name, weight in engine.parameters.items()}
+    before = {name: weight.clone() for name, weight in engine.reader.parameters.items()}
     for number, result in enumerate(stepped(run, 3)):
         assert result.state.step == number + 1
         assert {s.rollout.version for s in samples_of(result)} == {number}
     assert engine.version == 3 and same_weights(run)
-    assert {weight.dtype for weight in engine.parameters.values()} == {getattr(torch, compute)}
+    assert {weight.dtype for weight in engine.reader.parameters.values()} == {
+        getattr(torch, compute)
+    }
     assert all(
         not torch.equal(before[name], weight)
-        for name, weight in engine.parameters.items()
+        for name, weight in engine.reader.parameters.items()
         if weight.dim() > 1
     )
 

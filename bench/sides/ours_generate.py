@@ -4,11 +4,13 @@ what of the time the attention of decoded tokens took.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import torch
 from common import measure, options, prompts
+from transformers import AutoConfig
 
 from rlvr.build.models import load_engine
 from rlvr.config.schema import ModelConfig, Spec
@@ -17,14 +19,15 @@ from rlvr.types import Request, Sampling
 
 
 def main() -> None:
-    args = options(prompts=8, samples=8, tokens=128, prompt_length=64)
+    args = options(prompts=8, samples=8, tokens=128, prompt_length=64, engine="{}")
     torch.set_num_threads(args.threads)
-    wave = Spec(name="local", params={"max_sequences": args.prompts * args.samples})
+    sizes = {"max_sequences": args.prompts * args.samples}
+    wave = Spec(name="local", params={**sizes, **json.loads(args.engine)})
     engine = load_engine(
         ModelConfig(name=str(args.model), compute=args.dtype, device="cpu"), wave
     ).engine
     engine.end_tokens = frozenset()  # type: ignore[attr-defined]
-    vocabulary = engine.module.config.vocab_size  # type: ignore[attr-defined]
+    vocabulary = AutoConfig.from_pretrained(args.model).vocab_size
     asked = [
         Request(tuple(ids), tuple(range(1000 * i, 1000 * i + args.samples)))
         for i, ids in enumerate(prompts(args.prompts, args.prompt_length, vocabulary))

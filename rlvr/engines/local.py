@@ -27,10 +27,12 @@ def local(
     *,
     max_sequences: Annotated[int, Field(ge=1)] = 128,
     drafts: Annotated[int, Field(ge=0, le=15)] | None = None,
+    compiled: bool = True,
 ) -> Decoder:
     """At most `max_sequences` responses are decoded at a time; more wait for the next wave. Up to
     `drafts` tokens are guessed ahead where that saves time: None is 7 in bf16 and 0 elsewhere, where
-    a guess may change the last digit of a log-probability, but no token.
+    a guess may change the last digit of a log-probability, but no token. `compiled` runs the passes of
+    Llama-like models in bf16 by compiled code, where processor and compiler allow it.
     """
     # Recipes are checked without torch, which the decoder loads.
     import torch
@@ -41,4 +43,4 @@ def local(
     if drafts is None:
         is_exact = compute is torch.bfloat16 and has_fast_product(compute, module.device)
         drafts = BF16_DRAFTS if is_exact else 0
-    return Decoder(module, tokenizer, compute, max_sequences, drafts)
+    return Decoder(module, tokenizer, compute, max_sequences, drafts, compiled=compiled)

@@ -164,19 +164,20 @@ class SharedPromptCache:
             layer.take_branches(prompts, parents)
         return self._group(self.layers, self.lengths[prompts], owner)
 
-    def open_step(self, counts: Sequence[int], length: int) -> DecodingStep:
+    def open_step(self, starts: Sequence[int], length: int) -> DecodingStep:
         """Make room for so many tokens of each branch, and return the step that writes them.
 
-        counts: [N], how many tokens of each branch are written and stay
+        starts: [N], their first position; what a branch has behind it is written over
         """
+        device = self.owner.device
+        # A branch that has ended begins anywhere.
+        counts = (torch.tensor(starts, device=device) - self.lengths[self.owner]).clamp(min=0)
         for layer in self.layers:
-            layer.make_room(max(counts) + length)
+            layer.make_room(int(counts.max()) + length)
         _prompts, heads, width, _size = self.layers[0].keys.shape
         room = self.layers[0].decoded_keys.shape[1]
-        device = self.owner.device
-        new = torch.arange(length, device=device)
-        column = torch.tensor(counts, device=device)[:, None] + new  # [N, L]
-        line = torch.arange(len(counts) * heads, device=device)
+        column = counts[:, None] + torch.arange(length, device=device)  # [N, L]
+        line = torch.arange(len(starts) * heads, device=device)
         places = line.view(-1, heads, 1) * room + column[:, None]
         # Each token sees its prompt, what its branch has decoded, and itself.
         on_prompt = torch.arange(width, device=device) < self.lengths[self.owner, None]

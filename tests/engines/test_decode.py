@@ -41,8 +41,8 @@ from transformers import (
 
 from rlvr import seeds
 from rlvr.engines import decoder as decoding
+from rlvr.engines import module_reader
 from rlvr.engines import sampling as sampling_
-from rlvr.engines import wave
 from rlvr.engines.decoder import Decoder
 from rlvr.engines.packed_linear import PackedLinear
 from rlvr.engines.sampling import sample_tokens
@@ -176,13 +176,13 @@ def test_greedy_tokens_are_those_of_transformers_for_other_architectures(kind: s
 
 def test_our_attention_is_used_only_where_it_is_full() -> None:
     ours = {
-        kind: decoder(made(config())).has_own_attention
+        kind: decoder(made(config())).reader.has_own_attention
         for kind, config in CONFIGS.items()
         if "window" in kind or kind == "gemma3"
     }
     assert ours == dict.fromkeys(ours, False) and len(ours) == 3
-    assert decoder().has_own_attention
-    assert decoder(made(CONFIGS["mistral without"]())).has_own_attention
+    assert decoder().reader.has_own_attention
+    assert decoder(made(CONFIGS["mistral without"]())).reader.has_own_attention
 
 
 def test_a_hybrid_with_convolutions_generates_as_transformers_does() -> None:
@@ -257,9 +257,11 @@ def test_weights_are_laid_out_while_responses_are_generated_and_say_the_same(
     engine.load(module.named_parameters(), 0)
     answers = engine.generate([Request(prompts(1, 9)[0], tuple(range(40)))], SAMPLING)
     # once for all waves
-    assert list(dict.fromkeys(laid)) == [32, 0] and len(laid) == 2 * len(engine.packed_linears)
+    assert list(dict.fromkeys(laid)) == [32, 0] and len(laid) == 2 * len(
+        engine.reader.packed_linears
+    )
     assert all(
-        layer.packed_weight is None for layer in engine.packed_linears
+        layer.packed_weight is None for layer in engine.reader.packed_linears
     )  # the memory is given back
     policy = Policy(module, dtype, 4096, tiny.tokenizer())
     scores = policy.logprobs(
@@ -285,7 +287,7 @@ def test_prompts_are_read_once_for_all_their_samples_and_say_the_same(
     # a prompt leaves with its last sample
     assert kept[0] == 5 and kept[-1] < 5 and kept == sorted(kept, reverse=True)
     kept.clear()
-    engine.shares_prompts = False
+    engine.reader.shares_prompts = False
     assert same(engine.generate(asked, SAMPLING), shared) and not kept
 
 
@@ -322,7 +324,8 @@ def test_attention_in_parts_is_that_over_the_whole(
         key = random(len(counts), heads, length, size) + 9
         value = random(len(counts), heads, length, size)
         query = random(len(counts), heads, each, length, size)
-        step = shared.open_step(counts, length)
+        starts = [lengths[owner] + count for owner, count in zip(owners, counts, strict=True)]
+        step = shared.open_step(starts, length)
         found = step.attend(0, query * 0.5, key, value)
         assert found.dtype is dtype
         assert shared.even == (len({*Counter(owners).values()}) == 1)
@@ -395,7 +398,7 @@ def test_a_sample_does_not_depend_on_when_the_finished_leave(
 ) -> None:
     engine, asked = decoder(ends=ENDS), requests(4)
     whole = engine.generate(asked, SAMPLING)
-    monkeypatch.setattr(wave, "FINISHED_SHARE", share)
+    monkeypatch.setattr(module_reader.ModuleCache, "waiting_share", share)
     assert same(engine.generate(asked, SAMPLING), whole)
 
 
@@ -427,7 +430,11 @@ UNSHARED: dict[str, Callable[[], PreTrainedConfig]] = {
 def test_a_model_that_would_lose_its_prompts_shares_none(kind: str) -> None:
     module, asked = made(UNSHARED[kind]()), requests(3)
     engine = decoder(module, ends=ENDS)
-    assert engine.has_own_attention and not engine.shares_prompts and decoder().shares_prompts
+    assert (
+        engine.reader.has_own_attention
+        and not engine.reader.shares_prompts
+        and decoder().reader.shares_prompts
+    )
     alone = [
         engine.generate([Request(r.token_ids, (key,))], SAMPLING)[0]
         for r in asked
@@ -604,7 +611,7 @@ def test_an_engine_in_bf16_holds_rounded_weights_and_leaves_the_module_alone() -
     engine.load(module.named_parameters(), 1)
     for name, parameter in module.named_parameters():
         assert parameter.dtype is torch.float32 and parameter.requires_grad
-        assert torch.equal(engine.parameters[name], parameter.bfloat16())
+        assert torch.equal(engine.reader.parameters[name], parameter.bfloat16())
 
 
 # --- The sampler

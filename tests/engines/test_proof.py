@@ -116,7 +116,7 @@ def test_weights_of_one_kind_that_never_arrive_are_caught_before_the_first_step(
     engine = guarded.made
     assert isinstance(engine, Apart)
     with torch.no_grad():
-        for parameter in engine.parameters.values():
+        for parameter in engine.reader.parameters.values():
             parameter.mul_(
                 1 + 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
             )
