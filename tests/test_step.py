@@ -103,19 +103,18 @@ def test_only_responses_are_trained_on(tiny_model: Path, monkeypatch: pytest.Mon
     assert len(batches[0].advantage) == sum(len(s.rollout.token_ids) for s in samples)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [*packing.Sharing, None])
 @pytest.mark.parametrize("budget", [1, 64, 100_000])
 def test_every_response_token_is_predicted_once_and_from_the_token_before_it(
-    tiny_model: Path, shared: bool, budget: int
+    tiny_model: Path, shared: packing.Sharing | None, budget: int
 ) -> None:
     run = made(tiny_model, rollout={"problems": 4, "samples": 3, "max_tokens": 9}).run
     sequences = tokens_of(samples_of(stepped(run)[0]))
     predicted: dict[int, list[tuple[int, int]]] = {}
     for part in packing.split_into_passes(sequences, budget, shared):
         assert part.input_ids.numel() <= budget or len(part.input_ids) == 1
-        pairs = zip(
-            part.input_ids[part.row, part.column].tolist(), part.target.tolist(), strict=True
-        )
+        before = part.input_ids[part.row, part.column][part.source].tolist()
+        pairs = zip(before, part.target[part.source].tolist(), strict=True)
         for number in part.samples:
             assert number not in predicted
             predicted[number] = [next(pairs) for _ in sequences[number].response]

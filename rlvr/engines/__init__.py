@@ -1,3 +1,3 @@
 """Generate text with keys that decide every token, and check that new weights arrived.
-Imports models.
+Imports kernels and models.
 """

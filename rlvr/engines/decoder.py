@@ -18,7 +18,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlvr.engines.compiled_reader import CompiledReader
 from rlvr.engines.drafts import DraftLength, DraftTable
 from rlvr.engines.module_reader import ModuleReader
-from rlvr.engines.reader import Reader
 from rlvr.engines.sampling import check_finite, sample_tokens
 from rlvr.engines.wave import Branch, Row, Wave
 from rlvr.kernels.transformer import is_supported
@@ -45,11 +44,7 @@ class Decoder:
         self.max_sequences = max_sequences
         self.version = -1
         self.end_tokens = find_end_tokens(module, tokenizer)
-        self.reader: Reader
-        if compiled and compute is torch.bfloat16 and is_supported(module):
-            self.reader = CompiledReader(module)
-        else:
-            self.reader = ModuleReader(module, compute)
+        self.reader = make_reader(module, compute, compiled=compiled)
         self.draft_table = DraftTable()
         self.draft_length = DraftLength(drafts)
 
@@ -188,6 +183,13 @@ class Decoder:
         longest = max(len(stop.encode()) for stop in sampling.stop)  # a token may be a single byte
         tail = self.tokenizer.decode(row.tokens[-longest - 1 :])
         return any(stop in tail for stop in sampling.stop)
+
+
+def make_reader(module: PreTrainedModel, compute: torch.dtype, *, compiled: bool) -> Any:
+    """Return the Reader of a model: compiled code where that is wanted and knows it."""
+    if compiled and compute is torch.bfloat16 and is_supported(module):
+        return CompiledReader(module)
+    return ModuleReader(module, compute)
 
 
 def find_end_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

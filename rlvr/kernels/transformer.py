@@ -28,22 +28,27 @@ _FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
 
 def is_supported(module: PreTrainedModel) -> bool:
     """Return whether the compiled code computes what a module does, and is there."""
-    config = module.config
-    if type(module).__name__ not in _CLASSES or next(module.parameters()).device.type != "cpu":
+    on_processor = next(module.parameters()).device.type == "cpu"
+    if type(module).__name__ not in _CLASSES or not on_processor:
         return False
+    config = module.config
     sizes = (config.hidden_size, config.intermediate_size, _get_head_size(config))
+    fits = all(size % 16 == 0 for size in sizes) and config.hidden_act == "silu"
+    return fits and _is_plain(module) and load_library() is not None
+
+
+def _is_plain(module: PreTrainedModel) -> bool:
+    """Return whether every layer sees all tokens, turned the same way, and has no unusual biases."""
+    config = module.config
+    if not set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}:
+        return False
     rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    layer: Any = module.base_model.layers[0]  # type: ignore[union-attr]
-    plain = (layer.self_attn.o_proj, layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
-    return (
-        all(size % 16 == 0 for size in sizes)
-        and config.hidden_act == "silu"
-        and rotation in _FIXED_ROTATIONS
-        and set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
-        and not getattr(config, "sliding_window", None)
-        and all(linear.bias is None for linear in plain)
-        and load_library() is not None
-    )
+    body: Any = module.base_model
+    layer = body.layers[0]
+    linears = (layer.self_attn.o_proj, layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
+    has_bias = any(linear.bias is not None for linear in linears)
+    has_window = getattr(config, "sliding_window", None) is not None
+    return rotation in _FIXED_ROTATIONS and not has_window and not has_bias
 
 
 def _get_head_size(config: Any) -> int:
@@ -85,7 +90,8 @@ class CompiledTransformer:
             self._layers[number] = self._lay_out_layer(layer, f"model.layers.{number}.")
         size = _get_head_size(config)
         head = ["model.embed_tokens.weight"]
-        if module.get_output_embeddings().weight is not body.embed_tokens.weight:
+        output: Any = module.get_output_embeddings()
+        if output.weight is not body.embed_tokens.weight:
             head = ["lm_head.weight"]
         self.vocabulary = body.embed_tokens.weight.shape[0]
         self._model = Model(

@@ -12,7 +12,8 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from rlvr.models.kv_cache import DecodingStep
 from rlvr.models.packed_attention import PackedAttention
-from rlvr.models.packing import Rows
+from rlvr.models.packing import Rows, list_lengths
+from rlvr.models.prefix_tree import Segments, list_ancestors
 
 # The name by which a model is told to use `attend`.
 ATTENTION = "rlvr"
@@ -110,13 +111,13 @@ def _attend_rows(
     if query.dtype is torch.bfloat16 and query.device.type == "cpu":
         scale = scaling or query.shape[-1] ** -0.5
         return PackedAttention.apply(query, key, value, rows, scale)
-    lengths = [sum(sizes) for sizes in rows]
+    lengths = list_lengths(rows)
     queries = query.split(lengths, 2)
     keys = key.split(lengths, 2)
     values = value.split(lengths, 2)
     outputs: list[Tensor] = []
-    for row_query, row_key, row_value, sizes in zip(queries, keys, values, rows, strict=True):
-        outputs.append(_attend_row(row_query, row_key, row_value, sizes, scaling))
+    for row_query, row_key, row_value, segments in zip(queries, keys, values, rows, strict=True):
+        outputs.append(_attend_row(row_query, row_key, row_value, segments, scaling))
     return torch.cat(outputs, 1)
 
 
@@ -124,26 +125,32 @@ def _attend_row(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    sizes: Sequence[int],
+    segments: Segments,
     scaling: float | None,
 ) -> Tensor:
-    """Attend within one text, or from a prompt to itself and each response to both.
+    """Attend from each segment to itself and to those that it goes on from.
 
-    A response never sees another one, so its log-probabilities are those of a row of its own.
+    A response never sees what another one has for itself, so its log-probabilities are those of a
+    row of its own.
     """
-    if len(sizes) < 3:
+    if len(segments) == 1:
         return _attend_fused(query, key, value, None, scaling)
-    prompt_query, *queries = query.split(sizes, 2)
-    prompt_key, *keys = key.split(sizes, 2)
-    prompt_value, *values = value.split(sizes, 2)
-    prompt_length = sizes[0]
-    outputs = [_attend_fused(prompt_query, prompt_key, prompt_value, None, scaling)]
-    for own_query, own_key, own_value in zip(queries, keys, values, strict=True):
-        length = own_key.shape[2]
-        visible = query.new_ones(length, prompt_length + length, dtype=torch.bool)
-        visible = visible.tril(prompt_length)
-        seen_keys = torch.cat([prompt_key, own_key], 2)
-        seen_values = torch.cat([prompt_value, own_value], 2)
+    sizes = [segment.length for segment in segments]
+    queries = query.split(sizes, 2)
+    keys = key.split(sizes, 2)
+    values = value.split(sizes, 2)
+    outputs: list[Tensor] = []
+    for number, ancestors in enumerate(list_ancestors(segments)):
+        own_query = queries[number]
+        if not ancestors:
+            outputs.append(_attend_fused(own_query, keys[number], values[number], None, scaling))
+            continue
+        path = [*ancestors, number]
+        seen_keys = torch.cat([keys[segment] for segment in path], 2)
+        seen_values = torch.cat([values[segment] for segment in path], 2)
+        length = own_query.shape[2]
+        seen = seen_keys.shape[2]
+        visible = query.new_ones(length, seen, dtype=torch.bool).tril(seen - length)
         outputs.append(_attend_fused(own_query, seen_keys, seen_values, visible, scaling))
     return torch.cat(outputs, 1)
 

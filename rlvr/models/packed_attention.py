@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlvr.models.packing import Rows
+from rlvr.models.packing import Rows, list_lengths
 from rlvr.models.tensors import pad_left
 
 # So many queries of an update meet their keys at a time.
@@ -123,7 +123,7 @@ def _center_keys(key: Tensor, rows: Rows) -> Tensor:
     mean of its own, so that its attention does not depend on its neighbours.
     """
     centered: list[Tensor] = []
-    for part in key.split([sum(sizes) for sizes in rows], 2):
+    for part in key.split(list_lengths(rows), 2):
         centered.append(part - part.mean(2, keepdim=True))
     return torch.cat(centered, 2)
 
@@ -194,14 +194,14 @@ class _Block:
 
 @lru_cache(maxsize=2)  # every layer asks for the same, in the forward and in the backward pass
 def _plan_blocks(rows: Rows, most_queries: int) -> Sequence[_Block]:
-    """Return the blocks of rows that lie end to end, each row a prompt and then its responses.
+    """Return the blocks of rows that lie end to end, each row the segments of its texts.
 
     A text has at most `most_queries` queries in a block, and texts of similar length share one of
     four times as many keys.
     """
     parts = _list_parts(rows, most_queries)
     parts.sort(key=lambda part: (len(part[1]), len(part[0])))
-    nobody = sum(sum(sizes) for sizes in rows)
+    nobody = sum(list_lengths(rows))
     blocks: list[_Block] = []
     last = len(parts)
     while last > 0:
@@ -224,16 +224,16 @@ def _list_parts(rows: Rows, most_queries: int) -> list[tuple[Tensor, Tensor]]:
     """Return the queries and the keys of each part of at most `most_queries` tokens."""
     parts: list[tuple[Tensor, Tensor]] = []
     begin = 0
-    for sizes in rows:
-        prompt = torch.arange(begin, begin + sizes[0])
-        shared = prompt[:0]  # the prompt itself sees nothing before it
-        for size in sizes:
-            end = begin + size
+    for segments in rows:
+        seen: list[Tensor] = []  # of each segment, what its last token sees
+        for segment in segments:
+            before = torch.arange(0) if segment.parent < 0 else seen[segment.parent]
+            end = begin + segment.length
             for start in range(begin, end, most_queries):
                 text = torch.arange(begin, min(start + most_queries, end))
                 queries = text[start - begin :]
-                keys = torch.cat([shared, text])
+                keys = torch.cat([before, text])
                 parts.append((queries, keys))
+            seen.append(torch.cat([before, torch.arange(begin, end)]))
             begin = end
-            shared = prompt
     return parts

@@ -1,15 +1,17 @@
-"""Lay sequences out as forward passes: packed rows that share prompts, or padded rows."""
+"""Lay sequences out as forward passes: packed rows of what begins alike, or padded rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from heapq import heappop, heappush
 
 import torch
 from torch import Tensor
 
 from rlvr.distributed.world import SINGLE_PROCESS, World
+from rlvr.models.prefix_tree import Laid, PrefixCounter, Segments, lay_out_fan, lay_out_tree
 
 # A row of shared responses grows no longer than this, since it is dealt to a rank and to a pass as
 # a whole.
@@ -24,44 +26,61 @@ class Tokens:
     response: tuple[int, ...]
 
 
-# Of each row the lengths of its prompt and of its responses.
-Rows = tuple[tuple[int, ...], ...]
+# Of each row the segments of its texts.
+Rows = tuple[Segments, ...]
+
+
+def list_lengths(rows: Rows) -> list[int]:
+    """Return how many tokens each row has."""
+    return [sum(segment.length for segment in segments) for segments in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One forward pass, and where in it the t response tokens are predicted.
 
-    Its rows lie end to end in one dimension. For a model that cannot take them so they lie one
-    below the other, with padding at their ends.
+    Its rows lie end to end in one dimension, and a token that several responses have in common is
+    one of u that are predicted. For a model that cannot take them so they lie one below the other,
+    with padding at their ends.
     """
 
     samples: tuple[int, ...]  # the samples in the order of their tokens below
     input_ids: Tensor  # [1, L] or [B, L]
     position_ids: Tensor  # [1, L] or [B, L]
     rows: Rows | None  # None = padded rows
-    row: Tensor  # [t]
-    column: Tensor  # [t] the position whose output predicts the token
-    target: Tensor  # [t]
+    row: Tensor  # [u]
+    column: Tensor  # [u] the position whose output predicts the token
+    target: Tensor  # [u]
+    source: Tensor  # [t] which of the predicted tokens each response token is
+
+
+class Sharing(Enum):
+    """What packed rows share: the prompt alone, or all that responses to it begin with.
+
+    A tree of texts has many short segments, which a GPU would attend to one by one.
+    """
+
+    PROMPTS = "prompts"
+    PREFIXES = "prefixes"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A prompt with the samples that go on from it; `length` counts the tokens of all."""
+    """Samples that lie together; `length` counts the tokens that they are laid out as."""
 
-    prompt: tuple[int, ...]
     samples: tuple[int, ...]
     length: int
 
 
 # One token without a response: the pass of a rank that has none left.
-EMPTY_ROW = _Row(prompt=(0,), samples=(), length=1)
+EMPTY_ROW = _Row(samples=(), length=1)
+EMPTY_TOKENS = Tokens(prompt=(0,), response=())
 
 
 def split_into_passes(
     sequences: Sequence[Tokens],
     budget: int,
-    packed: bool,
+    packed: Sharing | None,
     world: World = SINGLE_PROCESS,
     even: bool = False,
 ) -> Iterator[Pass]:
@@ -69,37 +88,52 @@ def split_into_passes(
 
     Every sample is in exactly one pass of one rank. The rows are dealt so that all ranks have about
     as many tokens. With `even` a rank with fewer passes than another gets empty ones, since each
-    pass of a sharded model is an exchange.
+    pass of a sharded model is an exchange. `packed` is None for padded rows.
     """
-    rows = _group_into_rows(sequences, packed)
+    if packed is None:
+        rows = [_make_row(tokens, index) for index, tokens in enumerate(sequences)]
+    else:
+        rows = _group_into_rows(sequences, packed)
     passes_of_ranks: list[list[Sequence[_Row]]] = []
     for rows_of_rank in _deal_to_ranks(rows, world.size):
-        passes_of_ranks.append(list(_fill_passes(rows_of_rank, budget, packed)))
-    own_passes = passes_of_ranks[world.rank]
-    lay_out = _pack_rows if packed else _pad_rows
-    for rows_of_pass in own_passes:
-        yield lay_out(rows_of_pass, sequences)
+        passes_of_ranks.append(list(_fill_passes(rows_of_rank, budget, packed is not None)))
+    own_passes = list(passes_of_ranks[world.rank])
     if even:
         most_passes = max(map(len, passes_of_ranks))
-        for _ in range(most_passes - len(own_passes)):
-            yield lay_out([EMPTY_ROW], sequences)
-
-
-def _group_into_rows(sequences: Sequence[Tokens], packed: bool) -> list[_Row]:
-    """Return rows in which neighbours with the same prompt share it, where rows are packed."""
-    rows: list[_Row] = []
-    for index, tokens in enumerate(sequences):
-        size = len(tokens.response)
-        if packed and rows and _can_join(rows[-1], tokens):
-            last = rows[-1]
-            rows[-1] = _Row(last.prompt, (*last.samples, index), last.length + size)
+        own_passes += [[EMPTY_ROW]] * (most_passes - len(own_passes))
+    for rows_of_pass in own_passes:
+        if packed is None:
+            yield _pad_rows(rows_of_pass, sequences)
         else:
-            rows.append(_Row(tokens.prompt, (index,), len(tokens.prompt) + size))
+            yield _pack_rows(rows_of_pass, sequences, packed)
+
+
+def _make_row(tokens: Tokens, index: int) -> _Row:
+    return _Row((index,), len(tokens.prompt) + len(tokens.response))
+
+
+def _group_into_rows(sequences: Sequence[Tokens], sharing: Sharing) -> list[_Row]:
+    """Return rows of neighbours with the same prompt.
+
+    Prompts that begin alike do not share a row: rows are dealt to ranks, and what a row holds must
+    not depend on how many ranks there are.
+    """
+    rows: list[_Row] = []
+    tree = PrefixCounter()
+    prompt: tuple[int, ...] | None = None  # of the row before
+    for index, tokens in enumerate(sequences):
+        added = len(tokens.response)
+        if sharing is Sharing.PREFIXES and tokens.prompt == prompt:
+            added = tree.count_new(tokens.response)
+        if tokens.prompt == prompt and rows[-1].length + added <= ROW_TOKENS:
+            last = rows[-1]
+            rows[-1] = _Row((*last.samples, index), last.length + added)
+        else:
+            rows.append(_make_row(tokens, index))
+            tree = PrefixCounter()
+        tree.add(tokens.response)
+        prompt = tokens.prompt
     return rows
-
-
-def _can_join(row: _Row, tokens: Tokens) -> bool:
-    return row.prompt == tokens.prompt and row.length + len(tokens.response) <= ROW_TOKENS
 
 
 def _deal_to_ranks(rows: Sequence[_Row], size: int) -> list[list[_Row]]:
@@ -134,37 +168,46 @@ def _fill_passes(rows: Sequence[_Row], budget: int, packed: bool) -> Iterator[Se
         start = end
 
 
-def _pack_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
+def _pack_rows(rows: Sequence[_Row], sequences: Sequence[Tokens], sharing: Sharing) -> Pass:
     """Lay the rows end to end in one dimension."""
     token_ids: list[int] = []
     positions: list[int] = []
     columns: list[int] = []
-    sizes_of_rows: list[tuple[int, ...]] = []
+    targets: list[int] = []
+    source: list[int] = []
+    segments: list[Segments] = []
     for row in rows:
-        segments = _collect_segments(row, sequences)
-        sizes = [len(segment) for segment in segments]
-        row_start = len(token_ids)
-        for column in _find_predicting_columns(sizes):
-            columns.append(row_start + column)
-        for segment in segments:
-            token_ids.extend(segment)
-        # Every response goes on from the end of the prompt, whatever lies between them.
-        prompt_size = sizes[0]
-        positions.extend(range(prompt_size))
-        for size in sizes[1:]:
-            positions.extend(range(prompt_size, prompt_size + size))
-        sizes_of_rows.append(tuple(sizes))
-    samples = _list_samples(rows)
+        begin = len(token_ids)
+        texts = [sequences[sample] for sample in row.samples] or [EMPTY_TOKENS]
+        laid = _lay_out(texts, sharing)
+        token_ids.extend(laid.tokens)
+        positions.extend(laid.positions)
+        segments.append(laid.segments)
+        number_of: dict[int, int] = {}  # of the predicted token in a column
+        for text, of_text in zip(texts, laid.columns, strict=True):
+            for column in of_text[len(text.prompt) :]:
+                if column not in number_of:
+                    number_of[column] = len(columns)
+                    columns.append(begin + laid.previous[column])
+                    targets.append(laid.tokens[column])
+                source.append(number_of[column])
     column = torch.tensor(columns, dtype=torch.long)
     return Pass(
-        samples=samples,
+        samples=_list_samples(rows),
         input_ids=torch.tensor([token_ids]),
         position_ids=torch.tensor([positions]),
-        rows=tuple(sizes_of_rows),
+        rows=tuple(segments),
         row=torch.zeros_like(column),
         column=column,
-        target=_concatenate_responses(samples, sequences),
+        target=torch.tensor(targets, dtype=torch.long),
+        source=torch.tensor(source, dtype=torch.long),
     )
+
+
+def _lay_out(texts: Sequence[Tokens], sharing: Sharing) -> Laid:
+    if sharing is Sharing.PREFIXES or len(texts) == 1:
+        return lay_out_tree([(*text.prompt, *text.response) for text in texts])
+    return lay_out_fan(texts[0].prompt, [text.response for text in texts])
 
 
 def _pad_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
@@ -173,12 +216,10 @@ def _pad_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
     cells: list[tuple[int, int]] = []
     for number, row in enumerate(rows):
-        segments = _collect_segments(row, sequences)
-        token_ids: list[int] = []
-        for segment in segments:
-            token_ids.extend(segment)
-        input_ids[number, : row.length] = torch.tensor(token_ids)
-        for column in _find_predicting_columns([len(segment) for segment in segments]):
+        tokens = sequences[row.samples[0]] if row.samples else EMPTY_TOKENS
+        input_ids[number, : row.length] = torch.tensor((*tokens.prompt, *tokens.response))
+        first = len(tokens.prompt) - 1
+        for column in range(first, first + len(tokens.response)):
             cells.append((number, column))
     samples = _list_samples(rows)
     row_and_column = torch.tensor(cells, dtype=torch.long).reshape(-1, 2)
@@ -190,12 +231,8 @@ def _pad_rows(rows: Sequence[_Row], sequences: Sequence[Tokens]) -> Pass:
         row=row_and_column[:, 0],
         column=row_and_column[:, 1],
         target=_concatenate_responses(samples, sequences),
+        source=torch.arange(len(cells)),
     )
-
-
-def _collect_segments(row: _Row, sequences: Sequence[Tokens]) -> list[tuple[int, ...]]:
-    """Return the prompt of a row and then its responses."""
-    return [row.prompt, *(sequences[sample].response for sample in row.samples)]
 
 
 def _list_samples(rows: Sequence[_Row]) -> tuple[int, ...]:
@@ -203,26 +240,6 @@ def _list_samples(rows: Sequence[_Row]) -> tuple[int, ...]:
     for row in rows:
         samples.extend(row.samples)
     return tuple(samples)
-
-
-def _find_predicting_columns(sizes: Sequence[int]) -> list[int]:
-    """Return where a row predicts the tokens of its responses.
-
-    The first token of each is predicted at the end of the prompt, every other one at the token
-    before it.
-
-    >>> _find_predicting_columns([3, 2, 1])  # a prompt of 3, responses of 2 and 1
-    [2, 3, 2]
-    """
-    prompt_size = sizes[0]
-    columns: list[int] = []
-    start = prompt_size
-    for size in sizes[1:]:
-        if size > 0:
-            columns.append(prompt_size - 1)
-            columns.extend(range(start, start + size - 1))
-        start += size
-    return columns
 
 
 def _concatenate_responses(samples: Sequence[int], sequences: Sequence[Tokens]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlvr.models.attention import ATTENTION, has_full_attention
-from rlvr.models.packing import Tokens
+from rlvr.models.packing import Sharing, Tokens
 from rlvr.models.trainable import TrainableModel
 
 # Packed rows may differ from plain ones by this share of what a mix-up of two responses changes.
@@ -52,7 +52,8 @@ def probe_packing(
 def use_packed_attention(model: TrainableModel, body: PreTrainedModel) -> None:
     """Give the model the attention that takes packed rows, and passes of such rows."""
     body.set_attn_implementation(ATTENTION)
-    model.packed = True
+    on_processor = model.device.type == "cpu"
+    model.packed = Sharing.PREFIXES if on_processor else Sharing.PROMPTS
 
 
 @contextmanager

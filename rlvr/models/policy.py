@@ -58,7 +58,7 @@ class Policy(TrainableModel):
 
     def forward(self, part: Pass, temperature: float) -> Forward:
         """Return log-probability and entropy of the response tokens of one pass.   -> [t]"""
-        return Forward(*self.run_pass(part, temperature))
+        return Forward(*self.run(part, temperature))
 
     def compute_outputs(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
         (temperature,) = options

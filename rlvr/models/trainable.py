@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlvr.distributed.world import SINGLE_PROCESS, World
-from rlvr.models.packing import Pass, Tokens, split_into_passes
+from rlvr.models.packing import Pass, Sharing, Tokens, split_into_passes
 from rlvr.models.sharding import shard_model
 from rlvr.models.tensors import add_to, fill
 
@@ -47,7 +47,7 @@ class TrainableModel(ABC):
         self.tokens_per_pass = tokens_per_pass
         self.offload = offload
         self.shard = shard
-        self.packed = False  # whether passes are packed rows
+        self.packed: Sharing | None = None  # what packed rows share; None for padded rows
         self.world = SINGLE_PROCESS
         self.run_pass: Callable[..., tuple[Tensor, ...]] = self.compute_outputs
         any_parameter = next(module.parameters())
@@ -82,7 +82,7 @@ class TrainableModel(ABC):
 
     @abstractmethod
     def compute_outputs(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
-        """Return what one forward pass computes for its response tokens.   -> [t] each"""
+        """Return what one forward pass computes for the tokens that it predicts.   -> [u] each"""
 
     def distribute(self, world: World) -> None:
         """Divide passes among the ranks of a world from here on, and with `shard` weights too."""
@@ -112,7 +112,7 @@ class TrainableModel(ABC):
     def read_outputs(self, module: nn.Module, part: Pass, field: str) -> Tensor:
         """Run a module and return a field of its output where response tokens are predicted.
 
-        -> [t, …]
+        -> [u, …]
         """
         inputs: dict[str, Any] = {
             "input_ids": part.input_ids.to(self.device),
@@ -124,6 +124,11 @@ class TrainableModel(ABC):
             inputs["rows"] = part.rows
         out = module(**inputs)
         return getattr(out, field)[part.row.to(self.device), part.column.to(self.device)]
+
+    def run(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
+        """Run one pass and return what it computes for its response tokens.   -> [t] each"""
+        source = part.source.to(self.device)
+        return tuple(output[source] for output in self.run_pass(part, *options))
 
     @torch.no_grad()
     def evaluate_tokens(

@@ -54,7 +54,7 @@ class ValueModel(TrainableModel):
 
     def forward(self, part: Pass) -> Tensor:
         """Return the values of the response tokens of one pass.   -> [t]"""
-        return self.run_pass(part)[0]
+        return self.run(part)[0]
 
     def compute_outputs(self, part: Pass, *options: float) -> tuple[Tensor, ...]:
         hidden = self._compute_hidden(part)
@@ -70,14 +70,14 @@ class ValueModel(TrainableModel):
         return self.evaluate_tokens(sequences, self.forward)
 
     def _compute_hidden(self, part: Pass) -> Tensor:
-        """Return the last hidden states that predict the response tokens.   -> [t, d]"""
+        """Return the last hidden states that predict tokens.   -> [u, d]"""
         return self.read_outputs(self.module.body, part, "last_hidden_state")
 
     def _hidden_directions(self, sequences: Sequence[Tokens]) -> Tensor:
         """Return the hidden states of all response tokens, each of length one.   -> [T, d]"""
 
         def compute_directions(part: Pass) -> Tensor:
-            hidden = self._compute_hidden(part).float()
+            hidden = self._compute_hidden(part)[part.source.to(self.device)].float()
             return nn.functional.normalize(hidden, dim=-1)
 
         return self.evaluate_tokens(sequences, compute_directions)

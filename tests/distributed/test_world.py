@@ -33,7 +33,7 @@ from support.worlds import in_world
 from rlvr.config import loader
 from rlvr.distributed.world import LOOPBACK, SINGLE_PROCESS, World, open_store
 from rlvr.errors import UserError
-from rlvr.models.packing import Tokens, split_into_passes
+from rlvr.models.packing import Sharing, Tokens, split_into_passes
 
 SHARDED = MAIN | {
     "ppo float64, layers computed again": {
@@ -97,15 +97,18 @@ def test_world_in_which_a_rank_has_nothing_left_joins_every_exchange(
         assert_close(rank["one group"], alone["one group"], 1e-12)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("sharing", [*Sharing, None])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_world_deals_every_sample_to_one_rank_and_about_as_many_tokens_to_each(
-    size: int, shared: bool
+    size: int, sharing: Sharing | None
 ) -> None:
     dice = random.Random(0)
-    sequences = [Tokens((7, 8, i // 4 + 9), (5,) * dice.randrange(1, 200)) for i in range(40)]
+    sequences = [
+        Tokens((7, 8, i // 4 + 9), tuple(dice.choices(range(9), k=dice.randrange(1, 200))))
+        for i in range(40)
+    ]
     dealt = [
-        list(split_into_passes(sequences, 300, shared, World(rank, size), even=True))
+        list(split_into_passes(sequences, 300, sharing, World(rank, size), even=True))
         for rank in range(size)
     ]
     assert len({len(parts) for parts in dealt}) == 1, (

@@ -52,8 +52,9 @@ from rlvr.models import (
     tensors,
     token_logprobs,
 )
-from rlvr.models.packing import Tokens
+from rlvr.models.packing import Rows, Tokens
 from rlvr.models.policy import Forward, Policy
+from rlvr.models.prefix_tree import Segment, Segments
 from rlvr.models.value import ValueModel, value_head
 from rlvr.rollouts.filters import no_signal
 from rlvr.step import State, train_step
@@ -168,17 +169,21 @@ def test_the_order_of_the_samples_changes_no_gradient(reduction: str) -> None:
 
 
 @every_split
+@pytest.mark.parametrize("sharing", packing.Sharing)
 @pytest.mark.parametrize("budget", [16, 100_000])
-def test_sharing_prompts_changes_no_gradient(reduction: str, budget: int) -> None:
+def test_sharing_what_texts_begin_with_changes_no_gradient(
+    reduction: str, budget: int, sharing: packing.Sharing
+) -> None:
     learner = learner_of(policy_of(budget=budget), reduction)
     batch = batch_of(learner, groups_of())
-    assert learner.policy.packed
+    assert learner.policy.packed is packing.Sharing.PREFIXES
+    learner.policy.packed = sharing
     shared = gradients(learner, [batch])
     assert any(
-        any(len(sizes) > 2 for sizes in part.rows or ())
+        any(len(segments) > 2 for segments in part.rows or ())
         for part in learner.policy.passes(batch.sequences)
     )
-    learner.policy.packed = False
+    learner.policy.packed = None
     assert all(part.rows is None for part in learner.policy.passes(batch.sequences))
     assert close(gradients(learner, [batch]), shared)
 
@@ -473,7 +478,7 @@ def test_bf16_gradients_are_added_up_in_float32() -> None:
     assert {p.dtype for p in actor.master} == {torch.float32}
     assert {p.dtype for p in actor.module.parameters()} == {torch.bfloat16}
     batch = batch_of(learner, groups_of(), moved=0)
-    assert len(list(actor.passes(batch.sequences))) >= 4
+    assert len(list(actor.passes(batch.sequences))) >= 3
     found = gradients(learner, [batch])
     assert found.dtype is torch.float32 and {
         p.dtype for p in learner.updates.optimizer.parameters
@@ -624,27 +629,45 @@ def test_rows_of_packed_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gradients(learner, [batch])
     monkeypatch.setattr(packing, "ROW_TOKENS", 20)
     widths = [
-        part.input_ids.shape[1] for part in packing.split_into_passes(batch.sequences, 1, True)
+        part.input_ids.shape[1]
+        for part in packing.split_into_passes(batch.sequences, 1, packing.Sharing.PROMPTS)
     ]
     # a prompt and one response may be longer
     assert max(widths) == 23 > sorted(widths)[-2] and len(widths) > 4
     assert close(gradients(learner, [batch]), whole)
 
 
+def fan(*sizes: int) -> Segments:
+    """A prompt and responses that go on from it."""
+    first, *others = sizes
+    return (Segment(first, -1), *(Segment(size, 0) for size in others))
+
+
+# Responses that begin alike, and one text within another.
+TREE = (Segment(5, -1), Segment(3, 0), Segment(4, 1), Segment(1, 1), Segment(7, 0), Segment(2, 3))
+
+
 @pytest.mark.parametrize("block", [3, 20, 256])
 @pytest.mark.parametrize(
-    "rows", [((7,),), ((5, 3, 4),), ((2, 19, 1, 8), (30,), (1, 1, 1), (9, 40))], ids=str
+    "rows",
+    [
+        (fan(7),),
+        (fan(5, 3, 4),),
+        (fan(2, 19, 1, 8), fan(30), fan(1, 1, 1), fan(9, 40)),
+        (TREE, fan(3, 2), TREE),
+    ],
+    ids=["one", "fan", "several", "tree"],
 )
 @pytest.mark.parametrize("offset", [0, 30])
 def test_attention_in_products_has_the_outcome_and_gradients_of_the_plain_one_in_bf16(
-    offset: int, rows: tuple[tuple[int, ...], ...], block: int, monkeypatch: pytest.MonkeyPatch
+    offset: int, rows: Rows, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where all keys lie far off, as those of models with large biases do; values are narrower
     than keys, and blocks of a few queries split texts as well as they put several together.
     """
     monkeypatch.setattr(packed_attention, "QUERIES", block)
     draw, size = torch.Generator().manual_seed(0), 16
-    length = sum(sum(sizes) for sizes in rows)
+    length = sum(packing.list_lengths(rows))
     shapes = [(1, 6, length, size), (1, 2, length, size), (1, 2, length, 8), (1, length, 6, 8)]
     *lowered, slope = (torch.randn(shape, generator=draw).to(torch.bfloat16) for shape in shapes)
     lowered[1] = lowered[1] + offset
@@ -669,13 +692,14 @@ def test_attention_in_products_does_not_depend_on_the_other_rows_of_a_pass() -> 
     ]
     both[1][:, :, sum(sizes) :] += 30
     alone = [part[:, :, : sum(sizes)] for part in both]
-    wanted, _ = attention.attend(None, *alone, None, 0.3, (sizes,))
-    found, _ = attention.attend(None, *both, None, 0.3, (sizes, sizes))
+    row = fan(*sizes)
+    wanted, _ = attention.attend(None, *alone, None, 0.3, (row,))
+    found, _ = attention.attend(None, *both, None, 0.3, (row, row))
     assert float((found[:, : sum(sizes)] - wanted).abs().max()) <= 2**-8 * float(wanted.abs().max())
 
 
 def test_short_answers_to_a_long_prompt_are_not_gathered_all_at_once() -> None:
-    blocks = packed_attention._plan_blocks(((600, *[1] * 128), *[(1, 2)] * 128), 256)
+    blocks = packed_attention._plan_blocks((fan(600, *[1] * 128), *[fan(1, 2)] * 128), 256)
     assert sum(len(block.query_tokens) for block in blocks) == 128 + 3 + 2 * 128
     assert max(block.key_tokens.numel() for block in blocks) <= 1024
 
@@ -710,7 +734,7 @@ def test_numbers_of_another_dtype_are_added_in_pieces(
 def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def both() -> tuple[bool, bool]:
+    def both() -> tuple[packing.Sharing | None, packing.Sharing | None]:
         module = tiny.sharpen(tiny.model(0, torch.float32))
         body, head = (
             copy.deepcopy(module).model,
@@ -720,19 +744,23 @@ def test_a_model_that_does_not_see_where_its_rows_end_is_given_padded_ones(
             body, head, dtype, 4096
         ).packed
 
-    assert both() == (True, True)
+    assert both() == (packing.Sharing.PREFIXES,) * 2
     row, blocks = attention._attend_row, packed_attention._plan_blocks
     monkeypatch.setattr(
         attention,
         "_attend_row",
-        lambda q, k, v, sizes, scaling: row(q, k, v, (sum(sizes),), scaling),
+        lambda q, k, v, segments, scaling: row(
+            q, k, v, fan(*packing.list_lengths([segments])), scaling
+        ),
     )
     monkeypatch.setattr(
         packed_attention,
         "_plan_blocks",
-        lambda rows, most: blocks(tuple((sum(sizes),) for sizes in rows), most),
+        lambda rows, most: blocks(
+            tuple(fan(length) for length in packing.list_lengths(rows)), most
+        ),
     )
-    assert both() == (False, False)
+    assert both() == (None, None)
 
 
 def test_a_policy_may_have_a_vocabulary_of_a_few_letters() -> None:

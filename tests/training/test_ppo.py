@@ -18,6 +18,7 @@ from rlvr.build.run import build
 from rlvr.config import loader
 from rlvr.distributed.world import World
 from rlvr.errors import UserError
+from rlvr.models.packing import Sharing
 from rlvr.models.value import ValueModel, value_head
 from rlvr.step import State, train_step
 from rlvr.training import reductions
@@ -162,14 +163,16 @@ def first(run: Any) -> Any:
 # --- Invariance of the critic's gradient
 
 
-def critic_of(budget: int = 100_000, shared: bool = True, reduction: str = "token") -> Critic:
+def critic_of(
+    budget: int = 100_000, sharing: Sharing | None = Sharing.PREFIXES, reduction: str = "token"
+) -> Critic:
     body = sharp(0).base_model
     head = value_head(32, torch.float64, torch.device("cpu"), 1)
     with torch.no_grad():
         head.weight.mul_(30)
     model = ValueModel(body, head, torch.float64, budget)
     assert model.packed
-    model.packed = shared
+    model.packed = sharing
     reduce = {
         "token": reductions.token_mean,
         "sequence": reductions.sequence_mean,
@@ -206,8 +209,13 @@ def test_neither_passes_nor_order_nor_packed_change_the_critics_gradient(reducti
     whole = critic_of(reduction=reduction)
     batch = critic_batch(whole)
     expected = gradient(whole, batch)
-    for budget, shared in ((1, True), (16, True), (64, False), (100_000, False)):
-        assert close(gradient(critic_of(budget, shared, reduction), batch), expected)
+    for budget, sharing in (
+        (1, Sharing.PREFIXES),
+        (16, Sharing.PROMPTS),
+        (64, None),
+        (100_000, None),
+    ):
+        assert close(gradient(critic_of(budget, sharing, reduction), batch), expected)
     if reduction != "micro":  # whose partition is by position, as in the references
         order = [5, 0, 8, 2, 11, 1, 7, 3, 10, 4, 9, 6]
         assert close(gradient(whole, batch.select(order)), expected)
