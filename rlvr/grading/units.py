@@ -111,9 +111,13 @@ def drop_counted_noun(node: Node) -> Node | None:
     noun = " ".join(word.name.strip("() .,;") for word in words)
     if not _NOUN.fullmatch(noun) and not _IDEOGRAPHIC.fullmatch(noun):
         return None
-    if not has_plain_words(noun) or not NEVER_COUNTED.isdisjoint(noun.lower().split()):
-        return None
-    return number
+    return None if _may_change_number(noun) else number
+
+
+def _may_change_number(noun: str) -> bool:
+    """Whether words do more than to say what was counted: of one with a hyphen the last part, as in `one-thirds`."""
+    kinds = [word.rpartition("-")[2] for word in noun.lower().split()]
+    return not has_plain_words(noun) or not NEVER_COUNTED.isdisjoint(kinds)
 
 
 def read_number(text: str) -> Fraction | None:

@@ -55,6 +55,23 @@ UNITS = (
         (r"4.18\,\mathrm{J\,g^{-1}\,K}", r"4.18\,\mathrm{J/g}"),
     ),
     ("12", ("12 halls",), ("12 halves", "12 thirds", "12 tenths", "12 tens", "12 scores")),
+    (
+        "12",
+        (r"12\text{ two-seaters}", r"12\text{ three-digit numbers}", "12 paths"),
+        (
+            "12 sevenths",
+            "12 eighths",
+            r"12\text{ one-thirds}",
+            "12 millionths",
+            "12 ppm",
+            "12 permille",
+            "12 basis points",
+            "12 percentage points",
+            "12 orders of magnitude",
+            "12 doubled",
+            "12 tripled",
+        ),
+    ),
 )
 MEASURES = (
     (
