@@ -21,6 +21,7 @@ from rlvr.grading.parser import MAX_LENGTH, parse
 from rlvr.grading.points import have_same_values
 from rlvr.grading.precision import Undecided
 from rlvr.grading.rules import same
+from rlvr.grading.systems import write_pieces
 from rlvr.grading.traversal import get_infinity_sign
 from rlvr.grading.tree import Node
 from rlvr.grading.units import split_units
@@ -32,6 +33,11 @@ _INTEGER = re.compile(r"-?[0-9]{1,60}")
 
 # What parts the cells of an environment such as `cases`.
 _CELL_EDGE = re.compile(r"(\\(?:begin|end) *\{ *[a-z]+\*? *\}|\\\\|&)")
+
+# The name of a piecewise function before its brace: `f(x) =`.
+_FUNCTION_NAME = re.compile(
+    r"[\s$]*[A-Za-z] *\([a-z]\) *= *(?=\\begin *\{(?:d?cases)\}|\\left *\\\{)"
+)
 
 # Relations of which one sign is as good as another, unlike `\sim` and `\approx`.
 _RELATIONS = {sign: name for sign, name in RELATIONS.items() if name != "~"}
@@ -70,7 +76,7 @@ def _compare_texts(gold: str, answer: str) -> Match:
     canonical_answer = canonical(answer)
     if not canonical_gold or not canonical_answer:
         return Match(False, "empty")
-    if canonical_gold == canonical_answer:
+    if canonical_gold == canonical_answer or _is_same_function(gold, answer):
         return Match(True, "string")
     gold_tree = parse(gold)
     if gold_tree is None:
@@ -86,6 +92,20 @@ def _compare_texts(gold: str, answer: str) -> Match:
         if _has_value(gold_tree):
             return Match(False, "undecided")
         return Match(None, "undecided")
+
+
+def _is_same_function(gold: str, answer: str) -> bool:
+    """Whether they are the pieces of one function, of which one side alone has the name before them."""
+    gold_pieces = _drop_function_name(gold)
+    answer_pieces = _drop_function_name(answer)
+    if (gold_pieces == gold) == (answer_pieces == answer):
+        return False
+    return canonical(gold_pieces) == canonical(answer_pieces)
+
+
+def _drop_function_name(text: str) -> str:
+    name = _FUNCTION_NAME.match(text)
+    return text[name.end() :] if name else text
 
 
 def _compare_trees(gold: str, answer: str, gold_tree: Node, answer_tree: Node) -> Match:
@@ -126,6 +146,8 @@ def canonical(text: str) -> str:
     >>> canonical(r"$\text{Monday}$.") == canonical("monday"), canonical(r"x") == canonical("X")
     (True, False)
     """
+    if "\\begin" in text:
+        text = write_pieces(text)
     tokens = lex(text)
     if tokens is None and "\\begin" in text:
         return _canonical_cells(text)

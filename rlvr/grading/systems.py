@@ -25,6 +25,31 @@ _STYLED_MODULUS = re.compile(
 )
 
 
+# Other environments in which the pieces of a function stand behind a brace, and words before a condition.
+_PIECES = re.compile(
+    r"\\left *\\(?:\{|lbrace) *\\begin *\{array\}(?: *\{[lrc ]*\})?(?P<rows>(?:(?!\\begin|\\end).)*)"
+    r"\\end *\{array\} *\\right *\.",
+    re.DOTALL,
+)
+_CONDITION = re.compile(
+    r"(?P<edge>&)(?:\s|~|\\q?quad(?![A-Za-z])|\\[ ,;:!])*"
+    r"(?:\\(?:text|mbox|textrm|mathrm) *\{[ ~]*(?:if|for|when)[ ~]*\}|(?:if|for|when)(?![A-Za-z]))"
+)
+
+
+def write_pieces(text: str) -> str:
+    r"""Return a text with one spelling of the environment of a piecewise function and of its conditions.
+
+    >>> write_pieces(r"\left\{\begin{array}{ll}1&\text{if }x=0\\2&x>1\end{array}\right.")
+    '\\begin{cases}1&x=0\\\\2&x>1\\end{cases}'
+    """
+    text = text.replace("{dcases}", "{cases}")
+    text = _PIECES.sub(r"\\begin{cases}\g<rows>\\end{cases}", text)
+    if "{cases}" not in text:
+        return text
+    return _CONDITION.sub(r"\g<edge>", text)
+
+
 def write_systems(text: str) -> str:
     r"""Return a text whose system of equations is a list of them; a piecewise function stays one.
 
