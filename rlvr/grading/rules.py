@@ -228,7 +228,7 @@ def _compare_relations(gold: Node, answer: Node) -> bool | None:
     if gold.kind == "relation" and answer.kind == "relation":
         if gold.name == "~" and is_named(answer):
             return _match_named(gold, answer)
-        return _match_relation(gold, answer)
+        return _match_relation(gold, answer) or _have_same_exact_value(gold, answer)
     if answer.kind == "relation":
         return _match_chain(gold, answer)
     if gold.kind == "relation":
@@ -309,6 +309,18 @@ def _match_rounded(gold: Node, answer: Node) -> bool:
     if is_decimal(gold) and same(gold, rounded):
         return True
     return all(same(gold, side) for side in sides)
+
+
+def _have_same_exact_value(gold: Node, answer: Node) -> bool:
+    r"""Whether both round the same exact value to other places: `\sqrt7 \approx 2.646`, `\sqrt7 \approx 2.65`."""
+    if not gold.name.endswith("~") or not answer.name.endswith("~"):
+        return False
+    # Behind a name alone the rounding is all that is said.
+    if len(gold.parts) == 2 and is_name(gold.parts[0]):
+        return False
+    wanted = _drop_rounding(gold)
+    given = _drop_rounding(answer)
+    return wanted is not None and given is not None and same(wanted, given)
 
 
 def _drop_rounding(gold: Node) -> Node | None:
