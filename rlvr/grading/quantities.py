@@ -27,7 +27,7 @@ _HALVES = {"a": "antemeridiem", "p": "postmeridiem"}
 
 # An ohm is set apart from its number, has a prefix, or stands in upright type; any other omega is a variable.
 _OHM = re.compile(
-    r"\\(?:text|textrm|mathrm|mathsf|rm) *\{[ ~]*(?P<styled>[kMm]?)[ ~]*(?:\}[ ~]*\\Omega|\\Omega *\})"
+    r"\\(?:text|textrm|mathrm|mathsf|rm) *\{[ ~]*(?P<styled>[kMm]?)[ ~]*(?:\}(?:\\[ ,;:!]|[ ~])*\\Omega|\\Omega *\})"
     r"(?![A-Za-z_^'(])"
     r"|(?<=[0-9}])(?:\\[ ,;:!]|~)[ ~]*(?P<bare>[kM]?) *\\Omega(?![A-Za-z_^'(])"
 )

@@ -21,7 +21,7 @@ MAX_DECIMAL_BITS = 3000
 YEN_OR_YUAN: Units = (("yenyuan", Fraction(1)),)
 _YEN_AND_YUAN = {YEN_OR_YUAN, (("yen", Fraction(1)),), (("yuan", Fraction(1)),)}
 _OMEGA = Node("symbol", (), "\\Omega")
-_OHM = Node("text", (), "ohm")
+_PREFIXES = frozenset("kMm")
 MIN_COMPOUND = 2  # units, of which letters are read as such in a gold
 MAX_PLACES = 20  # behind the point, of a rounded number
 
@@ -33,7 +33,7 @@ def is_same_scalar(gold: Node, answer: Node) -> bool:
     given, answer_units = split_units(answer)
     if wanted is None or given is None:
         return False
-    if bool(gold_units) != bool(answer_units) and _has_letters_for_units(gold, answer):
+    if bool(gold_units) != bool(answer_units) and _is_same_in_letters(gold, answer):
         return True
     if not accept_units(gold_units, answer_units):
         return False
@@ -44,19 +44,24 @@ def is_same_scalar(gold: Node, answer: Node) -> bool:
     return _is_same_number(wanted, given)
 
 
-def _has_letters_for_units(gold: Node, answer: Node) -> bool:
-    r"""Whether one side has the other's unit in letters: `9.8\frac{m}{s^2}` for `9.8\text{ m/s}^2`."""
+def _is_same_in_letters(gold: Node, answer: Node) -> bool:
+    numbers = split_letters_as_units(gold, answer)
+    return numbers is not None and _is_same_number(*numbers)
+
+
+def split_letters_as_units(gold: Node, answer: Node) -> tuple[Node, Node] | None:
+    r"""Return both numbers where one side has the unit in letters: `9.8\frac{m}{s^2}` for `9.8\text{ m/s}^2`."""
     if not find_symbols(gold) and not find_symbols(answer):
-        return False
+        return None
     gold_has_text = split_units(gold)[1] != ()
     wanted, gold_units = split_units(read_letters_as_units(gold))
     given, answer_units = split_units(read_letters_as_units(answer))
     if wanted is None or given is None or gold_units != answer_units:
-        return False
+        return None
     # `2h` as a gold is a formula sooner than two hours.
     if not gold_has_text and len(gold_units) < MIN_COMPOUND:
-        return False
-    return _is_same_number(wanted, given)
+        return None
+    return wanted, given
 
 
 def accept_units(gold_units: Units, answer_units: Units) -> bool:
@@ -74,24 +79,34 @@ def name_ohms(gold: Node, answer: Node) -> tuple[Node, Node]:
 
     A gold that is nothing but a number times a variable of that name keeps it.
     """
-    if _is_times_omega(answer) and (_is_in_ohms(gold) or evaluate_exactly(gold) is not None):
-        return gold, replace(answer, parts=(answer.parts[0], _OHM))
-    if _is_times_omega(gold) and _is_in_ohms(answer):
-        return replace(gold, parts=(gold.parts[0], _OHM)), answer
+    in_ohms = _read_ohms(answer)
+    if in_ohms and (_has_unit_of(gold, in_ohms) or evaluate_exactly(gold) is not None):
+        return gold, in_ohms
+    in_ohms = _read_ohms(gold)
+    if in_ohms and _has_unit_of(answer, in_ohms):
+        return in_ohms, answer
     return gold, answer
 
 
-def _is_times_omega(node: Node) -> bool:
+def _read_ohms(node: Node) -> Node | None:
+    r"""Return a number times `\Omega`, or times a prefix and it, as ohms; None for anything else."""
     if node.kind != "mul" or node.parts[1] != _OMEGA:
-        return False
-    return evaluate_exactly(node.parts[0]) is not None
+        return None
+    number = node.parts[0]
+    prefix = ""
+    if number.kind == "mul" and number.parts[1].name in _PREFIXES:
+        number, letter = number.parts
+        prefix = letter.name
+    if evaluate_exactly(number) is None:
+        return None
+    return replace(node, parts=(number, Node("text", (), f"{prefix}ohm")))
 
 
-def _is_in_ohms(node: Node) -> bool:
+def _has_unit_of(node: Node, in_ohms: Node) -> bool:
     if node.kind != "mul" or node.parts[1].kind != "text":
         return False
     _, units = split_units(node)
-    return units == (("ohm", Fraction(1)),)
+    return units == split_units(in_ohms)[1]
 
 
 def _is_same_number(wanted: Node, given: Node) -> bool:

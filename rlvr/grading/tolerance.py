@@ -12,7 +12,7 @@ from rlvr.grading.normal_form import unwrap
 from rlvr.grading.numeric import evaluate_constant
 from rlvr.grading.precision import Number, Undecided, get_context
 from rlvr.grading.rules import MAX_ITEMS, same
-from rlvr.grading.scalars import accept_units, name_ohms
+from rlvr.grading.scalars import accept_units, name_ohms, split_letters_as_units
 from rlvr.grading.traversal import contains, find_symbols, get_infinity_sign
 from rlvr.grading.tree import Node
 from rlvr.grading.units import split_units
@@ -42,7 +42,7 @@ def is_near(gold: Node, answer: Node, tolerance: float) -> bool:
         return _match_in_order(gold, answer, tolerance)
     if {gold.kind, answer.kind} & _AS_WRITTEN:
         return _is_same(gold, answer)
-    return _is_near_number(gold, answer, Fraction(tolerance))
+    return _is_near_quantity(gold, answer, Fraction(tolerance))
 
 
 def _is_same(gold: Node, answer: Node) -> bool:
@@ -98,6 +98,13 @@ def _match_in_order(gold: Node, answer: Node, tolerance: float) -> bool:
     return all(is_near(one, other, tolerance) for one, other in pairs)
 
 
+def _is_near_quantity(gold: Node, answer: Node, tolerance: Fraction) -> bool:
+    """Whether two numbers are near, of which one may have its unit in letters."""
+    if _is_near_number(gold, answer, tolerance):
+        return True
+    return _are_near_in_letters(gold, answer, tolerance)
+
+
 def _is_near_number(gold: Node, answer: Node, tolerance: Fraction) -> bool:
     """Whether two numbers are near and have no different units."""
     if _is_infinite(gold) or _is_infinite(answer):
@@ -112,6 +119,14 @@ def _is_near_number(gold: Node, answer: Node, tolerance: Fraction) -> bool:
     if _are_near(wanted, given, tolerance):
         return True
     return not answer_units and _is_near_percentage(wanted, given, tolerance)
+
+
+def _are_near_in_letters(gold: Node, answer: Node, tolerance: Fraction) -> bool:
+    """Whether one side alone has the other's unit in letters, and the numbers are near."""
+    if bool(split_units(gold)[1]) == bool(split_units(answer)[1]):
+        return False
+    numbers = split_letters_as_units(gold, answer)
+    return numbers is not None and _are_near(*numbers, tolerance)
 
 
 def _is_near_percentage(wanted: Node, given: Node, tolerance: Fraction) -> bool:

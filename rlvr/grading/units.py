@@ -23,7 +23,7 @@ Units = tuple[tuple[str, Fraction], ...]
 """The power of each unit, sorted by name. A word that is no known unit has a `?` before it."""
 
 # What the words of a unit expression may look like, and a plain plural among them.
-_PLAIN = re.compile(r"[A-Za-z°%](?:[A-Za-z°%/ .·*]|\^-?[0-9])*")
+_PLAIN = re.compile(r"/?[A-Za-z°%](?:[A-Za-z°%/ .·*]|\^-?[0-9])*")
 _IDEOGRAPHIC = re.compile(rf"[{IDEOGRAPHS}]+")
 _NOUN = re.compile(r"[A-Za-z][a-z'-]+(?: [a-z][a-z'-]+){0,2}")
 _PLURAL = re.compile(r"\?[a-z]{2,}(?<!th)(?<!s)s")

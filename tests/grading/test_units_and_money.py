@@ -44,7 +44,7 @@ ACCELERATIONS = [
     r"\text{ m/s}^2", r"\text{ m/s^2}", r"\text{ m/s}^{2}", r"\,\frac{\text{m}}{\text{s}^2}",
     r" \mathrm{~m} / \mathrm{s}^2", r"\text{ m/s²}", r"\ \mathrm{m/s^{2}}", r"\text{ m}/\text{s}^2",
     r"\text{ m}\cdot\text{s}^{-2}", r"\text{ m s}^{-2}", r"\text{ m s^-2}", r"\text{ meters per second}^2",
-    r"\text{ m/s/s}", r"\,\text{m}\,\text{s}^{-2}",
+    r"\text{ m/s/s}", r"\,\text{m}\,\text{s}^{-2}", r"\text{ m}\text{/s}^2",
 ]  # fmt: skip
 NO_ACCELERATIONS = [
     r"\text{ m/s}", r"\left(\text{m/s}\right)^2", r"\frac{\text{m}^2}{\text{s}^2}", r"\text{ m}^2/\text{s}",
@@ -203,6 +203,9 @@ def test_another_power_of_a_unit_is_wrong(
         (r"6\,\Omega", r"6\text{ ohms}", True), (r"6\,\mathrm{k}\Omega", r"6\text{ kilohms}", True),
         (r"6\,\Omega", r"6\,\mathrm{k}\Omega", False), (r"6\,\Omega", r"7\,\Omega", False), ("7", r"6\,\Omega", False),
         (r"6\,\mathrm{\Omega}", r"6\Omega", True), (r"2\Omega", "2", False), (r"2\Omega t", r"2 t\Omega", True),
+        (r"6\,\mathrm{k\Omega}", "6 kΩ", True), (r"6\,\mathrm{k\Omega}", r"6\,\mathrm{k}\,\Omega", True),
+        ("6", "6 kΩ", True),
+        (r"6\,\mathrm{k\Omega}", "6 MΩ", False), (r"6\,\mathrm{k\Omega}", "6 Ω", False), ("7", "6 kΩ", False),
         (r"6\text{ V}", r"6\,\Omega", False), (r"6\text{ }\Omega", "6Ω", True), (r"\Omega", r"1\,\Omega", False),
     ],
 )  # fmt: skip
@@ -226,6 +229,8 @@ def test_ohms(gold: str, answer: str, right: bool) -> None:
         ("x", "1.001x", False), ("5", r"\text{about } 5.01", False), (r"\infty", "10000", False),
         ("5", "5.01 thousand", False),
         ("204_5", "205_5", False), ("5", "4.99 or 5.01", False), ("x<5", "x<5.01", False), ("-5", "5", False),
+        (r"9.81\text{ m/s}^2", r"g = 9.8\frac{m}{s^2}", True), (r"9.81\text{ m/s}^2", r"9.8\frac{m}{s}", False),
+        (r"9.81\text{ m/s}^2", r"9.3\frac{m}{s^2}", False), ("5xy", "5.01xy", False),
     ],
 )  # fmt: skip
 def test_a_tolerance_counts_wherever_a_number_stands(gold: str, answer: str, right: bool) -> None:
