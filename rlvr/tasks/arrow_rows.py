@@ -35,7 +35,7 @@ def _make_decoder(kind: pyarrow.DataType) -> Decoder | None:
 
     if isinstance(kind, pyarrow.JsonType):
         return read_json_value
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+    if isinstance(kind, pyarrow.ListType | pyarrow.LargeListType | pyarrow.FixedSizeListType):
         return _make_list_decoder(kind.value_type)
     if pyarrow.types.is_struct(kind):
         return _make_struct_decoder(kind)

@@ -131,6 +131,8 @@ def _is_json_lines(data: bytes) -> bool:
 def _read_json_lines(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     for number, line in enumerate(file, start=1):
         content = line.removeprefix(_BOM)
+        if number == 1 and content.strip() == b"[":
+            raise UserError(f"{name}: is one JSON list and no lines of JSON; call it .json")
         if content.strip():
             yield f"line {number}", _parse_json(content, f"{name}, line {number}")
 
@@ -169,7 +171,8 @@ def _read_parquet(file: io.BufferedIOBase, name: str) -> Iterator[PlacedRow]:
     except pyarrow.ArrowException as error:
         first_line = str(error).splitlines()[0]
         raise UserError(f"{name}: not a readable Parquet file: {first_line}") from None
-    except ValueError as error:  # a text that is no UTF-8, a date that Python does not have
+    # A text that is no UTF-8, a date that Python does not have, a time zone that nobody knows.
+    except (ValueError, KeyError) as error:
         raise UserError(f"{name}: a value cannot be read: {error}") from None
 
 

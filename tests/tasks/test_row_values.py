@@ -214,6 +214,30 @@ def test_a_text_column_that_is_no_utf8_is_one_line(tmp_path: Path) -> None:
     assert refused(path).startswith("a.parquet: a value cannot be read")
 
 
+def test_a_time_zone_that_nobody_knows_is_one_line(tmp_path: Path) -> None:
+    times = pa.array([1], pa.timestamp("us", tz="Mars/Base"))
+    pq.write_table(
+        pa.table({"question": ["q"], "answer": ["1"], "when": times}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(UserError, match=r"^a\.parquet: a value cannot be read: 'Mars/Base'$"):
+        file(path=str(tmp_path / "a.parquet"))
+
+
+def test_values_of_mixed_types_in_lists_of_one_length(tmp_path: Path) -> None:
+    texts = pa.array(['{"gold": "4"}', '{"gold": 5}'])
+    values = pa.ExtensionArray.from_storage(pa.json_(), texts)
+    lists = pa.FixedSizeListArray.from_arrays(values, 1)
+    pq.write_table(pa.table({"question": ["q", "r"], "checks": lists}), tmp_path / "a.parquet")
+    problems = file(path=str(tmp_path / "a.parquet"), columns={"answer": "checks.0.gold"})
+    assert [problem.answer for problem in problems] == ["4", "5"]
+
+
+def test_a_list_that_is_called_json_lines_is_told_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('[\n{"question": "q", "answer": "1"}\n]\n')
+    with pytest.raises(UserError, match=r"^a\.jsonl: is one JSON list .* call it \.json$"):
+        file(path=str(tmp_path / "a.jsonl"))
+
+
 def test_the_folder_of_a_user_that_is_not_there() -> None:
     with pytest.raises(UserError, match="there is no such user"):
         file(path="~no_such_user_here/a.jsonl")
