@@ -67,6 +67,8 @@ def knights(
     sizes = (people,) if isinstance(people, int) else people
     if not sizes or not all(2 <= size <= 8 for size in sizes):
         raise UserError(f"knights: people should be 2 to 8, not {people}")
+    if not forms:
+        raise UserError(f"knights: forms should name at least one of {', '.join(FORMS)}")
     rng = random.Random(key_of("knights", seed, split))  # noqa: S311 - no secret
     known: set[str] = set()
     problems: list[Problem] = []

@@ -122,6 +122,8 @@ def test_statements_are_of_the_forms_asked_for() -> None:
         "and",
         "or",
     }
+    with pytest.raises(UserError, match="forms should name at least one of leaf"):
+        knights(people=2, count=1, forms=())
     with pytest.raises(UserError, match="no further puzzle of 2 people with forms leaf, not"):
         knights(people=2, count=1, forms=("leaf", "not"))
 
