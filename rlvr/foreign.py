@@ -165,9 +165,17 @@ def run_foreign(
     except (UserError, RunError):
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        line = f"{complaint}: {type(error).__name__}: {reason}{name_place(error)}"
+        line = f"{complaint}: {describe_error(error)}{name_place(error)}"
         raise fault(line) from error
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the kind of an exception and the first line that it says.   "KeyError: 'score'" """
+    try:
+        lines = str(error).splitlines() or [""]
+    except Exception:  # an exception of a user's file may fail to say what it is
+        lines = [""]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def name_place(error: BaseException) -> str:
@@ -222,7 +230,8 @@ class GuardedObject:
 
     def __getattr__(self, attribute: str) -> Any:
         value = getattr(self.made, attribute)
-        if not inspect.ismethod(value):
+        # A method may also be a function that is kept as an attribute, or one that asks for no object.
+        if not inspect.ismethod(value) and attribute not in _METHODS[self._kind]:
             return value
         complaint = f"{self._kind} '{self._name}': {attribute} raised"
         return lambda *arguments, **keywords: run_foreign(

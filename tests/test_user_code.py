@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from rlvr.errors import RunError, UserError
 from rlvr.foreign import ContainedCode, ForeignTimeout, GuardedFunction, guard
 from rlvr.rewards.adapters import checked_reward
 from rlvr.rollouts.generate import Rollouts
-from rlvr.tasks.judge import judge_in_time, judge_safely
+from rlvr.tasks.judge import judge_in_time, judge_safely, wait_all
 from rlvr.types import (
     Context,
     Draw,
@@ -176,6 +178,85 @@ def test_each_method_of_an_object_is_guarded() -> None:
         made.close()
     with pytest.raises(AttributeError):
         _ = made.missing
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class Loose:
+    """Its methods are no methods of an object."""
+
+    def __init__(self) -> None:
+        self.generate = partial(int, "x")
+
+    @staticmethod
+    def load(*given: Any) -> None:
+        raise Mute
+
+
+@pytest.mark.parametrize(("method", "said"), [("load", "Mute: "), ("generate", "ValueError: ")])
+def test_a_method_that_is_a_plain_function_is_guarded(method: str, said: str) -> None:
+    made = GuardedFunction(Loose, "engine", "mine.py:Loose")()
+    with pytest.raises(RunError, match=rf"^engine 'mine.py:Loose': {method} raised: {said}"):
+        getattr(made, method)()
+
+
+def end_in_a_thread(problem: Problem, response: Response) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(sys.exit, 0)
+
+
+def say_in_words(problem: Problem, response: Response) -> Any:
+    return Verdict("correct")  # type: ignore[arg-type]
+
+
+def promise_nothing(problem: Problem, response: Response) -> Any:
+    future: Future[Any] = Future()
+    future.set_result(None)
+    return future
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (end_in_a_thread, r"ForeignExit: it ended the process by sys.exit\(0\)"),
+        (say_in_words, "TypeError: the status of a verdict is a Status, not 'correct'"),
+        (promise_nothing, "TypeError: a verifier returns a Verdict, not NoneType"),
+    ],
+)
+def test_a_verifier_that_gives_something_else_is_an_error_that_is_counted(
+    judge: Callable[..., Any], said: str
+) -> None:
+    (verdict,) = wait_all([judge_safely(judge, PROBLEM, Response("2"))])
+    assert verdict.status is Status.ERROR
+    assert re.match(said, verdict.rule)
+
+
+async def promise(response: str) -> float:
+    return 1.0
+
+
+def mute(response: str) -> float:
+    raise Mute
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (
+            lambda response: None,
+            r"it returned None \(does it end without return\?\) where a number",
+        ),
+        (lambda response: {"why": "good"}, "it returned str as 'why' where a number is wanted"),
+        (promise, r"it returned a coroutine \(call it without async\) where a number is wanted"),
+        (mute, "raised Mute: "),
+    ],
+)
+def test_a_reward_that_gives_no_number_is_told_so(function: Callable[..., Any], said: str) -> None:
+    with pytest.raises(RunError, match=rf"^reward 'mine' raised .*{said}|^reward 'mine' {said}"):
+        call(function, None)
 
 
 def test_an_object_without_a_method_is_refused_when_it_is_made() -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from rlvr.errors import RunError, UserError, suggest
-from rlvr.foreign import ContainedCode, is_foreign, name_place
+from rlvr.foreign import ContainedCode, describe_error, is_foreign, name_place
 from rlvr.rewards.returned import (
     check_count,
     check_finite,
@@ -73,7 +73,7 @@ def checked_reward(
             raise
         # A reward may be anybody's code; the run ends with its name and the problem's.
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}{name_place(error)}"
+            reason = f"{describe_error(error)}{name_place(error)}"
             raise RunError(
                 f"reward '{name}' raised {reason} (problem '{group.problem.id}')"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,9 +24,23 @@ def read_reward(value: Any) -> Reward:
     if isinstance(value, Mapping):
         parts: dict[str, float] = {}
         for name, part in value.items():
-            parts[str(name)] = float(part)
+            parts[str(name)] = _read_one(part, f" as '{name}'")
         return Reward(sum(parts.values()), parts)
-    return Reward(float(value))
+    return Reward(_read_one(value))
+
+
+def _read_one(value: Any, of: str = "") -> float:
+    """Return a number that a function has given; raises TypeError that says what else it gave."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        what = type(value).__name__
+        if inspect.iscoroutine(value):
+            value.close()
+            what = "a coroutine (call it without async)"
+        elif value is None and not of:
+            what = "None (does it end without return?)"
+        raise TypeError(f"it returned {what}{of} where a number is wanted") from None
 
 
 def read_score(value: Any, name: str) -> Reward:
@@ -36,7 +51,7 @@ def read_score(value: Any, name: str) -> Reward:
     if not isinstance(value, Mapping):
         return read_reward(value)
     _check_has(value, "score", name)
-    score = float(value["score"])
+    score = _read_one(value["score"], " as 'score'")
     parts: dict[str, float] = {}
     for key, part in value.items():
         if isinstance(part, Real):

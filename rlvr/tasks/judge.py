@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import Any
 
 from rlvr import registry
-from rlvr.foreign import ContainedCode, ForeignTimeout, is_foreign, name_place
+from rlvr.foreign import ContainedCode, ForeignTimeout, describe_error, is_foreign, name_place
 from rlvr.types import Problem, Response, Status, Verdict
 
 # A verifier answers at once, or gives the future of its verdict where helper processes work on it.
@@ -58,9 +59,13 @@ def judge_safely(judge: Judge, problem: Problem, response: Response) -> Pending:
 
 
 def _check_verdict(verdict: Pending) -> Pending:
-    """Return what a verifier gave; raises TypeError where that is no verdict, or says no text."""
+    """Return what a verifier gave; raises TypeError where that is no verdict, or one of other things than it holds."""
     if isinstance(verdict, Future):
         return verdict
+    return _check_is_verdict(verdict)
+
+
+def _check_is_verdict(verdict: Any) -> Verdict:
     if not isinstance(verdict, Verdict):
         name = type(verdict).__name__
         close = getattr(verdict, "close", None)
@@ -68,9 +73,14 @@ def _check_verdict(verdict: Pending) -> Pending:
             close()
             name = "coroutine (call it without async)"
         raise TypeError(f"a verifier returns a Verdict, not {name}")
+    # A text such as "correct" equals no Status by identity, and would be counted as wrong in silence.
+    if not isinstance(verdict.status, Status):
+        raise TypeError(f"the status of a verdict is a Status, not {verdict.status!r}")
     if verdict.answer is not None and not isinstance(verdict.answer, str):
         name = type(verdict.answer).__name__
         raise TypeError(f"the answer of a verdict is a text or None, not {name}")
+    if not isinstance(verdict.rule, str):
+        raise TypeError(f"the rule of a verdict is a text, not {type(verdict.rule).__name__}")
     return verdict
 
 
@@ -84,11 +94,12 @@ def wait_all(pending: Sequence[Pending]) -> list[Verdict]:
 
 def _wait(future: Future[Verdict]) -> Verdict:
     try:
-        return future.result()
+        # What ended a helper of a verifier, such as sys.exit in a thread, is raised again here.
+        with ContainedCode():
+            return _check_is_verdict(future.result())
     except Exception as error:  # as in judge_safely
         return _report_error(error)
 
 
 def _report_error(error: Exception) -> Verdict:
-    reason = f"{type(error).__name__}: {error}"
-    return Verdict(Status.ERROR, rule=reason[:MAX_REASON_LENGTH])
+    return Verdict(Status.ERROR, rule=describe_error(error)[:MAX_REASON_LENGTH])
