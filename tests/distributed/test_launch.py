@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -82,13 +84,14 @@ def is_alive(process: int) -> bool:
 def test_sigterm_ends_the_launcher_and_its_processes_and_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "temporary").mkdir()
     (tmp_path / "started").mkdir()
+    # A socket of multiprocessing stands in it, whose path may not be long.
+    temporary = Path(tempfile.mkdtemp(prefix="rlvr-"))
     script = tmp_path / "launching.py"
     script.write_text(LAUNCHING, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "started")],
-        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+        env=os.environ | {"TMPDIR": str(temporary)},
         cwd=tmp_path,
     )
     try:
@@ -96,11 +99,12 @@ def test_sigterm_ends_the_launcher_and_its_processes_and_leaves_nothing_behind(
         while len(list((tmp_path / "started").iterdir())) < 2 and time.monotonic() < until:
             time.sleep(0.1)
         started = [int(path.name) for path in (tmp_path / "started").iterdir()]
-        assert len(started) == 2
-        assert list((tmp_path / "temporary").glob("pymp-*"))  # where the processes are asked for
+        assert len(started) == 2, process.poll()
+        assert list(temporary.glob("pymp-*"))  # where the processes are asked for
         process.terminate()
         assert process.wait(30) == launch.TERMINATED
-        assert list((tmp_path / "temporary").glob("pymp-*")) == []
+        assert list(temporary.glob("pymp-*")) == []
         assert not any(is_alive(number) for number in started)
     finally:
         process.kill()
+        shutil.rmtree(temporary)
