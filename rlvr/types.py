@@ -95,7 +95,7 @@ class Sampling:
 
     Log-probabilities are those of log-softmax(logits / temperature) over the whole vocabulary,
     before top-p and top-k. Temperature 0 is greedy decoding, whose log-probabilities are those of
-    temperature 1.
+    temperature 1. An engine that has quantised weights uses them unless it is to be `exact`.
     """
 
     samples: int = 1
@@ -104,6 +104,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     stop: tuple[str, ...] = ()
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

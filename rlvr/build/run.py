@@ -149,6 +149,7 @@ def _make_benchmarks(recipe: Recipe, held_out: HeldOut, loaded: Loaded) -> tuple
         max_tokens=recipe.eval.max_tokens or recipe.rollout.max_tokens,
         temperature=recipe.eval.temperature,
         stop=recipe.rollout.stop,
+        exact=not recipe.eval.quantised,
     )
     tokenizer = loaded.policy.tokenizer
     limit = recipe.rollout.max_prompt_tokens

@@ -71,6 +71,12 @@ def needs_weight_sync(recipe: Recipe) -> bool:
     return "weight_sync" in engine.needs
 
 
+def has_engine_apart(recipe: Recipe) -> bool:
+    """Return whether the engine computes otherwise than the policy: apart from it, or in fewer bits."""
+    weights = recipe.rollout.engine.params.get("weights", "compute")
+    return needs_weight_sync(recipe) or weights != "compute"
+
+
 def list_models(recipe: Recipe) -> dict[str, str]:
     """Return the models that a recipe names, by their keys."""
     models = {"model.name": recipe.model.name}

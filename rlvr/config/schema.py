@@ -300,7 +300,8 @@ class EvalSetConfig(Section):
 
 class EvalConfig(Section):
     """When and how the held-out sets are asked; `every` 0 evaluates before and after only.
-    `second_verifier` counts where math-verify judges otherwise.
+    `second_verifier` counts where math-verify judges otherwise. With `quantised` an engine that has
+    quantised weights (`rollout.engine.weights`) answers by them here as well.
     """
 
     sets: tuple[EvalSetConfig, ...] = ()
@@ -309,6 +310,7 @@ class EvalConfig(Section):
     temperature: NonNegativeFloat = 0.0
     max_tokens: Count | None = None
     second_verifier: bool = True
+    quantised: bool = False
 
 
 class CheckpointConfig(Section):

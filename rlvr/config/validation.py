@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from rlvr import registry
 from rlvr.config.checks import check, check_file_name
 from rlvr.config.merge import Sections, Tree
-from rlvr.config.plugins import collect_needs, needs_weight_sync
+from rlvr.config.plugins import collect_needs, has_engine_apart
 from rlvr.config.schema import EvalSetConfig, Recipe, Section, Spec
 
 # Sections where one row may stand for a list of one.
@@ -36,7 +36,7 @@ def _add_correction(recipe: Recipe) -> Recipe:
     """
     is_named = "correction" in recipe.loss.model_fields_set
     is_corrected = is_named or "rollout" in collect_needs(recipe)
-    if is_corrected or recipe.rollout.is_truncated or not needs_weight_sync(recipe):
+    if is_corrected or recipe.rollout.is_truncated or not has_engine_apart(recipe):
         return recipe
     loss = recipe.loss.model_copy(update={"correction": Spec(name="importance")})
     return recipe.model_copy(update={"loss": loss})

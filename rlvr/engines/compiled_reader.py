@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -31,8 +32,8 @@ class PagedCache:
 class CompiledReader:
     """Reads tokens of branches of any length side by side, none of which changes another's bits."""
 
-    def __init__(self, module: PreTrainedModel) -> None:
-        self.transformer = CompiledTransformer(module)
+    def __init__(self, module: PreTrainedModel, bits: Literal[8, 16] = 16) -> None:
+        self.transformer = CompiledTransformer(module, bits)
         self.pool = PagePool(self.transformer.page_bytes)
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

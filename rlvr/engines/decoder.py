@@ -18,8 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlvr.engines.compiled_reader import CompiledReader
 from rlvr.engines.drafts import DraftLength, DraftTable
 from rlvr.engines.module_reader import ModuleReader
+from rlvr.engines.reader import Reader
 from rlvr.engines.sampling import check_finite, sample_tokens
 from rlvr.engines.wave import Branch, Row, Wave
+from rlvr.errors import UserError
 from rlvr.kernels.transformer import is_supported
 from rlvr.types import Finish, Generation, Request, Sampling
 
@@ -27,7 +29,8 @@ from rlvr.types import Finish, Generation, Request, Sampling
 class Decoder:
     """The local engine: the model in the compute dtype, which `load` fills.
 
-    `compiled` runs its passes in compiled code, where that knows the model.
+    `compiled` runs its passes in compiled code, where that knows the model; with `quantised` there
+    are weights of 8 bits beside those in the compute dtype, for all that need not be exact.
     """
 
     def __init__(
@@ -39,17 +42,24 @@ class Decoder:
         drafts: int = 0,
         *,
         compiled: bool = True,
+        quantised: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_sequences = max_sequences
         self.version = -1
         self.end_tokens = find_end_tokens(module, tokenizer)
         self.reader = make_reader(module, compute, compiled=compiled)
+        self.quantised_reader = make_quantised_reader(module, compute) if quantised else None
         self.draft_table = DraftTable()
         self.draft_length = DraftLength(drafts)
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        self.reader.load(weights)
+        if self.quantised_reader is None:
+            self.reader.load(weights)
+        else:
+            for named in weights:
+                self.reader.load([named])
+                self.quantised_reader.load([named])
         self.version = version
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Generation]:
@@ -59,27 +69,30 @@ class Decoder:
             rows.extend(Row(request.token_ids, key) for key in request.keys)
         # Longest prompts first, so that waves are even, and those of one prompt together.
         ordered = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt))
+        reader = self.reader
+        if self.quantised_reader is not None and not sampling.exact:
+            reader = self.quantised_reader
         with torch.inference_mode():
             try:
-                self.reader.open(min(len(rows), self.max_sequences))
+                reader.open(min(len(rows), self.max_sequences))
                 for start in range(0, len(ordered), self.max_sequences):
-                    self._decode(ordered[start : start + self.max_sequences], sampling)
+                    self._decode(reader, ordered[start : start + self.max_sequences], sampling)
             finally:
-                self.reader.close()
+                reader.close()
         return [Generation(tuple(row.tokens), tuple(row.logprobs), row.finish) for row in rows]
 
-    def _decode(self, rows: list[Row], sampling: Sampling) -> None:
+    def _decode(self, reader: Reader, rows: list[Row], sampling: Sampling) -> None:
         """Fill the rows of a wave."""
         by_prompt: dict[tuple[int, ...], list[Row]] = {}
         for row in rows:
             by_prompt.setdefault(row.prompt, []).append(row)
-        cache, logits = self.reader.read_prompts(list(by_prompt))
+        cache, logits = reader.read_prompts(list(by_prompt))
         wave = Wave([Branch(rows) for rows in by_prompt.values()], logits, cache)
         self._grow(wave, sampling)
         while wave.branches:
             start = time.perf_counter()
             self._guess(wave, sampling)
-            self._advance(wave)
+            self._advance(reader, wave)
             tokens = len(wave.logits.values)
             self._grow(wave, sampling)
             self.draft_length.costs.observe(tokens, time.perf_counter() - start)
@@ -102,11 +115,11 @@ class Decoder:
             branch.drafts = [guess.token for guess in branch.guesses[:length]]
             self.draft_length.read += len(branch.drafts)
 
-    def _advance(self, wave: Wave) -> None:
+    def _advance(self, reader: Reader, wave: Wave) -> None:
         """Read the last token and the drafts of each branch, which gives new logits."""
         tokens = [[branch.tokens[-1], *branch.drafts] for branch in wave.branches]
         starts = [branch.count_read() for branch in wave.branches]
-        wave.logits = self.reader.read_tokens(wave.cache, tokens, starts)
+        wave.logits = reader.read_tokens(wave.cache, tokens, starts)
 
     def _grow(self, wave: Wave, sampling: Sampling) -> None:
         """Draw the next tokens of all rows, and go on with the branches that they make."""
@@ -183,6 +196,16 @@ class Decoder:
         longest = max(len(stop.encode()) for stop in sampling.stop)  # a token may be a single byte
         tail = self.tokenizer.decode(row.tokens[-longest - 1 :])
         return any(stop in tail for stop in sampling.stop)
+
+
+def make_quantised_reader(module: PreTrainedModel, compute: torch.dtype) -> Any:
+    """Return the Reader of a model in 8 bits; raises UserError where that cannot be."""
+    if compute is not torch.bfloat16 or not is_supported(module):
+        raise UserError(
+            "rollout.engine.weights: int8 needs a Llama-like model in bf16, a processor with AVX-512 for"
+            " bf16 and VNNI, and a C compiler; leave it out"
+        )
+    return CompiledReader(module, bits=8)
 
 
 def make_reader(module: PreTrainedModel, compute: torch.dtype, *, compiled: bool) -> Any:

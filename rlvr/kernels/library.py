@@ -29,6 +29,7 @@ FLAGS = (
     "-mavx512dq",
     "-mavx512vl",
     "-mavx512bf16",
+    "-mavx512vnni",
     "-mfma",
 )
 COMPILE_SECONDS = 120.0
@@ -42,6 +43,7 @@ class Linear(Structure):
         ("bias", c_void_p),
         ("outputs", c_int32),
         ("inputs", c_int32),
+        ("bits", c_int32),
     ]
 
 
@@ -113,11 +115,13 @@ def load_library() -> Any | None:
     library.scratch_size.restype = c_size_t
     library.pack.argtypes = [POINTER(Linear), c_void_p, c_int32, c_int32, c_int32]
     library.pack.restype = None
+    library.packed_size.argtypes = [POINTER(Linear)]
+    library.packed_size.restype = c_size_t
     return library
 
 
 def _has_instructions() -> bool:
-    return torch.cpu._is_avx512_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() and torch.cpu._is_vnni_supported()
 
 
 def _find_or_compile() -> Path | None:

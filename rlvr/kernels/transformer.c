@@ -21,13 +21,17 @@ enum {
     CHUNK = 64,     /* rows of a task */
     DEPTH = 2048,   /* of a block that stays in the processor's cache */
     PAGE = 16,      /* tokens of a page: one vector of scores */
+    GROUP = 64,     /* numbers of 8 bits that have a scale in common */
+    INT8_ROWS = 4,  /* that are multiplied with a block of 8 bits at a time */
+    INT8_GROUP = GROUP * COLUMNS + 8 * COLUMNS, /* bytes of a group of a block: weights, scales, shifts */
 };
 
 typedef struct {
-    bf16 *packed;     /* [blocks][K / 2][COLUMNS][2] */
+    void *packed;     /* bf16 [blocks][K / 2][COLUMNS][2], or groups of 8 bits (see below) */
     const bf16 *bias; /* [N], or none */
     int32_t outputs;  /* N */
     int32_t inputs;   /* K */
+    int32_t bits;     /* 16 or 8 */
 } Linear;
 
 typedef struct {
@@ -194,18 +198,35 @@ static const Tile TILES[ROWS + 1] = {
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
-/* y [M, N] = x [M, K] times the weights, shared among the threads of the region that calls it. */
-static void multiply(const Linear *w, const bf16 *x, bf16 *y, int count)
+/* Write the sums [rows, COLUMNS] of a block, with its biases, to the rows of y. */
+static void write_sums(const Linear *w, const float *sums, bf16 *y, int first, int rows, int block)
 {
-    const int inputs = w->inputs, outputs = w->outputs;
-    const int blocks = (outputs + COLUMNS - 1) / COLUMNS;
+    const int begin = block * COLUMNS, columns = smaller(COLUMNS, w->outputs - begin);
+    for (int row = 0; row < rows; row++) {
+        bf16 *out = y + (size_t)(first + row) * w->outputs + begin;
+        for (int c = 0; c < columns; c += 16) {
+            const __mmask16 there = (__mmask16)((1u << smaller(16, columns - c)) - 1);
+            __m512 v = _mm512_load_ps(sums + row * COLUMNS + c);
+            if (w->bias) {
+                const __m256i bias = _mm256_maskz_loadu_epi16(there, w->bias + begin + c);
+                v = _mm512_add_ps(v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bias), 16)));
+            }
+            _mm256_mask_storeu_epi16(out + c, there, (__m256i)_mm512_cvtneps_pbh(v));
+        }
+    }
+}
+
+/* y [M, N] = x [M, K] times weights of 16 bits, shared among the threads of the region that calls it. */
+static void multiply_bf16(const Linear *w, const bf16 *x, bf16 *y, int count)
+{
+    const int inputs = w->inputs;
+    const int blocks = (w->outputs + COLUMNS - 1) / COLUMNS;
     const int chunks = (count + CHUNK - 1) / CHUNK;
 #pragma omp for schedule(dynamic)
     for (int task = 0; task < blocks * chunks; task++) {
         const int block = task / chunks, first = task % chunks * CHUNK;
         const int rows = smaller(CHUNK, count - first);
-        const int columns = smaller(COLUMNS, outputs - block * COLUMNS);
-        const bf16 *packed = w->packed + (size_t)block * COLUMNS * inputs;
+        const bf16 *packed = (const bf16 *)w->packed + (size_t)block * COLUMNS * inputs;
         _Alignas(64) float sums[CHUNK * COLUMNS];
         memset(sums, 0, sizeof(float) * rows * COLUMNS);
         for (int k = 0; k < inputs; k += DEPTH)
@@ -213,19 +234,131 @@ static void multiply(const Linear *w, const bf16 *x, bf16 *y, int count)
                 TILES[smaller(ROWS, rows - row)](
                     x + (size_t)(first + row) * inputs + k, inputs, packed + (size_t)k * COLUMNS,
                     smaller(DEPTH, inputs - k), sums + row * COLUMNS);
-        for (int row = 0; row < rows; row++) {
-            bf16 *out = y + (size_t)(first + row) * outputs + block * COLUMNS;
-            for (int c = 0; c < columns; c += 16) {
-                const __mmask16 there = (__mmask16)((1u << smaller(16, columns - c)) - 1);
-                __m512 v = _mm512_load_ps(sums + row * COLUMNS + c);
-                if (w->bias) {
-                    const __m256i bias = _mm256_maskz_loadu_epi16(there, w->bias + block * COLUMNS + c);
-                    v = _mm512_add_ps(v, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bias), 16)));
-                }
-                _mm256_mask_storeu_epi16(out + c, there, (__m256i)_mm512_cvtneps_pbh(v));
-            }
+        write_sums(w, sums, y, first, rows, block);
+    }
+}
+
+/* --- Products with weights of 8 bits
+ *
+ * Numbers of a row, and weights of a column, are scaled in groups so that the largest is 127. The
+ * instruction takes unsigned numbers on one side, so those of a row are moved by 128, and sums begin
+ * at what takes that off again. They are of whole numbers, and so exact in any order. */
+
+#define LOAD_INT8_SUMS(r)                                                                          \
+    __m512 sum##r##0 = _mm512_setzero_ps();                                                        \
+    __m512 sum##r##1 = _mm512_setzero_ps();                                                        \
+    __m512 sum##r##2 = _mm512_setzero_ps();
+
+#define BEGIN_GROUP(r)                                                                             \
+    __m512i whole##r##0 = _mm512_load_si512(shifts);                                               \
+    __m512i whole##r##1 = _mm512_load_si512(shifts + 16);                                          \
+    __m512i whole##r##2 = _mm512_load_si512(shifts + 32);
+
+#define ADD_INT8_PRODUCTS(r)                                                                       \
+    {                                                                                              \
+        const __m512i four = spread(x + r * stride + k);                                           \
+        whole##r##0 = _mm512_dpbusd_epi32(whole##r##0, four, w0);                                  \
+        whole##r##1 = _mm512_dpbusd_epi32(whole##r##1, four, w1);                                  \
+        whole##r##2 = _mm512_dpbusd_epi32(whole##r##2, four, w2);                                  \
+    }
+
+#define END_GROUP(r)                                                                               \
+    {                                                                                              \
+        const __m512 own = _mm512_set1_ps(x_scales[r * groups + group]);                           \
+        sum##r##0 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole##r##0), _mm512_mul_ps(own, s0), sum##r##0); \
+        sum##r##1 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole##r##1), _mm512_mul_ps(own, s1), sum##r##1); \
+        sum##r##2 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole##r##2), _mm512_mul_ps(own, s2), sum##r##2); \
+    }
+
+/* sums [R, COLUMNS] = x [R, groups * GROUP] times a block of weights of 8 bits. */
+#define DEFINE_INT8_TILE(R)                                                                        \
+    static void multiply_int8_##R(const uint8_t *x, const float *x_scales, int groups, const char *block, float *sums) \
+    {                                                                                              \
+        const size_t stride = (size_t)groups * GROUP;                                              \
+        EACH_##R(LOAD_INT8_SUMS)                                                                   \
+        for (int group = 0; group < groups; group++, block += INT8_GROUP, x += GROUP) {            \
+            const float *scales = (const float *)(block + GROUP * COLUMNS);                        \
+            const int32_t *shifts = (const int32_t *)(scales + COLUMNS);                           \
+            EACH_##R(BEGIN_GROUP)                                                                  \
+            for (int k = 0; k < GROUP; k += 4) {                                                   \
+                const char *w = block + k * COLUMNS;                                               \
+                const __m512i w0 = _mm512_load_si512(w);                                           \
+                const __m512i w1 = _mm512_load_si512(w + 64);                                      \
+                const __m512i w2 = _mm512_load_si512(w + 128);                                     \
+                EACH_##R(ADD_INT8_PRODUCTS)                                                        \
+            }                                                                                      \
+            const __m512 s0 = _mm512_load_ps(scales);                                              \
+            const __m512 s1 = _mm512_load_ps(scales + 16);                                         \
+            const __m512 s2 = _mm512_load_ps(scales + 32);                                         \
+            EACH_##R(END_GROUP)                                                                    \
+        }                                                                                          \
+        EACH_##R(STORE_SUMS)                                                                       \
+    }
+
+DEFINE_INT8_TILE(1)
+DEFINE_INT8_TILE(2)
+DEFINE_INT8_TILE(3)
+DEFINE_INT8_TILE(4)
+
+typedef void (*Int8Tile)(const uint8_t *, const float *, int, const char *, float *);
+static const Int8Tile INT8_TILES[INT8_ROWS + 1] = {
+    0, multiply_int8_1, multiply_int8_2, multiply_int8_3, multiply_int8_4,
+};
+
+static int count_groups(int inputs) { return (inputs + GROUP - 1) / GROUP; }
+
+/* bytes [groups * GROUP] and scales [groups] of x [size]: x / scale, rounded and moved by `shift`. */
+static void quantise(const bf16 *x, uint8_t *bytes, float *scales, int size, int shift)
+{
+    const __m512i moved = _mm512_set1_epi32(shift);
+    for (int group = 0; group < count_groups(size); group++) {
+        __m512 part[GROUP / 16], most = _mm512_setzero_ps();
+        for (int v = 0; v < GROUP / 16; v++) {
+            const int at = group * GROUP + 16 * v;
+            part[v] = at < size ? load16(x + at) : _mm512_setzero_ps();
+            most = _mm512_max_ps(most, _mm512_abs_ps(part[v]));
+        }
+        const float largest = _mm512_reduce_max_ps(most);
+        scales[group] = largest > 0 ? largest / 127.0f : 1.0f;
+        const __m512 factor = _mm512_set1_ps(1.0f / scales[group]);
+        for (int v = 0; v < GROUP / 16; v++) {
+            const __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(part[v], factor)), moved);
+            _mm_storeu_si128((__m128i *)(bytes + group * GROUP + 16 * v), _mm512_cvtepi32_epi8(whole));
         }
     }
+}
+
+/* y [M, N] = x [M, K] times weights of 8 bits, shared among the threads of the region that calls it.
+ * bytes, scales: room for x in 8 bits */
+static void multiply_int8(const Linear *w, const bf16 *x, bf16 *y, int count, uint8_t *bytes, float *scales)
+{
+    const int groups = count_groups(w->inputs), width = groups * GROUP;
+    const int blocks = (w->outputs + COLUMNS - 1) / COLUMNS;
+    const int chunks = (count + CHUNK - 1) / CHUNK;
+#pragma omp for
+    for (int row = 0; row < count; row++)
+        quantise(x + (size_t)row * w->inputs, bytes + (size_t)row * width, scales + (size_t)row * groups, w->inputs, 128);
+#pragma omp for schedule(dynamic)
+    for (int task = 0; task < blocks * chunks; task++) {
+        const int block = task / chunks, first = task % chunks * CHUNK;
+        const int rows = smaller(CHUNK, count - first);
+        const char *packed = (const char *)w->packed + (size_t)block * groups * INT8_GROUP;
+        _Alignas(64) float sums[CHUNK * COLUMNS];
+        for (int row = 0; row < rows; row += INT8_ROWS)
+            INT8_TILES[smaller(INT8_ROWS, rows - row)](
+                bytes + (size_t)(first + row) * width, scales + (size_t)(first + row) * groups, groups, packed,
+                sums + row * COLUMNS);
+        write_sums(w, sums, y, first, rows, block);
+    }
+}
+
+/* y = x times the weights, as they are kept. */
+static void multiply(const Linear *w, const bf16 *x, bf16 *y, int count, uint8_t *bytes, float *scales)
+{
+    if (w->bits == 8)
+        multiply_int8(w, x, y, count, bytes, scales);
+    else
+        multiply_bf16(w, x, y, count);
 }
 
 /* --- Between the products */
@@ -430,13 +563,18 @@ static int larger(int a, int b) { return a > b ? a : b; }
 
 static int qkv_size(const Model *m) { return (m->heads + 2 * m->key_heads) * m->head_size; }
 
+/* The widest rows that meet weights. */
+static int widest(const Model *m) { return larger(larger(m->heads * m->head_size, m->inner), m->hidden); }
+
 /* The bytes of `scratch` for a pass of so many rows and threads, of which each sees at most so many tokens. */
 size_t scratch_size(const Model *m, int rows, int most_tokens, int threads)
 {
     const size_t scores = align(3 * sizeof(float) * (most_tokens + PAGE)) * threads;
-    const int wide = larger(qkv_size(m), 2 * m->inner), narrow_ = larger(m->heads * m->head_size, m->inner);
-    return scores + align(2 * (size_t)rows * m->hidden) * 2 + align(2 * (size_t)rows * wide) +
-           align(2 * (size_t)rows * larger(narrow_, m->hidden));
+    const size_t streams = 2 * align(2 * (size_t)rows * m->hidden);
+    const size_t wide = align(2 * (size_t)rows * larger(qkv_size(m), 2 * m->inner));
+    const int groups = count_groups(widest(m));
+    const size_t inner = align(2 * (size_t)rows * widest(m)) + align((size_t)rows * groups * GROUP);
+    return scores + streams + wide + inner + align(sizeof(float) * rows * groups);
 }
 
 #ifdef _OPENMP
@@ -457,6 +595,10 @@ void run_pass(const Model *m, const Pass *p)
     bf16 *wide_rows = (bf16 *)at;
     at += align(2 * (size_t)rows * larger(width, 2 * m->inner));
     bf16 *inner_rows = (bf16 *)at;
+    at += align(2 * (size_t)rows * widest(m));
+    uint8_t *bytes = (uint8_t *)at; /* of rows that meet weights of 8 bits */
+    at += align((size_t)rows * count_groups(widest(m)) * GROUP);
+    float *scales = (float *)at;
 #pragma omp parallel num_threads(p->threads)
     {
         float *scores = (float *)(p->scratch + score_bytes * omp_get_thread_num());
@@ -468,7 +610,7 @@ void run_pass(const Model *m, const Pass *p)
 #pragma omp for
             for (int row = 0; row < rows; row++)
                 normalise(x + (size_t)row * hidden, layer->input_norm, narrow_rows + (size_t)row * hidden, hidden, m->eps);
-            multiply(&layer->qkv, narrow_rows, wide_rows, rows);
+            multiply(&layer->qkv, narrow_rows, wide_rows, rows, bytes, scales);
 #pragma omp for
             for (int row = 0; row < rows; row++)
                 place(m, p, layer, number, row, wide_rows + (size_t)row * width);
@@ -479,18 +621,18 @@ void run_pass(const Model *m, const Pass *p)
                 attend_heads(m, p, number, row, key_head, wide_rows + (size_t)row * width + first,
                              inner_rows + (size_t)row * m->heads * d + first, scores);
             }
-            multiply(&layer->out, inner_rows, narrow_rows, rows);
+            multiply(&layer->out, inner_rows, narrow_rows, rows, bytes, scales);
 #pragma omp for
             for (int row = 0; row < rows; row++) {
                 bf16 *stream = x + (size_t)row * hidden, *other = narrow_rows + (size_t)row * hidden;
                 add(stream, other, hidden);
                 normalise(stream, layer->output_norm, other, hidden, m->eps);
             }
-            multiply(&layer->gate_up, narrow_rows, wide_rows, rows);
+            multiply(&layer->gate_up, narrow_rows, wide_rows, rows, bytes, scales);
 #pragma omp for
             for (int row = 0; row < rows; row++)
                 gate(wide_rows + (size_t)row * 2 * m->inner, inner_rows + (size_t)row * m->inner, m->inner);
-            multiply(&layer->down, inner_rows, narrow_rows, rows);
+            multiply(&layer->down, inner_rows, narrow_rows, rows, bytes, scales);
 #pragma omp for
             for (int row = 0; row < rows; row++)
                 add(x + (size_t)row * hidden, narrow_rows + (size_t)row * hidden, hidden);
@@ -498,22 +640,53 @@ void run_pass(const Model *m, const Pass *p)
 #pragma omp for
         for (int index = 0; index < p->outputs; index++)
             normalise(x + (size_t)p->output[index] * hidden, m->norm, narrow_rows + (size_t)index * hidden, hidden, m->eps);
-        multiply(&m->head, narrow_rows, p->logits, p->outputs);
+        multiply(&m->head, narrow_rows, p->logits, p->outputs, bytes, scales);
     }
 }
 
 /* --- Weights */
 
+static void pack_row(const Linear *to, const bf16 *from, int column)
+{
+    bf16 *block = (bf16 *)to->packed + (size_t)(column / COLUMNS) * COLUMNS * to->inputs + 2 * (column % COLUMNS);
+    for (int k = 0; k < to->inputs; k += 2)
+        memcpy(block + (size_t)k * COLUMNS, from + k, 4);
+}
+
+static void pack_row_int8(const Linear *to, const bf16 *from, int column)
+{
+    const int groups = count_groups(to->inputs);
+    char *block = (char *)to->packed + (size_t)(column / COLUMNS) * groups * INT8_GROUP;
+    const int lane = column % COLUMNS;
+    for (int group = 0; group < groups; group++, block += INT8_GROUP) {
+        int8_t line[GROUP];
+        float *scales = (float *)(block + GROUP * COLUMNS);
+        int32_t *shifts = (int32_t *)(scales + COLUMNS), sum = 0;
+        quantise(from + group * GROUP, (uint8_t *)line, scales + lane, smaller(GROUP, to->inputs - group * GROUP), 0);
+        for (int k = 0; k < GROUP; k++)
+            sum += line[k];
+        shifts[lane] = -128 * sum;
+        for (int k = 0; k < GROUP; k += 4)
+            memcpy(block + k * COLUMNS + 4 * lane, line + k, 4);
+    }
+}
+
 /* Lay weights [N, K] into blocks, from column `first` of the packed ones on. */
 void pack(const Linear *to, const bf16 *weights, int outputs, int first, int threads)
 {
-    const int inputs = to->inputs;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int row = 0; row < outputs; row++) {
-        const int column = first + row;
-        bf16 *block = to->packed + (size_t)(column / COLUMNS) * COLUMNS * inputs + 2 * (column % COLUMNS);
-        const bf16 *from = weights + (size_t)row * inputs;
-        for (int k = 0; k < inputs; k += 2)
-            memcpy(block + (size_t)k * COLUMNS, from + k, 4);
+        const bf16 *from = weights + (size_t)row * to->inputs;
+        if (to->bits == 8)
+            pack_row_int8(to, from, first + row);
+        else
+            pack_row(to, from, first + row);
     }
+}
+
+/* The bytes of a product's packed weights. */
+size_t packed_size(const Linear *w)
+{
+    const size_t blocks = (w->outputs + COLUMNS - 1) / COLUMNS;
+    return w->bits == 8 ? blocks * count_groups(w->inputs) * INT8_GROUP : blocks * COLUMNS * w->inputs * sizeof(bf16);
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from rlvr.kernels.pages import PAGE_TOKENS, PagePool, PageTables
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-COLUMNS = 48  # of a block of weights, as in transformer.c
 MOST_ROWS = 256  # of a pass, so that what lies between the layers stays in the processor's cache
 POSITIONS = 1024  # whose rotations are computed at a time
 
@@ -72,9 +71,12 @@ class CompiledTransformer:
     """The weights of a model as the compiled code wants them, and its passes.
 
     A row's logits have the same bits whatever else is in the pass, and for any number of threads.
+    With 8 bits the weights of all products are whole numbers in groups of 64 that have a scale in
+    common, as are the rows that meet them; all else is bf16.
     """
 
-    def __init__(self, module: PreTrainedModel) -> None:
+    def __init__(self, module: PreTrainedModel, bits: Literal[8, 16] = 16) -> None:
+        self.bits = bits
         self._library: Any = load_library()
         self._config = module.config
         body: Any = module.base_model
@@ -157,10 +159,9 @@ class CompiledTransformer:
 
     def _make_linear(self, names: Sequence[str], widths: Sequence[int], inputs: int) -> Linear:
         """Return the product with the weights of these names, one beside the other."""
-        outputs = sum(widths)
-        padded = outputs + -outputs % COLUMNS
-        packed = self._keep(_make_aligned(padded * inputs, torch.bfloat16))
-        linear = Linear(packed=packed.data_ptr(), outputs=outputs, inputs=inputs)
+        linear = Linear(outputs=sum(widths), inputs=inputs, bits=self.bits)
+        packed = self._keep(_make_aligned(self._library.packed_size(linear)))
+        linear.packed = packed.data_ptr()
         first = 0
         for name, width in zip(names, widths, strict=True):
             self._blocks.setdefault(name, []).append((linear, first))
@@ -208,7 +209,7 @@ class CompiledTransformer:
         most_tokens = int(position.max()) + 1
         size = self._library.scratch_size(self._model, len(token), most_tokens, threads)
         if size > len(self._scratch):
-            self._scratch = _make_aligned(size, torch.uint8)
+            self._scratch = _make_aligned(size)
         self._library.run_pass(
             self._model,
             Pass(
@@ -239,9 +240,8 @@ class CompiledTransformer:
         self._model.cosine, self._model.sine = (table.data_ptr() for table in self._rotations)
 
 
-def _make_aligned(size: int, dtype: torch.dtype) -> Tensor:
-    """Return zeros that begin where a vector may be loaded.   [size]"""
-    bytes_each = torch.empty(0, dtype=dtype).element_size()
-    raw = torch.zeros(size + 64 // bytes_each, dtype=dtype)
-    offset = -raw.data_ptr() % 64 // bytes_each
+def _make_aligned(size: int) -> Tensor:
+    """Return bytes of zeros that begin where a vector may be loaded.   [size]"""
+    raw = torch.zeros(size + 64, dtype=torch.uint8)
+    offset = -raw.data_ptr() % 64
     return raw[offset : offset + size]

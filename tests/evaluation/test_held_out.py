@@ -158,7 +158,8 @@ def test_an_unseen_file_is_a_benchmark_by_its_name_or_by_one_row(
     suffix: str, tmp_path: Path
 ) -> None:
     given = [
-        {"problem": f"{i} + 1?", "final_answer": [str(i + 1)], "subfield": "Sums"} for i in range(3)
+        {"problem": f"{i} + 1?", "final_answer": [str(i + 1), "or so"], "subfield": "Sums"}
+        for i in range(3)
     ]
     path = tmp_path / f"mine{suffix}"
     if suffix == ".parquet":
