@@ -244,6 +244,9 @@ static void multiply_bf16(const Linear *w, const bf16 *x, bf16 *y, int count)
  * instruction takes unsigned numbers on one side, so those of a row are moved by 128, and sums begin
  * at what takes that off again. They are of whole numbers, and so exact in any order. */
 
+/* Written out, since GCC 12 copies the sums of its own function twice. */
+#define ADD_BYTES(SUM, A, B) __asm__("vpdpbusd %2, %1, %0" : "+v"(SUM) : "v"(A), "v"(B))
+
 #define LOAD_INT8_SUMS(r)                                                                          \
     __m512 sum##r##0 = _mm512_setzero_ps();                                                        \
     __m512 sum##r##1 = _mm512_setzero_ps();                                                        \
@@ -257,9 +260,9 @@ static void multiply_bf16(const Linear *w, const bf16 *x, bf16 *y, int count)
 #define ADD_INT8_PRODUCTS(r)                                                                       \
     {                                                                                              \
         const __m512i four = spread(x + r * stride + k);                                           \
-        whole##r##0 = _mm512_dpbusd_epi32(whole##r##0, four, w0);                                  \
-        whole##r##1 = _mm512_dpbusd_epi32(whole##r##1, four, w1);                                  \
-        whole##r##2 = _mm512_dpbusd_epi32(whole##r##2, four, w2);                                  \
+        ADD_BYTES(whole##r##0, four, w0);                                                        \
+        ADD_BYTES(whole##r##1, four, w1);                                                        \
+        ADD_BYTES(whole##r##2, four, w2);                                                        \
     }
 
 #define END_GROUP(r)                                                                               \
