@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlvr.engines.compiled_reader import CompiledReader
-from rlvr.engines.drafts import DraftLength, DraftTable
+from rlvr.engines.drafts import DraftLength, DraftTable, DraftWork
 from rlvr.engines.module_reader import ModuleReader
 from rlvr.engines.reader import Reader
 from rlvr.engines.sampling import check_finite, sample_tokens
@@ -52,6 +52,7 @@ class Decoder:
         self.quantised_reader = make_quantised_reader(module, compute) if quantised else None
         self.draft_table = DraftTable()
         self.draft_length = DraftLength(drafts)
+        self.work = DraftWork()
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         if self.quantised_reader is None:
@@ -91,11 +92,14 @@ class Decoder:
         self._grow(wave, sampling)
         while wave.branches:
             start = time.perf_counter()
+            branches = wave.branches
+            before = [len(branch.tokens) for branch in branches]
             self._guess(wave, sampling)
             self._advance(reader, wave)
             tokens = len(wave.logits.values)
             self._grow(wave, sampling)
             self.draft_length.costs.observe(tokens, time.perf_counter() - start)
+            self._count_work(branches, before)
         cache.close()
 
     def _guess(self, wave: Wave, sampling: Sampling) -> None:
@@ -110,10 +114,42 @@ class Decoder:
             if count > 0 and branch.rows:
                 text = (*branch.prompt, *branch.tokens)
                 branch.guesses = self.draft_table.propose(branch.prompt, text, count)[:count]
-        length = self.draft_length.choose([branch.guesses for branch in wave.branches])
-        for branch in wave.branches:
+        lengths = [0] * len(wave.branches)
+        if most:
+            lengths = self.draft_length.choose([branch.guesses for branch in wave.branches])
+        for branch, length in zip(wave.branches, lengths, strict=True):
             branch.drafts = [guess.token for guess in branch.guesses[:length]]
-            self.draft_length.read += len(branch.drafts)
+
+    def _count_work(self, branches: Sequence[Branch], before: Sequence[int]) -> None:
+        """Take note of what a pass did, of which each branch had so many tokens before."""
+        read = 0
+        sequences = 0
+        grown = 0
+        held = 0
+        for branch, had in zip(branches, before, strict=True):
+            read += len(branch.drafts)
+            sequences += len(branch.rows)
+            steps = [len(row.tokens) - had for row in branch.rows]
+            grown += sum(steps)
+            held += max(steps, default=1) - 1
+        work = self.work
+        work.passes += 1
+        work.sequences += sequences
+        work.tokens += grown
+        work.read += read
+        work.held += held
+        costs = self.draft_length.costs
+        if read and costs.scale is not None:
+            alone = costs.estimate(len(branches))
+            # What they got beyond one each would have taken passes of its own.
+            saved = alone * grown / sequences - costs.estimate(len(branches) + read)
+            work.saved += costs.scale * saved
+
+    def take_work(self) -> DraftWork:
+        """Return what was done since this was last asked."""
+        work = self.work
+        self.work = DraftWork()
+        return work
 
     def _advance(self, reader: Reader, wave: Wave) -> None:
         """Read the last token and the drafts of each branch, which gives new logits."""
@@ -184,7 +220,6 @@ class Decoder:
             row.ended = stopped or len(row.tokens) == sampling.max_tokens
             if row.ended or token != draft:
                 break
-        self.draft_length.held += len(row.tokens) - start - 1
         if self.draft_length.most:
             self.draft_length.count(branch.guesses, row.tokens[start:])
             text = (*row.prompt, *row.tokens)

@@ -8,6 +8,7 @@ drafts so, but with random numbers of their own, which keeps the distribution an
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 # How many tokens before a guess have to be the same: first in texts of this problem, then in any.
@@ -89,22 +90,34 @@ class PassCosts:
     def __init__(self) -> None:
         # Sums of 1, x, y, x², xy; they begin with passes of 1 and of 17 tokens, the second of twice the time.
         self._sums = [2.0, 18.0, 3.0, 290.0, 35.0]
-        self._scale: float | None = None
+        self.scale: float | None = None  # seconds
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Count a pass."""
-        if self._scale is None:
-            self._scale = seconds / (1 + (tokens - 1) / 16)
-        y = seconds / self._scale
+        if self.scale is None:
+            self.scale = seconds / (1 + (tokens - 1) / 16)
+        y = seconds / self.scale
         new = (1.0, tokens, y, tokens * tokens, tokens * y)
         self._sums = [self.MEMORY * old + add for old, add in zip(self._sums, new, strict=True)]
 
     def estimate(self, tokens: int) -> float:
-        """Return how long a pass takes, in units of their own, never less than for fewer tokens."""
+        """Return how long a pass takes, in units of `scale`, never less than for fewer tokens."""
         n, x, y, xx, xy = self._sums
         slope = max((n * xy - x * y) / max(n * xx - x * x, 1e-9), 0.0)
         intercept = max((y - slope * x) / n, 0.05)
         return intercept + slope * tokens
+
+
+@dataclass
+class DraftWork:
+    """What guesses did since the engine was last asked."""
+
+    passes: int = 0
+    sequences: int = 0  # over all passes, the responses that a pass went on with
+    tokens: int = 0  # that they got
+    read: int = 0  # guesses that were read
+    held: int = 0  # those that were right
+    saved: float = 0.0  # seconds, by what passes cost
 
 
 class DraftLength:
@@ -122,8 +135,6 @@ class DraftLength:
     def __init__(self, most: int) -> None:
         self.most = most
         self.costs = PassCosts()
-        self.read = 0
-        self.held = 0
         levels = len(PROBLEM_ORDERS) + len(GENERAL_ORDERS)
         self._seen = [2.0] * levels
         self._right = [1.0] * levels
@@ -142,36 +153,44 @@ class DraftLength:
                 break
 
     def limit(self, branches: int) -> int:
-        """Return how many guesses may pay at best."""
-        chances = [self.BEST_RATE**place * branches for place in range(1, self.most + 1)]
-        return self._choose(branches, chances)
+        """Return how many guesses for each branch may pay at best."""
+        chances: list[float] = []
+        for place in range(1, self.most + 1):
+            chances.extend([self.BEST_RATE**place] * branches)
+        return -(-self._count_worthwhile(branches, chances) // branches)
 
-    def choose(self, guesses: Sequence[Sequence[Guess]]) -> int:
-        """Return the number of guesses of each branch for which most tokens come out of a second.
+    def choose(self, guesses: Sequence[Sequence[Guess]]) -> list[int]:
+        """Return of each branch the number of guesses for which most tokens come out of a second.
 
-        [N] branches, each with some guesses
+        [N] branches, each with some guesses -> [N]
         """
         rates = [right / seen for right, seen in zip(self._right, self._seen, strict=True)]
-        chances = [0.0] * self.most
-        for of_branch in guesses:
+        # How likely each guess is to hold, and all before it: never more so than the one before.
+        candidates: list[tuple[float, int]] = []
+        for number, of_branch in enumerate(guesses):
             chance = 1.0
-            for place, guess in enumerate(of_branch):
+            for guess in of_branch[: self.most]:
                 chance *= rates[guess.level]
-                chances[place] += chance
-        return self._choose(len(guesses), chances)
+                candidates.append((chance, number))
+        candidates.sort(key=lambda candidate: (-candidate[0], candidate[1]))
+        count = self._count_worthwhile(len(guesses), [chance for chance, _ in candidates])
+        lengths = [0] * len(guesses)
+        for _chance, number in candidates[:count]:
+            lengths[number] += 1
+        return lengths
 
-    def _choose(self, branches: int, chances: Sequence[float]) -> int:
-        """Return the number of guesses whose pass gives most tokens a second.
+    def _count_worthwhile(self, branches: int, chances: Sequence[float]) -> int:
+        """Return how many guesses a pass should read beside the last tokens of its branches.
 
-        chances: how many guesses at each place will hold over all branches
+        chances: how likely each is to hold, the likeliest first
         """
         best = 0
         tokens = float(branches)
-        best_speed = tokens / self.costs.estimate(branches)
-        for place, chance in enumerate(chances, 1):
+        best_speed = self.MARGIN * tokens / self.costs.estimate(branches)
+        for count, chance in enumerate(chances, 1):
             tokens += chance
-            speed = tokens / self.costs.estimate(branches * (place + 1))
-            if speed > best_speed * (1 if best else self.MARGIN):
-                best = place
+            speed = tokens / self.costs.estimate(branches + count)
+            if speed > best_speed:
+                best = count
                 best_speed = speed
         return best

@@ -11,10 +11,13 @@ _running: list[Stopwatch] = []
 
 
 class Stopwatch:
-    """The seconds of each stage between its start and its stop, over all calls of the stage."""
+    """The seconds of each stage between its start and its stop, over all calls of the stage, and
+    what else was counted.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
 
     def __enter__(self) -> Stopwatch:
         _running.append(self)
@@ -25,6 +28,12 @@ class Stopwatch:
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+def count(name: str, amount: float) -> None:
+    """Add to what is counted under a name."""
+    for stopwatch in _running:
+        stopwatch.counts[name] = stopwatch.counts.get(name, 0.0) + amount
 
 
 @contextlib.contextmanager

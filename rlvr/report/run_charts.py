@@ -46,6 +46,8 @@ METRIC_CHARTS = (
     MetricChart("critic/loss", "Loss of the critic", "number"),
     MetricChart("critic/clip_fraction", "Clipped values of the critic", "share", alarming=True),
     MetricChart("time/tokens_per_second", "Generated tokens per second", "number"),
+    MetricChart("time/tokens_per_pass", "Tokens of a response per pass of the model", "number"),
+    MetricChart("time/guesses_held", "Share of guessed tokens that held", "share"),
 )
 
 

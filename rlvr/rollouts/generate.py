@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlvr.engines.base import Engine
 from rlvr.errors import RunError
-from rlvr.metrics.timing import timed
+from rlvr.metrics.timing import count, timed
 from rlvr.seeds import key_of
 from rlvr.tasks.answer_forms import TURN_ENDS
 from rlvr.types import Generation, Prompt, Request, Rollout, Sampling
@@ -50,6 +50,7 @@ class Rollouts:
             keys = tuple(key_of(*seed, prompt.problem.id, number) for number in numbers)
             requests.append(Request(prompt.token_ids, keys))
         generated = self.engine.generate(requests, sampling)
+        _count_work(self.engine)
         _check_generations(generated, len(prompts) * sampling.samples, self.engine)
         generations = iter(generated)
         special = _list_special_tokens(self.tokenizer)
@@ -88,6 +89,14 @@ class Rollouts:
         """Give the engine new weights, which the policy has after so many updates."""
         self.engine.load(weights, version)
         self.proof(self.engine)
+
+
+def _count_work(engine: Engine) -> None:
+    """Count what guesses at coming tokens did, where an engine makes some."""
+    take_work = getattr(engine, "take_work", None)
+    if take_work is not None:
+        for name, amount in asdict(take_work()).items():
+            count(f"guesses.{name}", amount)
 
 
 def _check_generations(generated: Sequence[Generation], wanted: int, engine: Engine) -> None:

@@ -67,7 +67,7 @@ def _renew_reference(session: Session, phase: Phase, state: State) -> None:
 def _make_step(session: Session, phase: Phase, state: State) -> State:
     with Stopwatch() as stopwatch, timed("step"):
         result = phase.advance(state)
-    _log(session, phase, result, stopwatch.seconds)
+    _log(session, phase, result, stopwatch)
     return result.state
 
 
@@ -75,7 +75,7 @@ def _log(
     session: Session,
     phase: Phase,
     result: StepResult,
-    seconds: Mapping[str, float],
+    stopwatch: Stopwatch,
 ) -> None:
     """Hand the record of a step to the folder, the display and the trackers."""
     measured = result.metrics.record()
@@ -83,7 +83,7 @@ def _log(
         step=result.state.step,
         phase=phase.name,
         metrics=measured,
-        time=_describe_time(measured, seconds),
+        time=_describe_time(measured, stopwatch),
     )
     session.writer.record_step(record, result)
     session.progress.step(record, _pick_sample(result))
@@ -93,14 +93,30 @@ def _log(
 
 def _describe_time(
     measured: Mapping[str, Measured],
-    seconds: Mapping[str, float],
+    stopwatch: Stopwatch,
 ) -> dict[str, float | None]:
     """Return the seconds of each stage, the speed of a step that generates, and the memory."""
+    seconds = stopwatch.seconds
     described: dict[str, float | None] = dict(seconds)
     tokens = measured.get("response_tokens")  # a supervised step has none
     if isinstance(tokens, float | int) and tokens:
         described["tokens_per_second"] = tokens / seconds["step"]
+    described.update(_describe_guesses(stopwatch.counts))
     described["peak_memory_gb"] = _peak_memory()
+    return described
+
+
+def _describe_guesses(counts: Mapping[str, float]) -> dict[str, float | None]:
+    """Return how many tokens a pass gave each response, and what guesses at them did."""
+    sequences = counts.get("guesses.sequences", 0.0)
+    if not sequences:
+        return {}
+    described: dict[str, float | None] = {
+        "tokens_per_pass": counts["guesses.tokens"] / sequences,
+        "guess_seconds_saved": counts["guesses.saved"],
+    }
+    if counts["guesses.read"]:
+        described["guesses_held"] = counts["guesses.held"] / counts["guesses.read"]
     return described
 
 

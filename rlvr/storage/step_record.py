@@ -15,6 +15,18 @@ COLD_START = "cold_start"  # the phase of supervised steps
 Measured = float | None | Mapping[str, float | None]
 
 
+# What stands beside the seconds of the stages: the whole step, speeds, memory, and of guesses at coming
+# tokens how many each response got a pass, the share that held and the seconds that they saved.
+NOT_STAGES = (
+    "step",
+    "tokens_per_second",
+    "tokens_per_pass",
+    "guesses_held",
+    "guess_seconds_saved",
+    "peak_memory_gb",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """One line of `metrics.jsonl`: what a step measured."""
@@ -29,7 +41,7 @@ class StepRecord:
     """Everything measured, in the order of the file: plug-ins add metrics of their own."""
 
     time: Mapping[str, float | None] = field(default_factory=dict)
-    """Seconds of each timed part and of the whole `step`, `tokens_per_second`, `peak_memory_gb`."""
+    """Seconds of each timed part and of the whole `step`, and NOT_STAGES."""
 
     @classmethod
     def parse_row(cls, row: Row) -> StepRecord:
@@ -157,8 +169,7 @@ class StepRecord:
     @property
     def stage_seconds(self) -> Mapping[str, float | None]:
         """Seconds of each timed part of the step."""
-        others = ("step", "tokens_per_second", "peak_memory_gb")
-        return {name: value for name, value in self.time.items() if name not in others}
+        return {name: value for name, value in self.time.items() if name not in NOT_STAGES}
 
     @property
     def seconds(self) -> float | None:
