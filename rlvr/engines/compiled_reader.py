@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlvr.engines.reader import Logits
-from rlvr.kernels.pages import PagePool, PageTables
+from rlvr.kernels.pages import PAGE_TOKENS, PagePool, PageTables
 from rlvr.kernels.transformer import CompiledTransformer, Rows
 
 
@@ -47,10 +47,18 @@ class CompiledReader:
         self.pool = PagePool(self.transformer.page_bytes)
 
     def read_prompts(self, prompts: Sequence[tuple[int, ...]]) -> tuple[PagedCache, Logits]:
-        cache = PagedCache(PageTables(self.pool, len(prompts)))
-        last = [len(prompt) - 1 for prompt in prompts]
-        values = self._read(cache, prompts, [0] * len(prompts), last)
-        return cache, Logits(values, range(len(prompts)))
+        """Read what all prompts begin with once, then the rest of each."""
+        count = len(prompts)
+        shared = _find_shared_length(prompts)
+        cache = PagedCache(PageTables(self.pool, count))
+        if shared:
+            cache = PagedCache(PageTables(self.pool, 1))
+            self._read(cache, [prompts[0][:shared]], [0], [shared])
+            cache.take_branches([0] * count, [shared] * count)
+        rest = [prompt[shared:] for prompt in prompts]
+        last = [len(prompt) - 1 for prompt in rest]
+        values = self._read(cache, rest, [shared] * count, last)
+        return cache, Logits(values, range(count))
 
     def read_tokens(
         self, cache: PagedCache, tokens: Sequence[Sequence[int]], starts: Sequence[int]
@@ -81,3 +89,17 @@ class CompiledReader:
             rows.positions.extend(range(start, stop))
             rows.branches.extend([branch] * len(of_branch))
         return self.transformer.run(rows, cache.tables)
+
+
+def _find_shared_length(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Return how many tokens all prompts begin with, of which each keeps one for itself.
+
+    Nothing where that is less than a page, since each prompt would copy it.
+    """
+    first = min(prompts)
+    last = max(prompts)
+    shared = 0
+    while shared < min(len(first), len(last)) and first[shared] == last[shared]:
+        shared += 1
+    shared = min(shared, min(map(len, prompts)) - 1)
+    return shared if len(prompts) > 1 and shared >= PAGE_TOKENS else 0

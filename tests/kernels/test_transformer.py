@@ -231,6 +231,35 @@ def test_branches_that_part_keep_what_they_have_in_common() -> None:
     assert reader.pool.count_used() == 0
 
 
+@compiled
+@pytest.mark.parametrize("shared", [0, 3, PAGE_TOKENS, 2 * PAGE_TOKENS + 5])
+def test_what_prompts_begin_with_is_read_once(shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = load(make("llama"))
+    reader = CompiledReader(make("llama"))
+    reader.load(make("llama").named_parameters())
+    stem = text_of(shared)
+    prompts = [(*stem, *text_of(length, length)) for length in (4, 30, 1, 9)]
+    asked: list[int] = []
+    run = CompiledTransformer.run
+
+    def count(self: CompiledTransformer, rows: Rows, tables: PageTables) -> Tensor:
+        asked.append(len(rows.tokens))
+        return run(self, rows, tables)
+
+    monkeypatch.setattr(CompiledTransformer, "run", count)
+    cache, logits = reader.read_prompts(prompts)
+    whole = sum(map(len, prompts))
+    assert sum(asked) == whole - (3 * shared if shared >= PAGE_TOKENS else 0)
+    for prompt, row in zip(prompts, logits.values, strict=True):
+        assert torch.equal(row, read(made, list(prompt))[0][-1])
+    # Each goes on by itself.
+    after = reader.read_tokens(cache, [[7], [8], [9], [7]], [len(prompt) for prompt in prompts])
+    for prompt, token, row in zip(prompts, (7, 8, 9, 7), after.values, strict=True):
+        assert torch.equal(row, read(made, [*prompt, token])[0][-1])
+    cache.close()
+    assert reader.pool.count_used() == 0
+
+
 def generate(module: PreTrainedModel, **options: Any) -> list[Generation]:
     engine = Decoder(module, tiny.tokenizer(), torch.bfloat16, options.pop("wave", 128), **options)
     engine.load(module.named_parameters(), 1)
