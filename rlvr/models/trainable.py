@@ -162,8 +162,9 @@ class TrainableModel(ABC):
             if parameter.grad is None:
                 continue
             if master.grad is None:
-                master.grad = torch.zeros_like(master)
-            add_to(master.grad, parameter.grad)
+                master.grad = parameter.grad.to(master.device, master.dtype, copy=True)
+            else:
+                add_to(master.grad, parameter.grad)
             parameter.grad = None
 
     def sum_gradients(self) -> None:
