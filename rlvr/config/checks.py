@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 
@@ -38,8 +39,9 @@ def check_plugins(recipe: Recipe) -> None:
 
 def _check_weight(weight: object, where: str) -> None:
     # True is a number for Python
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-        raise UserError(f"{where}.weight: should be a number, not {weight!r}")
+    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not is_number or not math.isfinite(weight):
+        raise UserError(f"{where}.weight: should be a finite number, not {weight!r}")
 
 
 def check_run_place(recipe: Recipe) -> None:

@@ -121,6 +121,8 @@ def _is_measuring_call(node: Node) -> bool:
         return _is_modulus(node.parts[0])
     if node.name in _RATIOS_OF_ANGLES:
         return _is_angle(node.parts[0])
+    if node.name == "det" and node.parts[0].kind == "rows":
+        return False  # of numbers that are written out it is computed
     return node.name in _MEASURES
 
 

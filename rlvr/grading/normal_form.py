@@ -184,7 +184,9 @@ def _apply_to_cells(matrix: Node, operation: str, operands: Sequence[Node]) -> N
 
 
 def expand_determinant(node: Node) -> Node | None:
-    """Return the determinant that rows between bars are, as a sum; None for anything else."""
+    r"""Return the determinant that rows between bars are, or behind `\det`, as a sum; None for anything else."""
+    if node.kind == "call" and node.name == "det" and node.parts[0].kind == "rows":
+        node = replace(node.parts[0], name="v")
     size = len(node.parts)
     if node.kind != "rows" or node.name != "v" or size > MAX_DETERMINANT:
         return None

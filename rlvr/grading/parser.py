@@ -413,10 +413,12 @@ class _Parser(TokenCursor):
         return Node("number", value=Fraction(digits[0]))
 
     def parse_rest_of_braces(self) -> Node:
-        r"""Return what stands in braces whose first has been taken, `{n \choose k}` among it."""
+        r"""Return what stands in braces whose first has been taken, `{n \choose k}` and `{a \over b}` among it."""
         node = self.parse_nested()
         if self.accept("\\choose"):
             node = Node("call", (node, self.parse_nested()), "binom")
+        elif self.accept("\\over"):
+            node = Node("div", (node, self.parse_nested()))
         self.expect("}")
         return node
 

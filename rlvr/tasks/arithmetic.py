@@ -10,7 +10,9 @@ import random
 from collections.abc import Container
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
 
 from rlvr.errors import UserError
 from rlvr.registry import register
@@ -93,7 +95,7 @@ def arithmetic(
     *,
     kinds: tuple[Kind, ...] = get_args(Kind),
     levels: tuple[Level, ...] = (1, 2, 3),
-    count: int = 1000,
+    count: Annotated[int, Field(ge=1)] = 1000,
     seed: int = 0,
     split: TrainOrTest = "train",
 ) -> list[Problem]:

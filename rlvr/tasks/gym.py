@@ -11,7 +11,9 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from rlvr.errors import UserError, suggest
 from rlvr.grading.extract import extract_answers, find_last_box
@@ -39,7 +41,7 @@ _WORKER = Killable(str(Path(__file__).with_name("gym_worker.py")), ENVIRONMENT)
 def gym(
     *,
     dataset: str,
-    count: int = 1000,
+    count: Annotated[int, Field(ge=1)] = 1000,
     seed: int = 0,
     config: Mapping[str, Any] = {},
     split: TrainOrTest = "train",

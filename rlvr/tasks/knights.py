@@ -10,7 +10,9 @@ import functools
 import random
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from rlvr.errors import UserError
 from rlvr.grading.extract import cut_at_end_of_turn, leaves_thinking_open, strip_thinking
@@ -50,7 +52,7 @@ split_of = functools.partial(side_of, "knights-split")  # of the names and state
 def knights(
     *,
     people: int | tuple[int, ...] = 3,
-    count: int = 1000,
+    count: Annotated[int, Field(ge=1)] = 1000,
     seed: int = 0,
     split: TrainOrTest = "train",
     forms: tuple[Form, ...] = FORMS,

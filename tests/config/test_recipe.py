@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -232,6 +233,14 @@ REFUSED: dict[str, tuple[dict[Any, Any], list[str]]] = {
     "parameter out of range": (
         {"rollout": {"engine": {"name": "local", "max_sequences": 0}}},
         ["rollout.engine.max_sequences"],
+    ),
+    "weight that is no number": (
+        {"reward": {"name": "correct", "weight": math.nan}},
+        ["reward.0.weight", "finite", "nan"],
+    ),
+    "no problem at all": (
+        {"train": [{"data": {"name": "arithmetic", "count": 0}}]},
+        ["count", "greater than or equal to 1"],
     ),
     "weight of a reward": (
         {"reward": {"name": "correct", "weight": "heavy"}},
