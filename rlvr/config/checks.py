@@ -39,8 +39,7 @@ def check_plugins(recipe: Recipe) -> None:
 
 def _check_weight(weight: object, where: str) -> None:
     # True is a number for Python
-    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not is_number or not math.isfinite(weight):
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
         raise UserError(f"{where}.weight: should be a finite number, not {weight!r}")
 
 

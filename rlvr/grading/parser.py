@@ -472,7 +472,8 @@ class _Parser(TokenCursor):
             period = "".join(token.text for token in read if token.kind == "number")
             return _repeat(text, period)
         name = "decimal" if "." in text or "e" in text else ""
-        return Node("number", name=name, value=Fraction(text))
+        _, _, digits = text.partition("e")[0].partition(".")
+        return Node("number", name=name, value=Fraction(text), places=len(digits))
 
     def parse_symbol(self, name: str) -> Node:
         """Return a symbol with its index, its primes and the number at which it is evaluated: `a_1`, `f'(0)`."""

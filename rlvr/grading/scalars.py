@@ -9,7 +9,7 @@ from rlvr.grading.exact import evaluate_exactly
 from rlvr.grading.numeric import evaluate_constant
 from rlvr.grading.points import have_same_values
 from rlvr.grading.precision import Number, Undecided, get_context
-from rlvr.grading.traversal import contains, find_symbols, get_infinity_sign, is_decimal
+from rlvr.grading.traversal import contains, find_symbols, get_infinity_sign, is_decimal, walk
 from rlvr.grading.tree import Node
 from rlvr.grading.units import Units, is_optional, read_letters_as_units, split_units
 
@@ -171,12 +171,15 @@ def is_about(gold: Node, rounded: Node) -> bool:
     if value is None:
         return False
     error = abs(value.numerator / value.denominator - wanted)
-    return bool(error <= abs(wanted) / ABOUT or error <= _halve_last_place(value))
+    written = max(node.places for node in walk(rounded))
+    return bool(error <= abs(wanted) / ABOUT or error <= _halve_last_place(value, written))
 
 
-def _halve_last_place(decimal: Fraction) -> float:
-    """Return how far a number may be from what it was rounded from: 0.05 for 2.3."""
-    places = 0
+def _halve_last_place(decimal: Fraction, places: int) -> float:
+    """Return how far a number may be from what it was rounded from: 0.05 for 2.3, 0.005 for 2.30.
+
+    places: how many are written at least
+    """
     while places < MAX_PLACES and (decimal * 10**places).denominator != 1:
         places += 1
     return 0.5 * 10.0**-places * (1 + 1e-9)

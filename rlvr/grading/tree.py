@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 
@@ -21,6 +21,8 @@ class Node:
     parts: tuple[Node, ...] = ()
     name: str = ""
     value: Fraction | None = None
+    places: int = field(default=0, compare=False)
+    """How many digits are written behind the point of a number: 3 in 9.000."""
 
 
 MINUS_ONE = Node("neg", (Node("number", value=Fraction(1)),))
