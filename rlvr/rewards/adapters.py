@@ -127,7 +127,7 @@ def _adapt_lists(
     """Adapt a function of OpenRLHF, which sees all samples of a problem at once.
 
     One that answers with a single reward is written for a single sample, with which OpenRLHF calls
-    it since its version 0.10 (`SingleTurnAgentExecutor.execute`), and is asked once for each.
+    it in its version 0.11.2 (`SingleTurnAgentExecutor.execute`), and is asked once for each.
     """
     ask = _bind_by_name(function, parameters, LIST_NAMES, name)
 
